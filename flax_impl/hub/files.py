@@ -1,0 +1,113 @@
+"""Files that are whole or not there: written beside their target and renamed, and checked when read."""
+
+import hashlib
+import inspect
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError, safe_open
+
+from .checks import check_choice
+
+_KEY = "twohead"
+_MODEL_FORMAT = "model/1"
+_LINEN = ("parent", "name")  # arguments that every Linen module has beside its own
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields a path beside `path` to write to, and renames it to `path` when all went well.
+
+    Whoever reads `path` meanwhile, or after a crash, finds the old file or the new one, never a half.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    try:
+        yield beside
+        os.replace(beside, target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+    """Writes arrays and JSON metadata to one safetensors file; the same content gives the same bytes.
+
+    Args:
+        path: the file to write.
+        arrays: the arrays by name.
+        metadata: anything that JSON holds. It goes under a single key, since safetensors keeps no order among several.
+    """
+    # safetensors writes the memory as it lies: a transposed view would come back as another matrix.
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    text = json.dumps({**metadata, "sha256": _digest(arrays, metadata)}, sort_keys=True)
+    with replacing(path) as beside:
+        beside.write_bytes(safetensors.numpy.save(arrays, {_KEY: text}))
+
+
+def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Returns the arrays and the metadata that `write_arrays` put into a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is truncated, damaged (one flipped bit is enough), or not one of ours.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: expected a safetensors file, found none")
+    try:
+        with safe_open(path, "np") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            metadata = json.loads((file.metadata() or {})[_KEY])
+        stored = metadata.pop("sha256")
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: expected a safetensors file written by this package, got {error!r}") from error
+    found = _digest(arrays, metadata)
+    if stored != found:
+        raise ValueError(f"{path}: expected content of sha256 {stored}, got {found}: the file is damaged")
+    return arrays, metadata
+
+
+def write_model(
+    path: str | os.PathLike[str], name: str, config: Mapping[str, Any], weights: Mapping[str, np.ndarray]
+) -> None:
+    """Writes the weights of a model, its name and its constructor's arguments."""
+    write_arrays(path, weights, {"format": _MODEL_FORMAT, "model": name, "config": dict(config)})
+
+
+def read_model(
+    path: str | os.PathLike[str], models: Mapping[str, type]
+) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
+    """Returns the name, the constructor's arguments and the weights that `write_model` put into a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, of another format, or of a model or arguments that `models` do not have.
+    """
+    weights, metadata = read_arrays(path)
+    name, config = str(metadata.get("model")), metadata.get("config")
+    try:
+        check_choice("format", metadata.get("format"), [_MODEL_FORMAT])
+        check_choice("model", name, models)
+        if not isinstance(config, dict):
+            raise ValueError(f"config: expected the arguments of {name}, got {config!r}")
+        arguments = [argument for argument in inspect.signature(models[name]).parameters if argument not in _LINEN]
+        for argument in config:
+            check_choice(f"argument of {name}", argument, arguments)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return name, config, weights
+
+
+def _digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

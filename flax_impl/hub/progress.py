@@ -1,0 +1,50 @@
+"""Progress of long work: a bar on a terminal, plain lines elsewhere, nothing while it is short."""
+
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from tqdm import tqdm
+
+_BAR_AFTER = 2.0  # seconds: what is over sooner needs no bar
+_BAR_EVERY = 0.1  # seconds between looks at the losses, which on a GPU wait for it
+_LINE_EVERY = 10.0  # seconds between plain lines, so that a log stays readable
+
+
+class Progress:
+    """Shows how far a training is and what its losses are, on standard error.
+
+    Args:
+        steps: the number of steps in all.
+        shown: False keeps it silent.
+    """
+
+    def __init__(self, steps: int, shown: bool = True) -> None:
+        self.steps = steps
+        self.shown = shown
+        self.bar = tqdm(total=steps, delay=_BAR_AFTER, unit="step") if shown and sys.stderr.isatty() else None
+        self.started = self.last = time.monotonic()
+
+    def __call__(self, step: int, losses: Sequence[float]) -> None:
+        """Takes note that `step` steps are done and what the last one's losses were."""
+        now = time.monotonic()
+        if not self.shown or now - self.last < (_LINE_EVERY if self.bar is None else _BAR_EVERY):
+            return
+        self.last = now
+        text = "loss " + " + ".join(f"{float(loss):.4g}" for loss in losses)
+        if self.bar is not None:
+            self.bar.set_postfix_str(text, refresh=False)
+            self.bar.update(step - self.bar.n)
+        else:
+            rate = step / (now - self.started)
+            print(f"step {step} of {self.steps}, {rate:.0f} steps/s, {text}", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar is not None:
+            self.bar.close()
