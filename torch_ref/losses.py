@@ -1,0 +1,181 @@
+"""What a training minimises: elementwise losses, and the losses of both models, a number for each output.
+
+The factual loss is written as the article writes it: the batch is split on `t`, and each part goes through the model.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from .hub.checks import check_binary, check_choice, check_shape
+
+
+def squared_error(prediction: Float[Tensor, "*shape"], target: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Returns `(prediction - target) ** 2`, elementwise; without the half that `optax.l2_loss` puts before it.
+
+    Twin: `flax_impl.squared_error`.
+
+    Raises:
+        ValueError: the shapes differ; nothing is broadcast.
+    """
+    check_shape("target", target, tuple(prediction.shape))
+    return F.mse_loss(prediction, target, reduction="none")
+
+
+def sigmoid_binary_cross_entropy(
+    prediction: Float[Tensor, "*shape"], target: Float[Tensor, "*shape"]
+) -> Float[Tensor, "*shape"]:
+    """Returns the negative log likelihood of labels in [0, 1] under `sigmoid(prediction)`, elementwise.
+
+    `prediction` holds logits: a probability would lose its digits near 0 and 1.
+
+    Twin: `flax_impl.sigmoid_binary_cross_entropy`.
+
+    Raises:
+        ValueError: the shapes differ; nothing is broadcast.
+    """
+    check_shape("target", target, tuple(prediction.shape))
+    return F.binary_cross_entropy_with_logits(prediction, target, reduction="none")
+
+
+CRITERIA: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "sigmoid_binary_cross_entropy": sigmoid_binary_cross_entropy,
+    "squared_error": squared_error,
+}
+
+
+@dataclass(frozen=True)
+class FactualLoss:
+    """The loss of the two-head model on the outcomes that were observed: a part for each head, to be added.
+
+    Rows of the other head, and rows that `mask` leaves out, count nowhere, whatever they hold. A head without rows has
+    loss 0 and gradient zero.
+
+    Twin: `flax_impl.FactualLoss`, which masks rows where this one leaves them out.
+
+    Args:
+        criterion: `"squared_error"` or `"sigmoid_binary_cross_entropy"`.
+        reduction: `"per_head"` divides each head's weighted sum by its own number of rows, as the article does;
+            `"batch"` divides both by the number of rows in the batch, as CFR does with `treatment_weights`.
+
+    Raises:
+        ValueError: an unknown criterion or reduction.
+    """
+
+    criterion: str = "squared_error"
+    reduction: Literal["per_head", "batch"] = "per_head"
+
+    def __post_init__(self) -> None:
+        check_choice("criterion", self.criterion, CRITERIA)
+        check_choice("reduction", self.reduction, ("per_head", "batch"))
+
+    def __call__(
+        self,
+        model: Callable[..., Any],
+        x: Float[Tensor, "batch in"],
+        t: Int[Tensor, " batch"],
+        y: Float[Tensor, "batch out"],
+        w: Float[Tensor, " batch"] | None = None,
+        mask: Bool[Tensor, " batch"] | None = None,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Returns `(loss0, loss1)`.
+
+        Args:
+            model: gives `(y0, y1)` for `x`.
+            x: the features.
+            t: the treatment, 0 or 1.
+            y: the outcome under that treatment.
+            w: weights of the rows; None is 1 for each. A mean divides by the number of rows, not by their weight.
+            mask: False for rows that are padding; None means that all rows count.
+
+        Raises:
+            ValueError: an empty batch, or shapes that do not fit.
+        """
+        w, mask = _rows(w, mask, x=x)
+        check_shape("t", t, (len(x),))
+        check_binary("t", t[mask].cpu().numpy())
+        rows0, rows1 = (t == 0) & mask, (t == 1) & mask
+        count0, count1 = int(rows0.sum()), int(rows1.sum())
+        if self.reduction == "batch":
+            count0 = count1 = count0 + count1
+        y0, _ = model(x[rows0])
+        _, y1 = model(x[rows1])
+        check_shape("y", y, (len(x), y0.shape[1]))
+        loss0 = _mean(CRITERIA[self.criterion](y0, y[rows0]), w[rows0], count0)
+        loss1 = _mean(CRITERIA[self.criterion](y1, y[rows1]), w[rows1], count1)
+        return loss0, loss1
+
+
+@dataclass(frozen=True)
+class JointLoss:
+    """The loss of the two-input/two-output model: a mean for each output, to be added.
+
+    Twin: `flax_impl.JointLoss`, which masks rows where this one leaves them out.
+
+    Args:
+        criterion: `"squared_error"` or `"sigmoid_binary_cross_entropy"`.
+
+    Raises:
+        ValueError: an unknown criterion.
+    """
+
+    criterion: str = "squared_error"
+
+    def __post_init__(self) -> None:
+        check_choice("criterion", self.criterion, CRITERIA)
+
+    def __call__(
+        self,
+        model: Callable[..., Any],
+        x1: Float[Tensor, "batch in"],
+        x2: Float[Tensor, "batch in"],
+        y1: Float[Tensor, "batch out"],
+        y2: Float[Tensor, "batch out"],
+        w: Float[Tensor, " batch"] | None = None,
+        mask: Bool[Tensor, " batch"] | None = None,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Returns `(loss1, loss2)`.
+
+        Args:
+            model: gives both outputs for `x1` and `x2`.
+            x1: the first input.
+            x2: the second input.
+            y1: what the first output should be.
+            y2: what the second output should be.
+            w: weights of the rows; None is 1 for each. A mean divides by the number of rows, not by their weight.
+            mask: False for rows that are padding; None means that all rows count.
+
+        Raises:
+            ValueError: an empty batch, or shapes that do not fit.
+        """
+        w, mask = _rows(w, mask, x1=x1, x2=x2)
+        prediction1, prediction2 = model(x1[mask], x2[mask])
+        check_shape("y1", y1, (len(x1), prediction1.shape[1]))
+        check_shape("y2", y2, (len(x1), prediction2.shape[1]))
+        count = int(mask.sum())
+        loss1 = _mean(CRITERIA[self.criterion](prediction1, y1[mask]), w[mask], count)
+        loss2 = _mean(CRITERIA[self.criterion](prediction2, y2[mask]), w[mask], count)
+        return loss1, loss2
+
+
+def _rows(w: Tensor | None, mask: Tensor | None, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the weight of each row and whether it counts."""
+    for name, x in inputs.items():
+        check_shape(name, x, ("batch", "features"))
+        if len(x) == 0:
+            raise ValueError(f"{name}: expected at least one row, got an empty batch")
+    x = next(iter(inputs.values()))
+    w = x.new_ones(len(x)) if w is None else w
+    mask = x.new_ones(len(x), dtype=torch.bool) if mask is None else mask
+    check_shape("w", w, (len(x),))
+    check_shape("mask", mask, (len(x),))
+    return w, mask
+
+
+def _mean(loss: Float[Tensor, "rows out"], w: Float[Tensor, " rows"], count: int) -> Float[Tensor, ""]:
+    return (loss.mean(dim=1) * w).sum() / max(count, 1)

@@ -1,0 +1,270 @@
+"""Optimisers and learning rate schedules by name; the arguments are torch's, and so is their meaning."""
+
+from collections.abc import Iterable
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.optim import lr_scheduler
+
+from .hub.checks import check_choice, check_integer, check_number
+
+_Settings = TypeVar("_Settings", bound="Optimizer | Schedule")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """The learning rate over the optimiser's steps; the classes below are the ones there are."""
+
+    def build(self, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
+        """Returns torch's scheduler, to be stepped after every optimiser step."""
+        raise TypeError(f"schedule: expected one of {', '.join(SCHEDULES)}, got {type(self).__name__}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant(Schedule):
+    """The learning rate stays `lr`."""
+
+    def build(self, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
+        """Returns torch's scheduler, to be stepped after every optimiser step."""
+        return lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step(Schedule):
+    """`lr` times `gamma` for every `step_size` steps that are done."""
+
+    step_size: int
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_integer("step_size", self.step_size, at_least=1)
+        check_number("gamma", self.gamma, above=0)
+
+    def build(self, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
+        """Returns torch's scheduler, to be stepped after every optimiser step."""
+        return lr_scheduler.StepLR(optimizer, self.step_size, self.gamma)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exponential(Schedule):
+    """`lr` times `gamma` for every step that is done."""
+
+    gamma: float
+
+    def __post_init__(self) -> None:
+        check_number("gamma", self.gamma, above=0)
+
+    def build(self, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
+        """Returns torch's scheduler, to be stepped after every optimiser step."""
+        return lr_scheduler.ExponentialLR(optimizer, self.gamma)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine(Schedule):
+    """From `lr` down to `eta_min` along half a cosine of `T_max` steps, and up again after that, as torch does."""
+
+    T_max: int
+    eta_min: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_integer("T_max", self.T_max, at_least=1)
+        check_number("eta_min", self.eta_min, at_least=0)
+
+    def build(self, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
+        """Returns torch's scheduler, to be stepped after every optimiser step."""
+        return lr_scheduler.CosineAnnealingLR(optimizer, self.T_max, self.eta_min)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """Settings of an optimiser; `build` makes it. The classes below are the ones there are.
+
+    Args:
+        lr: learning rate.
+        clip_norm: gradients whose norm, over all parameters, is larger are scaled down to it; None clips nothing.
+        schedule: how the learning rate changes from step to step.
+    """
+
+    lr: float = 1e-3
+    clip_norm: float | None = None
+    schedule: Schedule = Constant()
+
+    def __post_init__(self) -> None:
+        check_number("lr", self.lr, at_least=0)
+        if self.clip_norm is not None:
+            check_number("clip_norm", self.clip_norm, above=0)
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Returns torch's optimiser; its `step` clips first and moves the schedule on afterwards.
+
+        Twin: `flax_impl.Optimizer.build`, which needs no parameters.
+        """
+        parameters = list(parameters)
+        optimizer = self._core(parameters)
+        clip_norm = self.clip_norm
+        if clip_norm is not None:
+
+            def clip(*_: Any) -> None:
+                nn.utils.clip_grad_norm_(parameters, clip_norm)
+
+            optimizer.register_step_pre_hook(clip)
+        scheduler = self.schedule.build(optimizer)
+        optimizer.register_step_post_hook(lambda *_: scheduler.step())
+        return optimizer
+
+    def _core(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        raise TypeError(f"optimizer: expected one of {', '.join(OPTIMIZERS)}, got {type(self).__name__}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum; the decay is added to the gradient.
+
+    Raises:
+        ValueError: an argument out of bounds; `nesterov` without momentum or with dampening.
+
+    Source: Sutskever et al., "On the importance of initialization and momentum in deep learning", ICML 2013.
+    """
+
+    momentum: float = 0.0
+    dampening: float = 0.0
+    weight_decay: float = 0.0
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("momentum", self.momentum, at_least=0)
+        check_number("dampening", self.dampening)
+        check_number("weight_decay", self.weight_decay, at_least=0)
+        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
+            got = f"momentum={self.momentum!r} and dampening={self.dampening!r}"
+            raise ValueError(f"nesterov: expected a momentum above 0 and no dampening, got {got}")
+
+    def _core(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(
+            parameters,
+            lr=self.lr,
+            momentum=self.momentum,
+            dampening=self.dampening,
+            weight_decay=self.weight_decay,
+            nesterov=self.nesterov,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adam(Optimizer):
+    """Adam; the decay is added to the gradient (L2), so the moments see it.
+
+    Raises:
+        ValueError: an argument out of bounds.
+
+    Source: Kingma, Ba, "Adam: a method for stochastic optimization", ICLR 2015.
+    """
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for i, beta in enumerate(self.betas):
+            check_number(f"betas[{i}]", beta, at_least=0, below=1)
+        check_number("eps", self.eps, at_least=0)
+        check_number("weight_decay", self.weight_decay, at_least=0)
+
+    def _core(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Adam):
+    """Adam with decoupled decay: the parameters shrink by `lr * weight_decay`, and the moments do not see it.
+
+    Raises:
+        ValueError: an argument out of bounds.
+
+    Source: Loshchilov, Hutter, "Decoupled weight decay regularization", ICLR 2019.
+    """
+
+    weight_decay: float = 1e-2
+
+    def _core(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(parameters, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RMSprop(Optimizer):
+    """RMSprop; `eps` is added outside the root, and the decay to the gradient.
+
+    Raises:
+        ValueError: an argument out of bounds.
+
+    Source: Hinton, "Neural networks for machine learning", lecture 6, 2012; `centered`: Graves, arXiv 1308.0850, 2013.
+    """
+
+    lr: float = 1e-2
+    alpha: float = 0.99
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+    centered: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("alpha", self.alpha, at_least=0)
+        check_number("eps", self.eps, at_least=0)
+        check_number("weight_decay", self.weight_decay, at_least=0)
+        check_number("momentum", self.momentum, at_least=0)
+
+    def _core(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.RMSprop(
+            parameters,
+            lr=self.lr,
+            alpha=self.alpha,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            centered=self.centered,
+        )
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "rmsprop": RMSprop, "sgd": SGD}
+SCHEDULES: dict[str, type[Schedule]] = {
+    "constant": Constant,
+    "cosine": Cosine,
+    "exponential": Exponential,
+    "step": Step,
+}
+
+
+def make_optimizer(name: str, **arguments: Any) -> Optimizer:
+    """Returns the settings of the optimiser of that name.
+
+    Raises:
+        ValueError: an unknown name, or an argument that this optimiser lacks; the message lists those there are.
+    """
+    check_choice("optimizer", name, OPTIMIZERS)
+    return _make(name, OPTIMIZERS[name], arguments)
+
+
+def make_schedule(name: str, **arguments: Any) -> Schedule:
+    """Returns the schedule of that name.
+
+    Raises:
+        ValueError: an unknown name, or an argument that this schedule lacks; the message lists those there are.
+    """
+    check_choice("schedule", name, SCHEDULES)
+    return _make(name, SCHEDULES[name], arguments)
+
+
+def _make(name: str, settings: type[_Settings], arguments: dict[str, Any]) -> _Settings:
+    allowed = [field.name for field in fields(settings)]
+    required = [field.name for field in fields(settings) if field.default is MISSING]
+    for argument in arguments:
+        check_choice(f"argument of {name}", argument, allowed)
+    for argument in required:
+        if argument not in arguments:
+            raise ValueError(f"{argument}: expected a value, as {name} has no default for it, got none")
+    return settings(**arguments)

@@ -1,0 +1,147 @@
+"""Training, written as the article writes it: forward, both losses, backward, step."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .hub.batching import batch_order, count_steps
+from .hub.checks import check_data, check_integer, check_losses
+from .hub.progress import Progress
+from .losses import FactualLoss
+from .optimizers import Adam, Optimizer
+
+Loss = Callable[..., tuple[Tensor, ...]]
+
+
+def train_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, batch: Mapping[str, Any], loss: Loss = FactualLoss()
+) -> Float[Tensor, " outputs"]:
+    """Takes one step of the optimiser and returns the losses before it.
+
+    Twin: `flax_impl.train_step`, which is pure: parameters and optimiser state go in and come out.
+
+    Args:
+        model: the model; its parameters change.
+        optimizer: as `Optimizer.build` makes it from the model's parameters.
+        batch: arrays by the names that `loss` gives them: for `FactualLoss` x, t, y and perhaps w and mask.
+        loss: takes the model and the batch, and returns one number for each output, to be added.
+
+    Raises:
+        ValueError: the batch is empty, or does not fit the loss or the model.
+    """
+    return _step(model, optimizer, _tensors(model, _checked(batch, loss)), loss)
+
+
+def fit(
+    model: nn.Module,
+    data: Mapping[str, Any],
+    *,
+    optimizer: Optimizer = Adam(),
+    loss: Loss = FactualLoss(),
+    epochs: int | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    shuffle: bool = True,
+    seed: int = 0,
+    progress: bool = True,
+) -> Float[np.ndarray, "steps outputs"]:
+    """Trains the model and returns its losses, step by step.
+
+    Twin: `flax_impl.fit`, one compiled program, which takes parameters and returns the trained ones with the losses.
+
+    Args:
+        model: the model; its parameters change.
+        data: arrays by the names that `loss` gives them, one entry a row: for `FactualLoss` x, t, y and perhaps w.
+        optimizer: settings of the optimiser.
+        loss: takes the model and a batch, and returns one number for each output, to be added.
+        epochs: how often every row is seen; give this or `steps`.
+        steps: how many steps the optimiser takes.
+        batch_size: rows in a batch; None takes all rows in every step.
+        shuffle: new batches in every epoch, or the rows as they lie.
+        seed: of the numpy generator that draws the batches.
+        progress: shows a bar, or plain lines, once the training takes long.
+
+    Raises:
+        ValueError: the data is empty, or does not fit the loss or the model.
+        FloatingPointError: a loss became NaN or infinite; the message names the step.
+    """
+    if not isinstance(optimizer, Optimizer):
+        raise ValueError(f"optimizer: expected settings such as Adam(lr=0.001), got {optimizer!r}")
+    arrays = _tensors(model, _checked(data, loss, leave_out="mask"))
+    rows = len(next(iter(arrays.values())))
+    steps = count_steps(rows, batch_size, epochs, steps)
+    index, mask = batch_order(rows, batch_size=batch_size, steps=steps, shuffle=shuffle, seed=seed)
+    built = optimizer.build(model.parameters())
+    losses = []
+    with Progress(steps, progress) as report:
+        for step in range(steps):
+            chosen = torch.from_numpy(index[step][mask[step]])
+            batch = {name: array[chosen] for name, array in arrays.items()}
+            losses.append(_step(model, built, batch, loss))
+            report(step + 1, losses[-1])
+    history = torch.stack(losses).cpu().numpy()
+    check_losses(history)
+    return history
+
+
+def predict(model: nn.Module, *inputs: Any, batch_size: int = 65_536) -> tuple[np.ndarray, ...]:
+    """Returns the model's outputs for all rows of its inputs: for a two-head model `(y0, y1)`.
+
+    Twin: `flax_impl.predict`, which takes the parameters as well.
+
+    Args:
+        model: the model.
+        inputs: what the model is called with, each [rows, features].
+        batch_size: how many rows go through at a time.
+
+    Raises:
+        ValueError: an input is empty, holds NaN or infinity, or does not fit the model.
+    """
+    check_integer("batch_size", batch_size, at_least=1)
+    names = list(inspect.signature(model.forward).parameters)[: len(inputs)]
+    arrays = _tensors(model, check_data(dict(zip(names, map(_host, inputs), strict=True)), names))
+    rows = len(arrays[names[0]])
+    parts = []
+    with torch.no_grad():
+        for start in range(0, rows, batch_size):
+            outputs = model(*(arrays[name][start : start + batch_size] for name in names))
+            parts.append((outputs,) if isinstance(outputs, Tensor) else outputs)
+    return tuple(torch.cat(outputs).cpu().numpy() for outputs in zip(*parts, strict=True))
+
+
+def _step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, batch: Mapping[str, Tensor], loss: Loss
+) -> Float[Tensor, " outputs"]:
+    losses = loss(model, **batch)
+    optimizer.zero_grad()
+    torch.autograd.backward(losses)  # the article's loss0.backward(), loss1.backward(), in one walk
+    optimizer.step()
+    return torch.stack(losses).detach()
+
+
+def _checked(data: Mapping[str, Any], loss: Loss, leave_out: str = "") -> dict[str, np.ndarray]:
+    """Returns the data on the host, checked against the arguments of the loss, but for the model and one left out."""
+    _, *arguments = inspect.signature(loss).parameters.values()
+    arguments = [argument for argument in arguments if argument.name != leave_out]
+    required = [argument.name for argument in arguments if argument.default is argument.empty]
+    optional = [argument.name for argument in arguments if argument.default is not argument.empty]
+    return check_data({name: _host(array) for name, array in data.items()}, required, optional)
+
+
+def _host(array: Any) -> np.ndarray:
+    return array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
+
+
+def _tensors(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """Returns the arrays where the model's parameters are, in their dtype, but for the treatment and the mask."""
+    like = next(model.parameters())
+    dtypes = {"t": torch.int32, "mask": torch.bool}
+    return {
+        name: torch.as_tensor(array, dtype=dtypes.get(name, like.dtype), device=like.device)
+        for name, array in arrays.items()
+    }

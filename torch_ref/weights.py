@@ -1,0 +1,63 @@
+"""Weights to and from numpy, under torch's names and in torch's layout, and files of them that rebuild their model."""
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from .hub.checks import check_weights
+from .hub.files import read_model, write_model
+from .two_head import TwoHead
+from .two_in_two_out import TwoInTwoOut
+
+MODELS: dict[str, type[TwoHead] | type[TwoInTwoOut]] = {"TwoHead": TwoHead, "TwoInTwoOut": TwoInTwoOut}
+
+
+def to_numpy(model: nn.Module) -> dict[str, np.ndarray]:
+    """Returns a copy of the model's weights, such as `representation.layer0.weight` [out, in].
+
+    Twin: `flax_impl.to_numpy`, which takes the parameters.
+    """
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in model.state_dict().items()}
+
+
+def from_numpy(model: nn.Module, weights: Mapping[str, np.ndarray]) -> nn.Module:
+    """Gives the model these weights, bit for bit and in their dtype, and returns it.
+
+    Twin: `flax_impl.from_numpy`, which returns the parameters.
+
+    Raises:
+        ValueError: names missing or unexpected, or shapes that do not fit; one error lists them all.
+    """
+    check_weights(weights, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
+    model.load_state_dict({name: torch.tensor(array) for name, array in weights.items()}, assign=True)
+    return model
+
+
+def save_model(path: str | os.PathLike[str], model: TwoHead | TwoInTwoOut) -> None:
+    """Writes weights and constructor arguments to one safetensors file, which both packages read.
+
+    Twin: `flax_impl.save_model`, which takes the parameters as well; both write the same bytes.
+    """
+    write_model(path, type(model).__name__, model.config, to_numpy(model))
+
+
+def load_model(path: str | os.PathLike[str]) -> TwoHead | TwoInTwoOut:
+    """Returns the model that `save_model` wrote, in either framework.
+
+    Twin: `flax_impl.load_model`, which returns the model and its parameters.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or holds something else; names and shapes that do not fit are listed at once.
+    """
+    name, config, weights = read_model(path, MODELS)
+    try:
+        with torch.device("meta"):  # takes no memory: the sizes in a file are not yet to be trusted
+            model = MODELS[name](**config)
+        from_numpy(model, weights)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    return model
