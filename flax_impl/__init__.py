@@ -1,0 +1,78 @@
+"""The two-head and the two-input/two-output model in Flax: pure functions, jitted, the head picked with `jnp.where`.
+
+Twin: `torch_ref` has the same files and the same public names.
+
+- `two_head`, `two_in_two_out`: the models. `layers`: what they are made of.
+- `losses`: what a training minimises. `optimizers`: how. `training`: `train_step`, `fit`, `predict`.
+- `weights`: to and from numpy under torch's names, and safetensors files.
+- `effects`: how good estimated treatment effects are.
+- `hub`: what both packages share, in numpy only: data, batches, checks, files, progress.
+- `parity`: how far two sets of arrays are apart.
+"""
+
+from .effects import ate_error, sqrt_pehe
+from .hub.data import Scales, TreatmentData, curves, load_curves, load_data, synthetic, treatment_weights
+from .layers import ACTIVATIONS, MLP
+from .losses import CRITERIA, FactualLoss, JointLoss, sigmoid_binary_cross_entropy, squared_error
+from .optimizers import (
+    OPTIMIZERS,
+    SCHEDULES,
+    SGD,
+    Adam,
+    AdamW,
+    Constant,
+    Cosine,
+    Exponential,
+    Optimizer,
+    RMSprop,
+    Schedule,
+    Step,
+    make_optimizer,
+    make_schedule,
+)
+from .training import fit, predict, train_step
+from .two_head import TwoHead
+from .two_in_two_out import TwoInTwoOut
+from .weights import from_numpy, load_model, save_model, to_numpy
+
+__all__ = [
+    "ACTIVATIONS",
+    "CRITERIA",
+    "MLP",
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Constant",
+    "Cosine",
+    "Exponential",
+    "FactualLoss",
+    "JointLoss",
+    "Optimizer",
+    "RMSprop",
+    "Scales",
+    "Schedule",
+    "Step",
+    "TreatmentData",
+    "TwoHead",
+    "TwoInTwoOut",
+    "ate_error",
+    "curves",
+    "fit",
+    "from_numpy",
+    "load_curves",
+    "load_data",
+    "load_model",
+    "make_optimizer",
+    "make_schedule",
+    "predict",
+    "save_model",
+    "sigmoid_binary_cross_entropy",
+    "sqrt_pehe",
+    "squared_error",
+    "synthetic",
+    "to_numpy",
+    "train_step",
+    "treatment_weights",
+]

@@ -1,0 +1,106 @@
+"""What the models are made of: linear layers under explicit names, and activations by name."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.nn.initializers import variance_scaling
+from jaxtyping import Bool, Float
+
+from .hub.checks import check_choice, check_integer, check_widths
+
+Params = dict[str, Any]  # arrays by module and name: params["representation"]["layer0"]["kernel"]
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "elu": jax.nn.elu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # torch's default is the error function, jax's is tanh
+    "identity": lambda x: x,
+    "leaky_relu": lambda x: jnp.where(x > 0, x, 0.01 * x),  # its slope at 0 is 0.01 in torch, 1 in jax
+    "relu": jax.nn.relu,
+    "sigmoid": jax.nn.sigmoid,
+    "silu": jax.nn.silu,
+    "tanh": jnp.tanh,
+}
+
+
+def linear(in_features: int, out_features: int, name: str) -> nn.Dense:
+    """Returns a linear layer whose weights are drawn as `torch.nn.Linear` draws them, its bias included.
+
+    Both come from U(-1/sqrt(in_features), 1/sqrt(in_features)). A bias initialiser of Linen's cannot see `in_features`,
+    so it is made here, where they are known.
+
+    Source: He et al., "Delving deep into rectifiers", ICCV 2015, with the gain torch has used since its first release.
+    """
+    kernel_init = variance_scaling(1 / 3, "fan_in", "uniform")
+    return nn.Dense(out_features, kernel_init=kernel_init, bias_init=_uniform(1 / math.sqrt(in_features)), name=name)
+
+
+def keep_rows(x: Float[Array, "batch features"], rows: Bool[Array, " batch"] | None) -> Float[Array, "batch features"]:
+    """Returns `x` with zeros in the rows that are not kept; no gradient comes back from those, whatever they held."""
+    return x if rows is None else jnp.where(rows[:, None], x, 0)
+
+
+class MLP(nn.Module):
+    """Linear layers `layer0`, `layer1`, …, each with an activation after it, the last one included.
+
+    Twin: `torch_ref.MLP`, which leaves rows out, where the port masks them.
+
+    Args:
+        in_features: columns of the input.
+        features: the width of each layer; an empty sequence passes the input on.
+        activation: after every layer but the last.
+        final_activation: after the last layer; None means `activation`.
+
+    Raises:
+        ValueError: a width below 1, or an unknown activation.
+    """
+
+    in_features: int
+    features: Sequence[int]
+    activation: str = "elu"
+    final_activation: str | None = None
+
+    def __post_init__(self) -> None:
+        check_integer("in_features", self.in_features, at_least=1)
+        check_choice("activation", self.activation, ACTIVATIONS)
+        if self.final_activation is not None:
+            check_choice("final_activation", self.final_activation, ACTIVATIONS)
+        self.features = check_widths("features", self.features)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch in"], rows: Bool[Array, " batch"] | None = None
+    ) -> Float[Array, "batch out"]:
+        """Returns the last layer's output, after its activation.
+
+        A row that is not in `rows` enters as zeros and leaves every layer as zeros. A mask on the result alone would
+        let it overflow on the way, and 0 times infinity makes the gradient NaN (the double where).
+        """
+        x = keep_rows(x, rows)
+        depth = len(self.features)
+        for i, widths in enumerate(pairwise((self.in_features, *self.features))):
+            x = keep_rows(linear(*widths, name=f"layer{i}")(x), rows)
+            x = ACTIVATIONS[self.final_activation or self.activation if i == depth - 1 else self.activation](x)
+        return x
+
+
+@partial(jax.jit, static_argnames="model")
+def init_params(model: nn.Module, seed: int, *inputs: Float[Array, "batch in"]) -> Params:
+    """Returns initial parameters of a model that is called with inputs like these."""
+    variables: Any = model.init(jax.random.key(seed), *inputs)
+    return variables["params"]
+
+
+def _uniform(bound: float) -> Callable[..., Array]:
+    def draw(key: chex.PRNGKey, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return draw

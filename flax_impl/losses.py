@@ -1,0 +1,190 @@
+"""What a training minimises: elementwise losses, and the losses of both models, a number for each output.
+
+Nothing is split: every row stays in place, and a mask says which rows a loss sees. Labels and predictions are cleaned
+before the loss and not after it, since 0 times NaN is NaN on the way back.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from .hub.checks import check_choice, check_shape
+from .layers import keep_rows
+
+
+def squared_error(prediction: Float[Array, "*shape"], target: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Returns `(prediction - target) ** 2`, elementwise; without the half that `optax.l2_loss` puts before it.
+
+    Twin: `torch_ref.squared_error`.
+
+    Raises:
+        ValueError: the shapes differ; nothing is broadcast.
+    """
+    check_shape("target", target, tuple(prediction.shape))
+    return optax.squared_error(prediction, target)
+
+
+def sigmoid_binary_cross_entropy(
+    prediction: Float[Array, "*shape"], target: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
+    """Returns the negative log likelihood of labels in [0, 1] under `sigmoid(prediction)`, elementwise.
+
+    `prediction` holds logits: a probability would lose its digits near 0 and 1.
+
+    Twin: `torch_ref.sigmoid_binary_cross_entropy`.
+
+    Raises:
+        ValueError: the shapes differ; nothing is broadcast.
+    """
+    check_shape("target", target, tuple(prediction.shape))
+    return optax.sigmoid_binary_cross_entropy(prediction, target)
+
+
+CRITERIA: dict[str, Callable[[Array, Array], Array]] = {
+    "sigmoid_binary_cross_entropy": sigmoid_binary_cross_entropy,
+    "squared_error": squared_error,
+}
+
+
+@dataclass(frozen=True)
+class FactualLoss:
+    """The loss of the two-head model on the outcomes that were observed: a part for each head, to be added.
+
+    Rows of the other head, and rows that `mask` leaves out, count nowhere, whatever they hold. A head without rows has
+    loss 0 and gradient zero.
+
+    Twin: `torch_ref.FactualLoss`, which leaves rows out where this one masks them.
+
+    Args:
+        criterion: `"squared_error"` or `"sigmoid_binary_cross_entropy"`.
+        reduction: `"per_head"` divides each head's weighted sum by its own number of rows, as the article does;
+            `"batch"` divides both by the number of rows in the batch, as CFR does with `treatment_weights`.
+
+    Raises:
+        ValueError: an unknown criterion or reduction.
+    """
+
+    criterion: str = "squared_error"
+    reduction: Literal["per_head", "batch"] = "per_head"
+
+    def __post_init__(self) -> None:
+        check_choice("criterion", self.criterion, CRITERIA)
+        check_choice("reduction", self.reduction, ("per_head", "batch"))
+
+    def __call__(
+        self,
+        model: Callable[..., Any],
+        x: Float[Array, "batch in"],
+        t: Int[Array, " batch"],
+        y: Float[Array, "batch out"],
+        w: Float[Array, " batch"] | None = None,
+        mask: Bool[Array, " batch"] | None = None,
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Returns `(loss0, loss1)`.
+
+        Args:
+            model: gives the factual outcome for `x` and `t`.
+            x: the features.
+            t: the treatment, 0 or 1.
+            y: the outcome under that treatment.
+            w: weights of the rows; None is 1 for each. A mean divides by the number of rows, not by their weight.
+            mask: False for rows that are padding; None means that all rows count.
+
+        Raises:
+            ValueError: an empty batch, or shapes that do not fit.
+        """
+        w, mask = _rows(w, mask, x=x)
+        check_shape("t", t, (len(x),))
+        x, t = keep_rows(x, mask), jnp.where(mask, t.astype(jnp.int32), 0)
+        rows0, rows1 = (t == 0) & mask, (t == 1) & mask
+        count0, count1 = rows0.sum(), rows1.sum()
+        if self.reduction == "batch":
+            count0 = count1 = count0 + count1
+        outcome = model(x, t)
+        check_shape("y", y, (len(x), outcome.shape[1]))
+        loss0 = _masked_mean(CRITERIA[self.criterion], outcome, y, w, rows0, count0)
+        loss1 = _masked_mean(CRITERIA[self.criterion], outcome, y, w, rows1, count1)
+        return loss0, loss1
+
+
+@dataclass(frozen=True)
+class JointLoss:
+    """The loss of the two-input/two-output model: a mean for each output, to be added.
+
+    Twin: `torch_ref.JointLoss`, which leaves rows out where this one masks them.
+
+    Args:
+        criterion: `"squared_error"` or `"sigmoid_binary_cross_entropy"`.
+
+    Raises:
+        ValueError: an unknown criterion.
+    """
+
+    criterion: str = "squared_error"
+
+    def __post_init__(self) -> None:
+        check_choice("criterion", self.criterion, CRITERIA)
+
+    def __call__(
+        self,
+        model: Callable[..., Any],
+        x1: Float[Array, "batch in"],
+        x2: Float[Array, "batch in"],
+        y1: Float[Array, "batch out"],
+        y2: Float[Array, "batch out"],
+        w: Float[Array, " batch"] | None = None,
+        mask: Bool[Array, " batch"] | None = None,
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Returns `(loss1, loss2)`.
+
+        Args:
+            model: gives both outputs for `x1` and `x2`.
+            x1: the first input.
+            x2: the second input.
+            y1: what the first output should be.
+            y2: what the second output should be.
+            w: weights of the rows; None is 1 for each. A mean divides by the number of rows, not by their weight.
+            mask: False for rows that are padding; None means that all rows count.
+
+        Raises:
+            ValueError: an empty batch, or shapes that do not fit.
+        """
+        w, mask = _rows(w, mask, x1=x1, x2=x2)
+        prediction1, prediction2 = model(keep_rows(x1, mask), keep_rows(x2, mask))
+        check_shape("y1", y1, (len(x1), prediction1.shape[1]))
+        check_shape("y2", y2, (len(x1), prediction2.shape[1]))
+        count = mask.sum()
+        loss1 = _masked_mean(CRITERIA[self.criterion], prediction1, y1, w, mask, count)
+        loss2 = _masked_mean(CRITERIA[self.criterion], prediction2, y2, w, mask, count)
+        return loss1, loss2
+
+
+def _rows(w: Array | None, mask: Array | None, **inputs: Array) -> tuple[Array, Array]:
+    """Returns the weight of each row and whether it counts."""
+    for name, x in inputs.items():
+        check_shape(name, x, ("batch", "features"))
+        if len(x) == 0:
+            raise ValueError(f"{name}: expected at least one row, got an empty batch")
+    x = next(iter(inputs.values()))
+    w = jnp.ones(len(x), x.dtype) if w is None else w
+    mask = jnp.ones(len(x), bool) if mask is None else mask
+    check_shape("w", w, (len(x),))
+    check_shape("mask", mask, (len(x),))
+    return w, mask
+
+
+def _masked_mean(
+    criterion: Callable[[Array, Array], Array],
+    prediction: Float[Array, "batch out"],
+    target: Float[Array, "batch out"],
+    w: Float[Array, " batch"],
+    rows: Bool[Array, " batch"],
+    count: Int[Array, ""],
+) -> Float[Array, ""]:
+    loss = keep_rows(criterion(keep_rows(prediction, rows), keep_rows(target, rows)), rows)
+    return (loss.mean(axis=1) * jnp.where(rows, w, 0)).sum() / jnp.maximum(count, 1).astype(loss.dtype)

@@ -1,0 +1,348 @@
+"""Optimisers and learning rate schedules by name; the arguments are torch's, and so is their meaning.
+
+The settings are pytrees. What only scales (rates, decays, bounds) is a leaf, which a compiled training takes as a
+value, so that another learning rate compiles nothing. What is raised to a power or subtracted from 1 stays a Python
+number: in float32, 1 - 0.999 alone would cost four digits.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, NamedTuple, TypeVar
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float, Int
+
+from .hub.checks import check_choice, check_integer, check_number
+
+_Settings = TypeVar("_Settings", bound="Optimizer | Schedule")
+
+
+def _pytree(*leaves: str) -> Callable[[type[_Settings]], type[_Settings]]:
+    """Makes a dataclass a pytree of these fields; the others belong to its structure, and so does its name.
+
+    With `jax.tree_util.register_dataclass` (jaxlib 0.10.2) the structures of two classes with equal fields are equal,
+    and a compiled Adam could be taken for an AdamW.
+    """
+
+    def register(settings: type[_Settings]) -> type[_Settings]:
+        static = [field.name for field in fields(settings) if field.name not in leaves]
+
+        def flatten(made: _Settings) -> tuple[list[Any], tuple[Any, ...]]:
+            return [getattr(made, name) for name in leaves], (settings, *(getattr(made, name) for name in static))
+
+        def unflatten(structure: tuple[Any, ...], values: Iterable[Any]) -> _Settings:
+            made = object.__new__(settings)  # without the checks: JAX also puts in what is no number
+            for name, value in zip((*leaves, *static), (*values, *structure[1:]), strict=True):
+                object.__setattr__(made, name, value)
+            return made
+
+        jax.tree_util.register_pytree_node(settings, flatten, unflatten)
+        return settings
+
+    return register
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """The learning rate over the optimiser's steps; the classes below are the ones there are."""
+
+    def build(self, lr: chex.Numeric) -> optax.Schedule:
+        """Returns the learning rate as a function of the steps that are done."""
+        raise TypeError(f"schedule: expected one of {', '.join(SCHEDULES)}, got {type(self).__name__}")
+
+
+@_pytree()
+@dataclass(frozen=True, kw_only=True)
+class Constant(Schedule):
+    """The learning rate stays `lr`."""
+
+    def build(self, lr: chex.Numeric) -> optax.Schedule:
+        """Returns the learning rate as a function of the steps that are done."""
+        return lambda step: lr
+
+
+@_pytree()
+@dataclass(frozen=True, kw_only=True)
+class Step(Schedule):
+    """`lr` times `gamma` for every `step_size` steps that are done."""
+
+    step_size: int
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_integer("step_size", self.step_size, at_least=1)
+        check_number("gamma", self.gamma, above=0)
+
+    def build(self, lr: chex.Numeric) -> optax.Schedule:
+        """Returns the learning rate as a function of the steps that are done."""
+        return lambda step: lr * _power(self.gamma, jnp.floor_divide(step, self.step_size))
+
+
+@_pytree()
+@dataclass(frozen=True, kw_only=True)
+class Exponential(Schedule):
+    """`lr` times `gamma` for every step that is done."""
+
+    gamma: float
+
+    def __post_init__(self) -> None:
+        check_number("gamma", self.gamma, above=0)
+
+    def build(self, lr: chex.Numeric) -> optax.Schedule:
+        """Returns the learning rate as a function of the steps that are done."""
+        return lambda step: lr * _power(self.gamma, step)
+
+
+@_pytree("eta_min")
+@dataclass(frozen=True, kw_only=True)
+class Cosine(Schedule):
+    """From `lr` down to `eta_min` along half a cosine of `T_max` steps, and up again after that, as torch does."""
+
+    T_max: int
+    eta_min: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_integer("T_max", self.T_max, at_least=1)
+        check_number("eta_min", self.eta_min, at_least=0)
+
+    def build(self, lr: chex.Numeric) -> optax.Schedule:
+        """Returns the learning rate as a function of the steps that are done."""
+        # optax.cosine_decay_schedule stays at its end, and decays to a share of lr instead of a rate.
+        return lambda step: self.eta_min + (lr - self.eta_min) * (1 + jnp.cos(math.pi / self.T_max * _float(step))) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """Settings of an optimiser; `build` makes it. The classes below are the ones there are.
+
+    Args:
+        lr: learning rate.
+        clip_norm: gradients whose norm, over all parameters, is larger are scaled down to it; None clips nothing.
+        schedule: how the learning rate changes from step to step.
+    """
+
+    lr: float = 1e-3
+    clip_norm: float | None = None
+    schedule: Schedule = Constant()
+
+    def __post_init__(self) -> None:
+        check_number("lr", self.lr, at_least=0)
+        if self.clip_norm is not None:
+            check_number("clip_norm", self.clip_norm, above=0)
+
+    def build(self) -> optax.GradientTransformation:
+        """Returns the optimiser as optax has them: clip, then the core, then the learning rate of the step.
+
+        Twin: `torch_ref.Optimizer.build`, which takes the parameters.
+        """
+        clip = optax.identity() if self.clip_norm is None else _clip(self.clip_norm)
+        return optax.chain(clip, self._core(), optax.scale_by_learning_rate(self.schedule.build(self.lr)))
+
+    def _core(self) -> optax.GradientTransformation:
+        raise TypeError(f"optimizer: expected one of {', '.join(OPTIMIZERS)}, got {type(self).__name__}")
+
+
+@_pytree("lr", "clip_norm", "schedule", "momentum", "weight_decay")
+@dataclass(frozen=True, kw_only=True)
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum; the decay is added to the gradient.
+
+    Raises:
+        ValueError: an argument out of bounds; `nesterov` without momentum or with dampening.
+
+    Source: Sutskever et al., "On the importance of initialization and momentum in deep learning", ICML 2013.
+    """
+
+    momentum: float = 0.0
+    dampening: float = 0.0
+    weight_decay: float = 0.0
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("momentum", self.momentum, at_least=0)
+        check_number("dampening", self.dampening)
+        check_number("weight_decay", self.weight_decay, at_least=0)
+        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
+            got = f"momentum={self.momentum!r} and dampening={self.dampening!r}"
+            raise ValueError(f"nesterov: expected a momentum above 0 and no dampening, got {got}")
+
+    def _core(self) -> optax.GradientTransformation:
+        # optax.trace knows no dampening. torch's leaves out the first step, and has no effect without momentum.
+        def dampen(step: ArrayLike) -> ArrayLike:
+            return jnp.where((step == 0) | (self.momentum == 0), 1.0, 1.0 - self.dampening)
+
+        return optax.chain(
+            optax.add_decayed_weights(self.weight_decay),
+            optax.scale_by_schedule(dampen) if self.dampening else optax.identity(),
+            optax.trace(self.momentum, self.nesterov),
+        )
+
+
+@_pytree("lr", "clip_norm", "schedule", "eps", "weight_decay")
+@dataclass(frozen=True, kw_only=True)
+class Adam(Optimizer):
+    """Adam; the decay is added to the gradient (L2), so the moments see it.
+
+    Raises:
+        ValueError: an argument out of bounds.
+
+    Source: Kingma, Ba, "Adam: a method for stochastic optimization", ICLR 2015.
+    """
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for i, beta in enumerate(self.betas):
+            check_number(f"betas[{i}]", beta, at_least=0, below=1)
+        check_number("eps", self.eps, at_least=0)
+        check_number("weight_decay", self.weight_decay, at_least=0)
+
+    def _core(self) -> optax.GradientTransformation:
+        return optax.chain(optax.add_decayed_weights(self.weight_decay), _scale_by_adam(*self.betas, self.eps))
+
+
+@_pytree("lr", "clip_norm", "schedule", "eps", "weight_decay")
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Adam):
+    """Adam with decoupled decay: the parameters shrink by `lr * weight_decay`, and the moments do not see it.
+
+    Raises:
+        ValueError: an argument out of bounds.
+
+    Source: Loshchilov, Hutter, "Decoupled weight decay regularization", ICLR 2019.
+    """
+
+    weight_decay: float = 1e-2  # torch's default; optax.adamw's is 1e-4
+
+    def _core(self) -> optax.GradientTransformation:
+        return optax.chain(_scale_by_adam(*self.betas, self.eps), optax.add_decayed_weights(self.weight_decay))
+
+
+@_pytree("lr", "clip_norm", "schedule", "eps", "weight_decay", "momentum")
+@dataclass(frozen=True, kw_only=True)
+class RMSprop(Optimizer):
+    """RMSprop; `eps` is added outside the root, and the decay to the gradient.
+
+    Raises:
+        ValueError: an argument out of bounds.
+
+    Source: Hinton, "Neural networks for machine learning", lecture 6, 2012; `centered`: Graves, arXiv 1308.0850, 2013.
+    """
+
+    lr: float = 1e-2
+    alpha: float = 0.99
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+    centered: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("alpha", self.alpha, at_least=0, below=1)
+        check_number("eps", self.eps, at_least=0)
+        check_number("weight_decay", self.weight_decay, at_least=0)
+        check_number("momentum", self.momentum, at_least=0)
+
+    def _core(self) -> optax.GradientTransformation:
+        scale = optax.scale_by_stddev if self.centered else optax.scale_by_rms
+        return optax.chain(
+            optax.add_decayed_weights(self.weight_decay),
+            scale(self.alpha, self.eps, eps_in_sqrt=False),
+            optax.trace(self.momentum),
+        )
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "rmsprop": RMSprop, "sgd": SGD}
+SCHEDULES: dict[str, type[Schedule]] = {
+    "constant": Constant,
+    "cosine": Cosine,
+    "exponential": Exponential,
+    "step": Step,
+}
+
+
+def make_optimizer(name: str, **arguments: Any) -> Optimizer:
+    """Returns the settings of the optimiser of that name.
+
+    Raises:
+        ValueError: an unknown name, or an argument that this optimiser lacks; the message lists those there are.
+    """
+    check_choice("optimizer", name, OPTIMIZERS)
+    return _make(name, OPTIMIZERS[name], arguments)
+
+
+def make_schedule(name: str, **arguments: Any) -> Schedule:
+    """Returns the schedule of that name.
+
+    Raises:
+        ValueError: an unknown name, or an argument that this schedule lacks; the message lists those there are.
+    """
+    check_choice("schedule", name, SCHEDULES)
+    return _make(name, SCHEDULES[name], arguments)
+
+
+def _make(name: str, settings: type[_Settings], arguments: dict[str, Any]) -> _Settings:
+    allowed = [field.name for field in fields(settings)]
+    required = [field.name for field in fields(settings) if field.default is MISSING]
+    for argument in arguments:
+        check_choice(f"argument of {name}", argument, allowed)
+    for argument in required:
+        if argument not in arguments:
+            raise ValueError(f"{argument}: expected a value, as {name} has no default for it, got none")
+    return settings(**arguments)
+
+
+def _clip(clip_norm: chex.Numeric) -> optax.GradientTransformation:
+    # torch adds 1e-6 to the norm; optax.clip_by_global_norm does not.
+    def clip(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
+        factor = jnp.minimum(1.0, clip_norm / (optax.tree.norm(updates) + 1e-6))
+        return jax.tree.map(lambda update: update * factor, updates)
+
+    return optax.stateless(clip)
+
+
+class _AdamState(NamedTuple):
+    step: Int[Array, ""]
+    mean: optax.Updates
+    square: optax.Updates
+
+
+def _scale_by_adam(beta1: float, beta2: float, eps: chex.Numeric) -> optax.GradientTransformation:
+    # optax.scale_by_adam takes 1 - beta ** step in float32: at the first step that is wrong by 1e-5.
+    def init(params: optax.Params) -> _AdamState:
+        return _AdamState(jnp.zeros((), jnp.int32), optax.tree.zeros_like(params), optax.tree.zeros_like(params))
+
+    def update(updates: optax.Updates, state: Any, params: optax.Params | None = None) -> tuple[Any, _AdamState]:
+        step = state.step + 1
+        mean = optax.tree.update_moment(updates, state.mean, beta1, 1)
+        square = optax.tree.update_moment(updates, state.square, beta2, 2)
+        correction1, correction2 = _one_minus_power(beta1, step), _one_minus_power(beta2, step)
+
+        def scale(m: Array, v: Array) -> Array:
+            return (m / correction1.astype(m.dtype)) / (jnp.sqrt(v / correction2.astype(v.dtype)) + eps)
+
+        return jax.tree.map(scale, mean, square), _AdamState(step, mean, square)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _float(step: ArrayLike) -> Float[Array, ""]:
+    return jnp.asarray(step, float)
+
+
+def _power(base: float, exponent: ArrayLike) -> Float[Array, ""]:
+    return jnp.exp(math.log(base) * _float(exponent))
+
+
+def _one_minus_power(base: float, exponent: ArrayLike) -> Float[Array, ""]:
+    return -jnp.expm1((math.log(base) if base else -math.inf) * _float(exponent))

@@ -1,0 +1,70 @@
+"""How far two arrays, or two sets of them, are apart."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+
+def scaled_difference(actual: Float[np.ndarray, "*shape"], reference: Float[np.ndarray, "*shape"]) -> float:
+    """Returns the largest difference, as a share of the largest value of the reference.
+
+    NaN and infinity must stand in the same places; if they do not, the difference is infinite.
+
+    Args:
+        actual: what is compared.
+        reference: what it is compared to.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    apart, size = _apart(actual, reference)
+    return _share(apart.max(initial=0.0), size.max(initial=0.0))
+
+
+def relative_difference(actual: Float[np.ndarray, "*shape"], reference: Float[np.ndarray, "*shape"]) -> float:
+    """Returns the largest difference as a share of the very number that it is a difference from.
+
+    This is for numbers that each have a size of their own, such as the losses of a training, which shrink by decades.
+
+    Args:
+        actual: what is compared.
+        reference: what it is compared to.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    return max(map(_share, *_apart(actual, reference)), default=0.0)
+
+
+def largest_difference(actual: Mapping[Any, np.ndarray], reference: Mapping[Any, np.ndarray]) -> float:
+    """Returns the largest scaled difference over arrays of the same names.
+
+    Args:
+        actual: what is compared.
+        reference: what it is compared to.
+
+    Raises:
+        ValueError: the names or the shapes differ.
+    """
+    if actual.keys() != reference.keys():
+        raise ValueError(f"actual: expected the arrays {list(reference)}, got {list(actual)}")
+    return max(scaled_difference(actual[name], reference[name]) for name in reference)
+
+
+def _apart(actual: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns, for each number, how far it is from the reference and how large that is, in one dimension."""
+    actual, reference = np.asarray(actual, np.float64), np.asarray(reference, np.float64)
+    if actual.shape != reference.shape:
+        raise ValueError(f"actual: expected shape {list(reference.shape)}, got {list(actual.shape)}")
+    finite = np.isfinite(actual) & np.isfinite(reference)
+    same = finite | (actual == reference) | (np.isnan(actual) & np.isnan(reference))
+    actual, reference = np.where(finite, actual, 0), np.where(finite, reference, 0)
+    return np.where(same, np.abs(actual - reference), np.inf).ravel(), np.abs(reference).ravel()
+
+
+def _share(apart: float, size: float) -> float:
+    if apart == 0:
+        return 0.0
+    return float(apart / size) if size > 0 else np.inf
