@@ -1,0 +1,83 @@
+"""Cases for hypothesis: models of any shape, and batches of any pattern."""
+
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+import numpy as np
+from hypothesis import strategies as st
+
+from torch_ref import ACTIVATIONS, CRITERIA
+
+
+class Case(NamedTuple):
+    """A model, batches for it, all of one shape, and the loss that is asked of it."""
+
+    config: dict[str, Any]
+    batches: list[dict[str, np.ndarray]]
+    loss: dict[str, Any]
+    seed: int
+
+
+activations = st.sampled_from(sorted(ACTIVATIONS))
+criteria = st.sampled_from(sorted(CRITERIA))
+
+
+def widths(least: int, most: int) -> st.SearchStrategy[list[int]]:
+    return st.lists(st.integers(1, 8), min_size=least, max_size=most)
+
+
+@st.composite
+def two_head_cases(draw: st.DrawFn) -> Case:
+    """Draws depths from none to three, and for each model treatments mixed, all 0 and all 1, some of a single row."""
+    config = {
+        "in_features": draw(st.integers(1, 6)),
+        "representation_features": draw(widths(0, 3)),
+        "head_features": draw(widths(0, 2)),
+        "out_features": draw(st.integers(1, 3)),
+        "activation": draw(activations),
+        "final_activation": draw(activations),
+    }
+    rows, seed = draw(st.integers(1, 12)), draw(st.integers(0, 2**32 - 1))
+    generator = np.random.default_rng(seed)
+    more = draw(st.sets(st.sampled_from(("w", "mask"))))
+    batches = []
+    for t in (generator.integers(0, 2, rows), np.zeros(rows), np.ones(rows)):
+        batch = {"x": generator.normal(size=(rows, config["in_features"])), "t": t.astype(np.int32)}
+        batch["y"] = labels(draw, generator, (rows, config["out_features"]))
+        batches.append(batch | weights_and_mask(generator, rows, more))
+    loss = {"criterion": draw(criteria), "reduction": draw(st.sampled_from(("per_head", "batch")))}
+    return Case(config, batches, loss, seed)
+
+
+@st.composite
+def two_in_two_out_cases(draw: st.DrawFn) -> Case:
+    """Draws one to three hidden layers."""
+    config = {
+        "in_features": draw(st.integers(1, 5)),
+        "hidden_features": draw(widths(1, 3)),
+        "out_features": draw(st.integers(1, 3)),
+        "activation": draw(activations),
+        "code_activation": draw(activations),
+        "final_activation": draw(activations),
+    }
+    rows, seed = draw(st.integers(1, 12)), draw(st.integers(0, 2**32 - 1))
+    generator = np.random.default_rng(seed)
+    more = draw(st.sets(st.sampled_from(("w", "mask"))))
+    batches = []
+    for _ in range(2):
+        batch = {name: generator.normal(size=(rows, config["in_features"])) for name in ("x1", "x2")}
+        batch |= {name: labels(draw, generator, (rows, config["out_features"])) for name in ("y1", "y2")}
+        batches.append(batch | weights_and_mask(generator, rows, more))
+    return Case(config, batches, {"criterion": draw(criteria)}, seed)
+
+
+def labels(draw: st.DrawFn, generator: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """Numbers from 0 to 1, which every criterion takes, or 0 and 1 alone."""
+    drawn = generator.random(shape)
+    return drawn.round() if draw(st.booleans()) else drawn
+
+
+def weights_and_mask(generator: np.random.Generator, rows: int, wanted: Collection[str]) -> dict[str, np.ndarray]:
+    """Weights of the rows and a mask of them, as far as they are wanted."""
+    drawn = {"w": generator.exponential(size=rows), "mask": generator.random(rows) < 0.7}
+    return {name: array for name, array in drawn.items() if name in wanted}

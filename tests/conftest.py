@@ -1,0 +1,37 @@
+"""The whole suite runs strictly: no silent promotion of dtypes or ranks, and every warning is an error."""
+
+from collections.abc import Iterator
+
+import hypothesis
+import jax
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_default_matmul_precision", "highest")  # GPUs and TPUs round products otherwise
+
+# The same cases in every run: a red test is red again.
+hypothesis.settings.register_profile("house", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("house")
+
+_measured: list[str] = []
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Float64 in JAX, for one test only."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def measured() -> list[str]:
+    """Takes lines for the end of the run: what was measured, beside what was demanded."""
+    return _measured
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _measured:
+        terminalreporter.section("measured")
+        for line in _measured:
+            terminalreporter.line(line)

@@ -1,0 +1,294 @@
+"""Bad input gets one clear error, in the same words on both sides."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+import flax_impl
+import torch_ref
+from sides import FlaxSide, TorchSide
+
+CONFIG = {"in_features": 3, "representation_features": [4], "head_features": [4]}
+PACKAGES = {"torch": torch_ref, "flax": flax_impl}
+
+
+def batch(**changes: Any) -> dict[str, Any]:
+    """A good batch of 5 rows, but for the changes."""
+    good = {"x": np.arange(15.0).reshape(5, 3) / 15, "t": np.array([0, 1, 1, 0, 1]), "y": np.zeros((5, 1))}
+    return {name: array for name, array in (good | changes).items() if array is not None}
+
+
+def x_with(value: float) -> np.ndarray:
+    x = batch()["x"]
+    x[2, 1] = value
+    return x
+
+
+def same_error(kind: type[Exception], call: Callable[[Any], object]) -> str:
+    """Returns the message with which both sides refuse what `call` does with a side."""
+    messages = []
+    for side in (TorchSide, FlaxSide):
+        with pytest.raises(kind) as caught:
+            call(side)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    return messages[0]
+
+
+BATCHES = {
+    "t beside 0 and 1": (batch(t=[0, 1, 2, 0, 2]), "t: expected 0 or 1 in every row, got 2 in row 2 (2 in all)"),
+    "t negative": (batch(t=[0, 1, -1, 0, 1]), "t: expected 0 or 1 in every row, got -1 in row 2"),
+    "t with fractions": (batch(t=[0.0, 1.0, 1.0, 0.5, 1.0]), "t: expected 0 or 1 in every row, got 0.5 in row 3"),
+    "t with NaN": (batch(t=[0.0, 1.0, 1.0, 0.0, np.nan]), "t: expected 0 or 1 in every row, got nan in row 4"),
+    "t too short": (batch(t=[0, 1, 1]), "t: expected 5 rows, as x has, got 3"),
+    "t as a column": (batch(t=[[0], [1], [1], [0], [1]]), "t: expected shape [5], got [5, 1]"),
+    "t of text": (batch(t=["0", "1", "1", "0", "1"]), "t: expected numbers, got dtype <U1"),
+    "y that would broadcast": (batch(y=np.zeros(5)), "y: expected shape [5, 1], got [5]"),
+    "y of another width": (batch(y=np.zeros((5, 2))), "y: expected shape [5, 1], got [5, 2]"),
+    "y with NaN": (batch(y=[[0], [0], [np.nan], [0], [0]]), "y: expected finite numbers, got nan in row 2, column 0"),
+    "x with NaN": (batch(x=x_with(np.nan)), "x: expected finite numbers, got nan in row 2, column 1"),
+    "x with infinity": (batch(x=x_with(-np.inf)), "x: expected finite numbers, got -inf in row 2, column 1"),
+    "x of one dimension": (batch(x=np.zeros(5)), "x: expected shape [batch, features], got [5]"),
+    "x of another width": (batch(x=np.zeros((5, 2))), "x: expected shape [batch, 3], got [batch, 2]"),
+    "x of objects": (batch(x=[[None] * 3] * 5), "x: expected numbers, got dtype object"),
+    "x a number": (batch(x=3.0), "x: expected one entry a row, got a single number"),
+    "an empty batch": (
+        {"x": np.zeros((0, 3)), "t": np.zeros(0, int), "y": np.zeros((0, 1))},
+        "x: expected at least one row, got an empty batch",
+    ),
+    "w negative": (batch(w=[1, 1, -1, 1, 1]), "w: expected weights of at least 0, got -1 in row 2"),
+    "w as a column": (batch(w=np.ones((5, 1))), "w: expected shape [5], got [5, 1]"),
+}
+NAMES = {
+    "no t": (batch(t=None), "x, y"),
+    "more than asked": (batch(mu0=np.zeros(5)), "x, t, y, mu0"),
+    "the training's own mask": (batch(mask=np.ones(5)), "x, t, y, mask"),
+    "nothing": ({}, "none"),
+}
+
+
+@pytest.mark.parametrize("case", BATCHES)
+def test_fit_and_train_step(case: str) -> None:
+    data, message = BATCHES[case]
+    assert same_error(ValueError, lambda side: side("TwoHead", CONFIG).fit(data, steps=1)) == message
+    reference = TorchSide("TwoHead", CONFIG).model
+    with pytest.raises(ValueError) as of_torch:  # noqa: PT011 (compared below)
+        torch_ref.train_step(reference, torch_ref.SGD().build(reference.parameters()), data)
+    port, optimizer = FlaxSide("TwoHead", CONFIG), flax_impl.SGD()
+    with pytest.raises(ValueError) as of_flax:  # noqa: PT011 (compared below)
+        flax_impl.train_step(port.model, port.params, optimizer, optimizer.build().init(port.params), data)
+    assert str(of_torch.value) == str(of_flax.value) == message
+
+
+@pytest.mark.parametrize("case", NAMES)
+def test_names(case: str) -> None:
+    data, names = NAMES[case]
+    message = f"data: expected the arrays x, t, y, w (optional), got {names}"
+    assert same_error(ValueError, lambda side: side("TwoHead", CONFIG).fit(data, steps=1)) == message
+
+
+def test_a_mask_of_the_batch() -> None:
+    """A step takes one, so that a loop can fill up its last batch and compile once."""
+    padded = batch(mask=[1, 1, 0, 1, 0])
+    kept = {name: np.asarray(array)[[0, 1, 3]] for name, array in batch().items()}
+    reference, port, optimizer = TorchSide("TwoHead", CONFIG), FlaxSide("TwoHead", CONFIG), flax_impl.SGD()
+    built, state = torch_ref.SGD().build(reference.model.parameters()), optimizer.build().init(port.params)
+    of_torch = [torch_ref.train_step(reference.model, built, arrays) for arrays in (kept, padded)]
+    of_flax = [flax_impl.train_step(port.model, port.params, optimizer, state, arrays)[2] for arrays in (kept, padded)]
+    np.testing.assert_allclose(of_torch[1], of_torch[0], rtol=1e-2)  # a step apart
+    np.testing.assert_allclose(of_flax[1], of_flax[0], rtol=1e-6)
+
+
+def test_good_t_of_any_dtype() -> None:
+    for t in ([0, 1, 1, 0, 1], [0.0, 1.0, 1.0, 0.0, 1.0], [False, True, True, False, True]):
+        weights = TorchSide("TwoHead", CONFIG).weights()
+        losses = [side("TwoHead", CONFIG, weights=weights).fit(batch(t=t), steps=1) for side in (TorchSide, FlaxSide)]
+        np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+        values = torch.tensor(t), jnp.asarray(t)
+        reference, port = TorchSide("TwoHead", CONFIG, weights=weights), FlaxSide("TwoHead", CONFIG, weights=weights)
+        x = batch()["x"].astype(np.float32)
+        of_torch = reference.model(torch.tensor(x), values[0]).detach()
+        np.testing.assert_allclose(
+            port.model.apply({"params": port.params}, x, values[1]), of_torch, rtol=1e-4, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize(
+    "case", ["x with NaN", "x with infinity", "x of another width", "x of one dimension", "an empty batch"]
+)
+def test_predict(case: str) -> None:
+    data, message = BATCHES[case]
+    message = message.replace("features", "3")
+    assert same_error(ValueError, lambda side: side("TwoHead", CONFIG).predict(data["x"])) == message
+
+
+def test_calling_the_model() -> None:
+    x = np.zeros((5, 3), np.float32)
+    calls = {
+        "t: expected shape [5], got [4]": np.zeros(4, np.int32),
+        "t: expected shape [5], got [5, 1]": np.zeros((5, 1), np.int32),
+        "t: expected 0 or 1 in every row, got 3 in row 1": np.array([0, 3, 0, 0, 0], np.int32),
+        "t: expected 0 or 1 in every row, got 0.5 in row 0": np.full(5, 0.5, np.float32)[:5] * [1, 0, 0, 0, 0],
+    }
+    reference, port = TorchSide("TwoHead", CONFIG), FlaxSide("TwoHead", CONFIG)
+    for message, t in calls.items():
+        with pytest.raises(ValueError) as of_torch:  # noqa: PT011 (compared below)
+            reference.model(torch.tensor(x), torch.tensor(t))
+        with pytest.raises(ValueError) as of_flax:  # noqa: PT011 (compared below)
+            port.model.apply({"params": port.params}, jnp.asarray(x), jnp.asarray(t, jnp.float32))
+        assert str(of_torch.value).replace("3 in", "3.0 in") == str(of_flax.value).replace("3 in", "3.0 in")
+        assert str(of_torch.value) == message
+
+
+def test_calling_the_loss() -> None:
+    arrays = {name: np.asarray(array, np.float32) for name, array in batch(y=np.zeros(5)).items()}
+    with pytest.raises(ValueError, match=r"^y: expected shape \[5, 1\], got \[5\]$"):
+        torch_ref.FactualLoss()(TorchSide("TwoHead", CONFIG).model, **{k: torch.tensor(v) for k, v in arrays.items()})
+    port = FlaxSide("TwoHead", CONFIG)
+    with pytest.raises(ValueError, match=r"^y: expected shape \[5, 1\], got \[5\]$"):
+        flax_impl.FactualLoss()(
+            lambda *inputs: port.model.apply({"params": port.params}, *inputs),
+            **{k: jnp.asarray(v) for k, v in arrays.items()},
+        )
+
+
+CURVES = {name: np.zeros((4, 1)) for name in ("x1", "x2", "y1", "y2")}
+JOINT = {
+    "x2 of another width": (CURVES | {"x2": np.zeros((4, 2))}, "x2: expected shape [4, 1], got [4, 2]"),
+    "x2 of another length": (CURVES | {"x2": np.zeros((3, 1))}, "x2: expected 4 rows, as x1 has, got 3"),
+    "y2 that would broadcast": (CURVES | {"y2": np.zeros(4)}, "y2: expected shape [4, 1], got [4]"),
+    "x1 with NaN": (
+        CURVES | {"x1": np.full((4, 1), np.nan)},
+        "x1: expected finite numbers, got nan in row 0, column 0 (4 in all)",
+    ),
+    "the other model's": (batch(), "data: expected the arrays x1, x2, y1, y2, w (optional), got x, t, y"),
+}
+
+
+@pytest.mark.parametrize("case", JOINT)
+def test_two_inputs(case: str) -> None:
+    data, message = JOINT[case]
+
+    def call(side: Any) -> None:
+        made = side("TwoInTwoOut", {})
+        made.fit(data, loss=made.package.JointLoss(), steps=1)
+
+    assert same_error(ValueError, call) == message
+
+
+ACTIVATIONS = "'elu', 'gelu', 'identity', 'leaky_relu', 'relu', 'sigmoid', 'silu', 'tanh'"
+MODELS = {
+    "activation": ("TwoHead", {"activation": "rel"}, f"activation: expected one of {ACTIVATIONS}, got 'rel'"),
+    "final_activation": (
+        "TwoHead",
+        {"final_activation": None},
+        f"final_activation: expected one of {ACTIVATIONS}, got None",
+    ),
+    "code_activation": (
+        "TwoInTwoOut",
+        {"code_activation": 3},
+        f"code_activation: expected one of {ACTIVATIONS}, got 3",
+    ),
+    "in_features": ("TwoHead", {"in_features": 0}, "in_features: expected a whole number of at least 1, got 0"),
+    "out_features": ("TwoHead", {"out_features": 1.5}, "out_features: expected a whole number of at least 1, got 1.5"),
+    "widths": ("TwoHead", {"head_features": [3, 0]}, "head_features: expected a whole number of at least 1, got 0"),
+    "a width": (
+        "TwoHead",
+        {"representation_features": 3},
+        "representation_features: expected a sequence of layer widths, got 3",
+    ),
+    "hidden": ("TwoInTwoOut", {"hidden_features": []}, "hidden_features: expected at least one layer, got none"),
+    "MLP": ("MLP", {"features": "12"}, "features: expected a sequence of layer widths, got '12'"),
+}
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_constructors(case: str) -> None:
+    model, config, message = MODELS[case]
+    first = {} if model == "TwoInTwoOut" else {"in_features": 3}
+
+    def call(side: Any) -> None:
+        getattr(PACKAGES[side.backend], model)(**(first | config))
+
+    assert same_error(ValueError, call) == message
+
+
+OPTIMIZERS = {
+    "name": (
+        lambda p: p.make_optimizer("adagrad"),
+        "optimizer: expected one of 'adam', 'adamw', 'rmsprop', 'sgd', got 'adagrad'",
+    ),
+    "argument": (
+        lambda p: p.make_optimizer("adam", momentum=0.9),
+        "argument of adam: expected one of 'lr', 'clip_norm', 'schedule', 'betas', 'eps', 'weight_decay', "
+        "got 'momentum'",
+    ),
+    "schedule": (
+        lambda p: p.make_schedule("linear"),
+        "schedule: expected one of 'constant', 'cosine', 'exponential', 'step', got 'linear'",
+    ),
+    "schedule's argument": (
+        lambda p: p.make_schedule("cosine", gamma=0.1),
+        "argument of cosine: expected one of 'T_max', 'eta_min', got 'gamma'",
+    ),
+    "missing": (
+        lambda p: p.make_schedule("step"),
+        "step_size: expected a value, as step has no default for it, got none",
+    ),
+    "step_size": (lambda p: p.Step(step_size=0), "step_size: expected a whole number of at least 1, got 0"),
+    "gamma": (lambda p: p.Exponential(gamma=0), "gamma: expected a number above 0, got 0"),
+    "lr": (lambda p: p.Adam(lr=-1), "lr: expected a number at least 0, got -1"),
+    "lr text": (lambda p: p.Adam(lr="0.1"), "lr: expected a number at least 0, got '0.1'"),
+    "lr NaN": (lambda p: p.Adam(lr=float("nan")), "lr: expected a number at least 0, got nan"),
+    "betas": (lambda p: p.Adam(betas=(0.9, 1.0)), "betas[1]: expected a number at least 0 and below 1, got 1.0"),
+    "clip_norm": (lambda p: p.SGD(clip_norm=0), "clip_norm: expected a number above 0, got 0"),
+    "nesterov": (
+        lambda p: p.SGD(nesterov=True),
+        "nesterov: expected a momentum above 0 and no dampening, got momentum=0.0 and dampening=0.0",
+    ),
+    "criterion": (
+        lambda p: p.FactualLoss("mse"),
+        "criterion: expected one of 'sigmoid_binary_cross_entropy', 'squared_error', got 'mse'",
+    ),
+    "reduction": (
+        lambda p: p.FactualLoss(reduction="sum"),
+        "reduction: expected one of 'per_head', 'batch', got 'sum'",
+    ),
+    "share": (
+        lambda p: p.treatment_weights(np.ones(3)),
+        "treated_share: expected a number above 0 and below 1, got 1.0",
+    ),
+    "effects": (
+        lambda p: p.sqrt_pehe(*[np.zeros((3, 1))] * 3, np.zeros(3)),
+        "mu1: expected shape [3, 1], got [3]",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OPTIMIZERS)
+def test_settings(case: str) -> None:
+    call, message = OPTIMIZERS[case]
+    assert same_error(ValueError, lambda side: call(PACKAGES[side.backend])) == message
+
+
+FITS = {
+    "neither": ({}, "epochs, steps: expected exactly one of the two, got epochs=None and steps=None"),
+    "both": ({"epochs": 1, "steps": 1}, "epochs, steps: expected exactly one of the two, got epochs=1 and steps=1"),
+    "no steps": ({"steps": 0}, "steps: expected a whole number of at least 1, got 0"),
+    "half an epoch": ({"epochs": 0.5}, "epochs: expected a whole number of at least 1, got 0.5"),
+    "batch_size": ({"steps": 1, "batch_size": 0}, "batch_size: expected a whole number of at least 1, got 0"),
+    "optimizer": (
+        {"steps": 1, "optimizer": "adam"},
+        "optimizer: expected settings such as Adam(lr=0.001), got 'adam'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FITS)
+def test_how_to_fit(case: str) -> None:
+    settings, message = FITS[case]
+    assert same_error(ValueError, lambda side: side("TwoHead", CONFIG).fit(batch(), **settings)) == message

@@ -1,0 +1,328 @@
+"""Data sources: what they give, and how they refuse what they cannot read."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from torch_ref import Scales, TreatmentData, curves, load_curves, load_data, synthetic
+from torch_ref.hub.batching import batch_order, count_steps
+
+HEADER = "age,t,y,income\n"
+LINES = ["31,0,1.5,2e3\n", "42.5,1,-2,3e3\n", "27,0,0.25,1e3\n"]
+
+
+def write(folder: Path, text: str | bytes, name: str = "table.csv") -> Path:
+    path = folder / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def test_csv_with_named_columns(tmp_path: Path) -> None:
+    data = load_data(write(tmp_path, HEADER + "".join(LINES)))
+    assert data.feature_names == ("age", "income")
+    np.testing.assert_array_equal(data.x, [[31, 2e3], [42.5, 3e3], [27, 1e3]])
+    np.testing.assert_array_equal(data.t, [0, 1, 0])
+    np.testing.assert_array_equal(data.y, [[1.5], [-2], [0.25]])
+    assert data.mu0 is data.mu1 is data.w is None
+    assert {name: array.dtype for name, array in data.arrays().items()} == {"x": float, "t": np.int32, "y": float}
+
+
+def test_csv_as_spreadsheets_write_it(tmp_path: Path) -> None:
+    """A byte order mark, quotes, a comma in a name, blank lines and carriage returns."""
+    text = '\ufeff"age, years","treated","outcome","w"\r\n"31",0,1,1\r\n\r\n42,1,2,3\r\n'
+    data = load_data(write(tmp_path, text), treatment="treated", outcome="outcome", weight="w")
+    assert data.feature_names == ("age, years",)
+    np.testing.assert_array_equal(data.arrays()["w"], [1, 3])
+
+
+def test_columns_that_only_a_simulation_knows_are_no_features(tmp_path: Path) -> None:
+    text = "mu1,x,mu0,t,y,ycf\n5,1,4,0,4.5,5.5\n6,2,3,1,6.5,3.5\n"
+    data = load_data(write(tmp_path, text))
+    assert data.feature_names == ("x",)
+    np.testing.assert_array_equal(data.mu0, [[4], [3]])
+    np.testing.assert_array_equal(data.mu1, [[5], [6]])
+
+
+BAD_TABLES = {
+    "ragged": (HEADER + LINES[0] + "42,1,3\n", "line 3: expected 4 values, got 3"),
+    "ragged, longer": (HEADER + LINES[0] + LINES[1] + "1,2,3,4,5\n", "line 4: expected 4 values, got 5"),
+    "no number": (HEADER + LINES[0] + "42,1,high,3\n", "line 3, column y: expected a finite number, got 'high'"),
+    "an empty cell": (HEADER + "31,0,1.5,\n", "line 2, column income: expected a finite number, got 'an empty cell'"),
+    "NaN": (HEADER + LINES[0] + "nan,1,2,3\n", "line 3, column age: expected a finite number, got 'nan'"),
+    "infinity": (HEADER + LINES[0] + "1,1,-inf,3\n", "line 3, column y: expected a finite number, got '-inf'"),
+    "no treatment": ("age,y\n1,2\n", "expected a column 't', got age, y"),
+    "no treatment, no outcome": ("a,b\n1,2\n", "expected a column 't' and 'y', got a, b"),
+    "no features": ("t,y,mu0\n1,2,3\n", "expected at least one column beside t, y, got t, y, mu0"),
+    "treatment": (HEADER + LINES[0] + "1,2,3,4\n", ", column t: expected 0 or 1 in every row, got 2.0 in row 1"),
+    "an index column": (",t,y\n0,1,2\n", "expected a name for every column, got none for column 1"),
+    "a name twice": ("a,t,y,a\n0,1,2,3\n", "expected every column once, got 'a' twice"),
+    "no rows": (HEADER, "expected at least one line of numbers, got none"),
+    "nothing": ("", "expected at least one line of numbers, got none"),
+    "few columns without header": (
+        "1,2,3\n",
+        "expected a header, or columns t, y, ycf, mu0, mu1, x1, …, got 3 columns",
+    ),
+    "another encoding": (b"\xff\xfe\x00a", "expected comma-separated text, got 'utf-8' codec can't decode"),
+    "an open quote": (HEADER + '"31,0,1,2\n', "expected comma-separated text, got unexpected end of data"),
+    "a NUL": (HEADER + "31,0,\x00,2\n", "line 2, column y: expected a finite number, got '\\x00'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TABLES)
+def test_bad_tables(tmp_path: Path, case: str) -> None:
+    text, message = BAD_TABLES[case]
+    path = write(tmp_path, text)
+    with pytest.raises(ValueError, match=r"table\.csv") as caught:
+        load_data(path)
+    assert str(caught.value).startswith(str(path))
+    assert message in str(caught.value)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_read_or_refused(content: bytes) -> None:
+    """Whatever lies in a file: data or a ValueError."""
+    for suffix in (".csv", ".npz"):
+        path = Path(os.environ.get("TMPDIR", "/tmp")) / f"twohead-{os.getpid()}{suffix}"
+        path.write_bytes(content)
+        try:
+            assert len(load_data(path)) > 0
+        except ValueError as error:
+            assert str(error).startswith(str(path))  # noqa: PT017 (data is as good)
+        finally:
+            path.unlink()
+
+
+@given(
+    st.lists(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=2), min_size=1, max_size=5)
+)
+def test_every_number_survives(rows: list[list[float]]) -> None:
+    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"twohead-{os.getpid()}.csv"
+    path.write_text("x,y,t\n" + "".join(f"{x!r},{y!r},1\n" for x, y in rows))
+    data = load_data(path)
+    path.unlink()
+    np.testing.assert_array_equal(np.hstack([data.x, data.y]), rows)
+
+
+SOURCES = "source: expected synthetic, acic2016:1 to acic2016:10, or a file ending in .csv, .parquet, .npz, got"
+INSTANCES = "acic2016: expected one of '1', '2', '3', '4', '5', '6', '7', '8', '9', '10', got"
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "message"),
+    [
+        ("table.txt", ValueError, f"{SOURCES} 'table.txt'"),
+        ("", ValueError, f"{SOURCES} ''"),
+        ("none.csv", FileNotFoundError, "none.csv: expected a file, found none"),
+        ("acic2016:11", ValueError, f"{INSTANCES} '11'"),
+        ("acic2016:", ValueError, f"{INSTANCES} ''"),
+    ],
+)
+def test_unknown_sources(source: str, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind) as caught:
+        load_data(source)
+    assert str(caught.value) == message
+
+
+def ihdp_arrays(replications: int) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(0)
+    arrays = {name: generator.normal(size=(6, replications)) for name in ("yf", "ycf", "mu0", "mu1")}
+    return arrays | {"x": generator.normal(size=(6, 3, replications)), "t": generator.integers(0, 2, (6, replications))}
+
+
+def test_npz_in_the_ihdp_layout(tmp_path: Path) -> None:
+    arrays = ihdp_arrays(2)
+    np.savez(tmp_path / "many.npz", **arrays)  # pyright: ignore[reportArgumentType]
+    second = load_data(tmp_path / "many.npz", replication=2)
+    np.testing.assert_array_equal(second.x, arrays["x"][..., 1])
+    np.testing.assert_array_equal(second.t, arrays["t"][:, 1])
+    np.testing.assert_array_equal(second.y[:, 0], arrays["yf"][:, 1])
+    assert second.mu1 is not None
+    np.testing.assert_array_equal(second.mu1[:, 0], arrays["mu1"][:, 1])
+    with pytest.raises(ValueError, match=r"^replication: expected 1 to 2, as .* holds, got 3$"):
+        load_data(tmp_path / "many.npz", replication=3)
+    with pytest.raises(ValueError, match=r"^replication: expected a whole number of at least 1, got 0$"):
+        load_data(tmp_path / "many.npz", replication=0)
+    np.savez(tmp_path / "one.npz", **{name: array[..., 1] for name, array in arrays.items()})  # pyright: ignore[reportArgumentType]
+    np.testing.assert_array_equal(load_data(tmp_path / "one.npz").x, second.x)
+
+
+def test_bad_npz(tmp_path: Path) -> None:
+    arrays = ihdp_arrays(1)
+    path = tmp_path / "bad.npz"
+    for changes, message in (
+        ({"x": np.zeros(6)}, "x: expected 2 or 3 axes, got 1"),
+        ({"t": np.zeros((5, 1))}, "t: expected 6 rows, as x has, got 5"),
+        ({"t": np.full((6, 1), 2)}, "t: expected 0 or 1 in every row, got 2 in row 0 (6 in all)"),
+        ({"yf": np.full((6, 1), np.nan)}, "y: expected finite numbers, got nan in row 0 (6 in all)"),
+        ({"x": np.array([[["a"]]] * 6)}, "x: expected numbers, got dtype <U1"),
+        ({"x": np.array([None] * 6)}, "expected an .npz archive of plain arrays, got ValueError"),
+    ):
+        np.savez(path, **(arrays | changes))  # pyright: ignore[reportArgumentType, reportCallIssue]
+        with pytest.raises(ValueError, match=r"bad\.npz") as caught:
+            load_data(path)
+        assert message in str(caught.value)
+    np.savez(path, x=arrays["x"])
+    with pytest.raises(ValueError, match="expected the arrays x, t, yf, got x"):
+        load_data(path)
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    columns = {"age": [31, 42], "t": [True, False], "y": [1.5, -2.0], "ok": [None, True]}
+    path = tmp_path / "table.parquet"
+    pq.write_table(pa.table({name: columns[name] for name in ("age", "t", "y")}), path)
+    data = load_data(path)
+    np.testing.assert_array_equal(data.x, [[31], [42]])
+    np.testing.assert_array_equal(data.t, [1, 0])
+    for made, message in (
+        (columns, "row 1, column ok: expected a finite number, got a missing value"),
+        (columns | {"ok": [1.0, float("nan")]}, "row 2, column ok: expected a finite number, got nan"),
+        (columns | {"ok": ["a", "b"]}, "column ok: expected numbers, got string"),
+        ({"age": [1]}, "expected a column 't' and 'y', got age"),
+        ({name: pa.array([], pa.float64()) for name in ("t", "y", "x")}, "expected at least one row, got none"),
+    ):
+        pq.write_table(pa.table(made), path)
+        with pytest.raises(ValueError, match=r"table\.parquet") as caught:
+            load_data(path)
+        assert message in str(caught.value)
+    path.write_bytes(b"PAR1nonsense")
+    with pytest.raises(ValueError, match="expected a parquet file"):
+        load_data(path)
+
+
+def test_acic2016() -> None:
+    pytest.importorskip("causallib")
+    data = load_data("acic2016:1")
+    assert data.mu0 is not None
+    assert data.mu1 is not None
+    assert data.x.shape == (4802, 79)
+    assert len(data.feature_names) == 79
+    # As the challenge's own files have them: 858 treated, an average effect of 2.128.
+    assert data.t.sum() == 858
+    assert (data.mu1 - data.mu0).mean() == pytest.approx(2.1280792580310415)
+    assert np.corrcoef(data.y[:, 0], np.where(data.t == 1, data.mu1[:, 0], data.mu0[:, 0]))[0, 1] > 0.9
+    assert not np.array_equal(load_data("acic2016:2").t, data.t)
+
+
+def test_csv_in_the_ihdp_layout(tmp_path: Path) -> None:
+    data = load_data(write(tmp_path, "1,5.5,4.25,3,6,-0.5,1,2\n0,6,7,6.5,7.5,0.25,0,1\n"))
+    assert data.feature_names == ("x1", "x2", "x3")
+    np.testing.assert_array_equal(data.x, [[-0.5, 1, 2], [0.25, 0, 1]])
+    np.testing.assert_array_equal(data.t, [1, 0])
+    np.testing.assert_array_equal(data.y, [[5.5], [6]])
+    np.testing.assert_array_equal(data.mu0, [[3], [6.5]])
+    np.testing.assert_array_equal(data.mu1, [[6], [7.5]])
+
+
+@pytest.mark.skipif("TWOHEAD_IHDP" not in os.environ, reason="TWOHEAD_IHDP names no folder of ihdp_npci_N.csv files")
+def test_ihdp_files() -> None:
+    data = load_data(Path(os.environ["TWOHEAD_IHDP"]) / "ihdp_npci_1.csv")
+    assert data.mu0 is not None
+    assert data.mu1 is not None
+    assert data.x.shape == (747, 25)
+    assert data.t.sum() == 139
+    assert data.y[0, 0] == 5.59991628549083
+    assert (data.mu1 - data.mu0).mean() == pytest.approx(4.0, abs=0.1)
+
+
+def test_synthetic_data_is_confounded() -> None:
+    data = synthetic(rows=20_000, features=6, seed=1)
+    assert data.mu0 is not None
+    assert data.mu1 is not None
+    effect = (data.mu1 - data.mu0).mean()
+    naive = data.y[data.t == 1].mean() - data.y[data.t == 0].mean()
+    assert effect == pytest.approx(1, abs=0.05)
+    assert naive == pytest.approx(2, abs=0.15)
+    noise = data.y - np.where(data.t[:, None] == 1, data.mu1, data.mu0)
+    assert noise.std() == pytest.approx(0.3, rel=0.05)
+    again, other = synthetic(20_000, 6, seed=1), synthetic(20_000, 6, seed=2)
+    np.testing.assert_array_equal(data.y, again.y)
+    assert not np.array_equal(data.y, other.y)
+
+
+def test_the_articles_curves() -> None:
+    data = curves(points=1000)
+    np.testing.assert_array_equal(data["x1"][:, 0], np.linspace(-1, 1, 1000))
+    np.testing.assert_array_equal(data["x1"], data["x2"])
+    noise = [data[y] - data["x1"] ** 3 for y in ("y1", "y2")]
+    assert [part.std() for part in noise] == pytest.approx([0.1, 0.1], rel=0.1)
+    assert abs(np.corrcoef(noise[0][:, 0], noise[1][:, 0])[0, 1]) < 0.1
+
+
+def test_curves_from_files(tmp_path: Path) -> None:
+    path = write(tmp_path, "y1,x1_a,x2_a,y2,x1_b,x2_b,note\n1,2,3,4,5,6,7\n")
+    data = load_curves(path)
+    assert {name: array.tolist() for name, array in data.items()} == {
+        "x1": [[2, 5]], "x2": [[3, 6]], "y1": [[1]], "y2": [[4]]
+    }  # fmt: skip
+    np.savez(tmp_path / "curves.npz", **data)  # pyright: ignore[reportArgumentType]
+    assert load_curves(tmp_path / "curves.npz").keys() == data.keys()
+    with pytest.raises(ValueError, match=r"table.csv: data: expected the arrays x1, x2, y1, y2, got x1"):
+        load_curves(write(tmp_path, "x1,t\n1,2\n"))
+    with pytest.raises(ValueError, match=r"^source: expected data with two inputs and two outputs, got acic2016:1"):
+        load_curves("acic2016:1")
+
+
+def test_split() -> None:
+    data = synthetic(rows=100, features=4)
+    train, held_out = data.split(0.2, seed=1)
+    assert (len(train), len(held_out)) == (80, 20)
+    rows = np.vstack([train.x, held_out.x])
+    assert {tuple(row) for row in rows} == {tuple(row) for row in data.x}
+    assert held_out.mu0 is not None
+    assert data.mu0 is not None
+    where = [np.flatnonzero((data.x == row).all(axis=1))[0] for row in held_out.x]
+    np.testing.assert_array_equal(held_out.mu0, data.mu0[where])
+    for share in (0, 1, 0.001, 2):
+        with pytest.raises(ValueError, match=r"^share: expected"):
+            data.split(share)
+
+
+@given(st.floats(1e-6, 1e6), st.floats(-1e6, 1e6), st.integers(2, 30))
+def test_scales_come_back(size: float, offset: float, rows: int) -> None:
+    """Mean 0 and deviation 1, and back; a constant column becomes zero, whatever its number is."""
+    generator = np.random.default_rng(rows)
+    x = np.hstack([generator.normal(size=(rows, 1)) * size + offset, np.full((rows, 1), offset)])
+    data = TreatmentData(x, np.zeros(rows, np.int32), x[:, :1])
+    scales = Scales.of(data)
+    scaled = scales.standardize(data)
+    assert np.abs(scaled.x[:, 1]).max() <= 1e-9 * max(1, abs(offset))
+    np.testing.assert_allclose(scales.outcome(scaled.y), data.y, rtol=1e-12, atol=1e-9 * (size + abs(offset)) * 1e-3)
+    if size > 1e-9 * abs(offset):
+        assert scaled.x[:, 0].std() == pytest.approx(1, rel=1e-6)
+
+
+def test_binary_outcomes_keep_their_unit() -> None:
+    data = TreatmentData(np.zeros((2, 1)), np.zeros(2, np.int32), np.array([[0.0], [1.0]]))
+    scales = Scales.of(data, binary=True)
+    np.testing.assert_array_equal(scales.standardize(data).y, data.y)
+    np.testing.assert_allclose(
+        scales.outcome(np.array([[0.0], [np.log(3)], [-800.0], [800.0]])), [[0.5], [0.75], [0], [1]], atol=1e-300
+    )
+
+
+@given(st.integers(1, 50), st.none() | st.integers(1, 60), st.integers(1, 30), st.booleans(), st.integers(0, 9))
+def test_every_row_once_an_epoch(rows: int, batch_size: int | None, steps: int, shuffle: bool, seed: int) -> None:
+    index, mask = batch_order(rows, batch_size=batch_size, steps=steps, shuffle=shuffle, seed=seed)
+    width = min(batch_size or rows, rows)
+    assert index.shape == mask.shape == (steps, width)
+    batches = count_steps(rows, batch_size, epochs=1, steps=None)
+    for start in range(0, steps - batches + 1, batches):
+        epoch = index[start : start + batches][mask[start : start + batches]]
+        assert sorted(epoch) == list(range(rows))
+        assert shuffle or epoch.tolist() == list(range(rows))
+    assert mask.any(axis=1).all()
+    again, _ = batch_order(rows, batch_size=batch_size, steps=steps, shuffle=shuffle, seed=seed)
+    np.testing.assert_array_equal(index, again)
+
+
+def test_epochs_differ() -> None:
+    index, _ = batch_order(100, batch_size=None, steps=2, shuffle=True, seed=0)
+    assert not np.array_equal(index[0], index[1])
+    assert not np.array_equal(index, batch_order(100, batch_size=None, steps=2, shuffle=True, seed=1)[0])

@@ -1,0 +1,171 @@
+"""What the port masks must count for as little as what the reference leaves out, whatever it holds."""
+
+from collections.abc import Iterator, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flax_impl.parity import scaled_difference
+from sides import FlaxSide, Side, TorchSide
+
+pytestmark = pytest.mark.usefixtures("x64", "nan_is_an_error")
+
+CONFIG = {"in_features": 3, "representation_features": [5], "head_features": [4, 4], "final_activation": "identity"}
+NO_REPRESENTATION = CONFIG | {"representation_features": []}
+ARMS = {"mixed": [0, 1, 0, 0, 1, 0], "all 0": [0] * 6, "all 1": [1] * 6, "one row": [1]}
+
+Arrays = dict[str, np.ndarray]
+
+
+@pytest.fixture
+def nan_is_an_error() -> Iterator[None]:
+    with jax.debug_nans(True):
+        yield
+
+
+@pytest.fixture(params=["per_head", "batch"])
+def reduction(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def batch_of(arm: str) -> Arrays:
+    generator = np.random.default_rng(0)
+    t = np.array(ARMS[arm], np.int32)
+    return {"x": generator.normal(size=(len(t), 3)), "t": t, "y": generator.normal(size=(len(t), 1))}
+
+
+def first_weights(config: Mapping[str, object], scaled: Mapping[str, float] | None = None) -> Arrays:
+    """Initial weights, those whose names start as given multiplied."""
+    weights = TorchSide("TwoHead", config, dtype="float64").weights()
+    for start, factor in (scaled or {}).items():
+        weights |= {name: factor * array for name, array in weights.items() if name.startswith(start)}
+    return weights
+
+
+def evaluate(config: Mapping[str, object], weights: Arrays, batch: Arrays, reduction: str) -> tuple[Arrays, Arrays]:
+    """Returns what the port and the reference find."""
+    port, reference = FlaxSide("TwoHead", config, weights=weights), TorchSide("TwoHead", config, weights=weights)
+    found, expected = (
+        side.evaluate(side.package.FactualLoss(reduction=reduction), batch, forward=False) for side in (port, reference)
+    )
+    return found, expected
+
+
+def assert_same_and_finite(found: Arrays, expected: Arrays) -> None:
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        assert np.isfinite(array).all(), name
+        rows = zip(found[name], array, strict=True) if name == "grad/x" else [(found[name], array)]
+        assert all(scaled_difference(*pair) <= 1e-12 for pair in rows), name
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_a_head_without_rows_has_loss_and_gradient_zero(arm: str, reduction: str) -> None:
+    batch = batch_of(arm)
+    found, expected = evaluate(CONFIG, first_weights(CONFIG), batch, reduction)
+    assert_same_and_finite(found, expected)
+    for head in (0, 1):
+        if head not in batch["t"]:
+            assert found[f"loss/{head}"] == 0
+            gradients = [array for name, array in found.items() if name.startswith(f"grad/head{head}")]
+            assert len(gradients) == 6
+            assert not np.concatenate([gradient.ravel() for gradient in gradients]).any()
+
+
+def overflowing() -> tuple[Arrays, Arrays]:
+    """Rows on which the other head overflows at once, and their own does not."""
+    batch = batch_of("mixed")
+    batch["x"] *= np.where(batch["t"] == 0, 1e160, 1e-160)[:, None]
+    return first_weights(NO_REPRESENTATION, {"head0.layer0.weight": 1e-160, "head1.layer0.weight": 1e160}), batch
+
+
+def test_the_unselected_head_may_overflow(reduction: str) -> None:
+    weights, batch = overflowing()
+    found, expected = evaluate(NO_REPRESENTATION, weights, batch, reduction)
+    assert_same_and_finite(found, expected)
+    found, expected = (
+        {"factual": side("TwoHead", NO_REPRESENTATION, weights=weights).predict(batch["x"], batch["t"])[0]}
+        for side in (FlaxSide, TorchSide)
+    )
+    assert_same_and_finite(found, expected)
+
+
+def test_a_mask_on_the_result_alone_would_not_do() -> None:
+    """The case above has teeth: a single `where` gives a finite loss and a NaN gradient."""
+    weights, batch = overflowing()
+    port = FlaxSide("TwoHead", NO_REPRESENTATION, weights=weights)
+
+    def loss(params: object) -> jax.Array:
+        y0, y1 = port.model.apply({"params": params}, batch["x"])
+        outcome = jnp.where(batch["t"][:, None] == 1, y1, y0)
+        return ((outcome - batch["y"]) ** 2).mean()
+
+    with jax.debug_nans(False):
+        value, gradient = jax.jit(jax.value_and_grad(loss))(port.params)
+    assert np.isfinite(value)
+    assert any(np.isnan(leaf).any() for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize("factor", [1e200, np.inf])
+@pytest.mark.parametrize("arm", ["all 0", "all 1"])
+def test_a_head_without_rows_may_hold_anything(arm: str, factor: float, reduction: str) -> None:
+    unused = "head1" if arm == "all 0" else "head0"
+    with jax.debug_nans(np.isfinite(factor)):  # 0 times infinity is NaN on the way, but must not come out
+        found, expected = evaluate(CONFIG, first_weights(CONFIG, {unused: factor}), batch_of(arm), reduction)
+    assert_same_and_finite(found, expected)
+
+
+@pytest.mark.parametrize("head", [0, 1])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_labels_of_the_other_head_do_not_count(head: int, value: float, reduction: str) -> None:
+    batch = batch_of("mixed")
+    dirty = batch | {"y": np.where(batch["t"][:, None] == head, batch["y"], value)}
+    weights = first_weights(CONFIG)
+
+    def of_head(side: Side, batch: Arrays) -> Arrays:
+        loss = side.package.FactualLoss(reduction=reduction)
+        return side.evaluate(lambda model, **arrays: loss(model, **arrays)[head : head + 1], batch, forward=False)
+
+    found = of_head(FlaxSide("TwoHead", CONFIG, weights=weights), dirty)
+    expected = of_head(TorchSide("TwoHead", CONFIG, weights=weights), dirty)
+    clean = of_head(FlaxSide("TwoHead", CONFIG, weights=weights), batch)
+    assert_same_and_finite(found, expected)
+    assert_same_and_finite(found, clean)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_masked_rows_do_not_count(value: float, reduction: str) -> None:
+    batch = batch_of("mixed") | {"w": np.linspace(1, 2, 6)}
+    kept = np.array([True, True, False, True, False, True])
+    dirty = {name: array.copy() for name, array in batch.items()} | {"mask": kept}
+    for name in ("x", "y", "w"):
+        dirty[name][~kept] = value
+    dirty["t"][~kept] = 7
+    weights = first_weights(CONFIG)
+    found, expected = evaluate(CONFIG, weights, dirty, reduction)
+    only, _ = evaluate(CONFIG, weights, {name: array[kept] for name, array in batch.items()}, reduction)
+    found["grad/x"], expected["grad/x"] = found["grad/x"][kept], expected["grad/x"][kept]
+    assert_same_and_finite(found, expected)
+    assert_same_and_finite(found, only)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_masked_rows_do_not_count_with_two_inputs(value: float) -> None:
+    generator = np.random.default_rng(0)
+    batch = {name: generator.normal(size=(6, 1)) for name in ("x1", "x2", "y1", "y2")} | {"w": np.linspace(1, 2, 6)}
+    kept = np.array([True, True, False, True, False, True])
+    dirty = {name: array.copy() for name, array in batch.items()} | {"mask": kept}
+    for name in batch:
+        dirty[name][~kept] = value
+    weights = TorchSide("TwoInTwoOut", {}, dtype="float64").weights()
+    port, reference = FlaxSide("TwoInTwoOut", {}, weights=weights), TorchSide("TwoInTwoOut", {}, weights=weights)
+    found = port.evaluate(port.package.JointLoss(), dirty, forward=False)
+    expected = reference.evaluate(reference.package.JointLoss(), dirty, forward=False)
+    only = port.evaluate(port.package.JointLoss(), {name: array[kept] for name, array in batch.items()}, forward=False)
+    for name, array in only.items():
+        rows = kept if name in ("grad/x1", "grad/x2") else ...
+        assert np.isfinite(array).all()
+        assert scaled_difference(found[name][rows], array) <= 1e-12
+        assert scaled_difference(found[name], expected[name]) <= 1e-12

@@ -1,0 +1,78 @@
+"""The project itself: what the wheel holds, what the examples say, what the README shows."""
+
+import doctest
+import importlib
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for package in ("torch_ref", "flax_impl")
+    for path in sorted((ROOT / package).rglob("*.py"))
+    if path.stem != "__init__"
+]
+
+
+def test_the_wheel_holds_the_two_packages_and_nothing_else(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"torch_ref", "flax_impl"}
+    assert {"torch_ref/py.typed", "flax_impl/py.typed", "flax_impl/hub/data.py"} <= set(names)
+    expected = {
+        path.relative_to(ROOT).as_posix()
+        for package in ("torch_ref", "flax_impl")
+        for path in (ROOT / package).rglob("*.py")
+    }
+    assert {name for name in names if name.endswith(".py")} == expected
+
+
+def test_torch_is_an_extra_and_all_takes_every_extra() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    core = {re.split(r"[<>=\[]", line)[0] for line in project["dependencies"]}
+    assert {"numpy", "safetensors", "jax", "flax", "optax", "chex"} <= core
+    assert "torch" not in core
+    extras = project["optional-dependencies"]
+    (everything,) = extras["all"]
+    assert set(re.findall(r"[a-z]+", everything)) - {"twohead"} == set(extras) - {"all", "cuda", "tpu"}
+
+
+def test_every_dependency_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pinned = {
+        line.partition("==")[0].lower() for line in (ROOT / "scripts" / "constraints.txt").read_text().splitlines()
+    }
+    wanted = [
+        *project["dependencies"],
+        *(line for name in ("torch", "data", "plots", "test") for line in project["optional-dependencies"][name]),
+    ]
+    assert {re.split(r"[<>=\[]", line)[0] for line in wanted} <= pinned
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_examples_in_the_docstrings_run(module: str) -> None:
+    failed, _ = doctest.testmod(importlib.import_module(module))
+    assert failed == 0
+
+
+def test_there_are_examples() -> None:
+    finder = doctest.DocTestFinder()
+    assert sum(len(test.examples) for module in MODULES for test in finder.find(importlib.import_module(module))) >= 10
+
+
+def test_the_readme_shows_what_the_demo_wrote() -> None:
+    """`bash scripts/demo.sh --out docs/demo` writes these numbers again."""
+    readme = (ROOT / "README.md").read_text()
+    assert (ROOT / "docs" / "demo" / "demo.txt").read_text().strip() in readme
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", readme):
+        assert (ROOT / picture).is_file()
+    for command in re.findall(r"(?:bash|python) (scripts/\w+\.\w+)", readme):
+        assert (ROOT / command).is_file()

@@ -1,0 +1,214 @@
+"""Whole trainings: equal on both sides, compiled once, and the same again from the same seed."""
+
+from typing import Any
+
+import chex
+import jax
+import numpy as np
+import pytest
+import torch
+
+import flax_impl
+import torch_ref
+from flax_impl.hub.batching import batch_order
+from flax_impl.parity import largest_difference, relative_difference
+from sides import FlaxSide, TorchSide
+
+SMALL = {"in_features": 10, "representation_features": [8, 8], "head_features": [8], "final_activation": "identity"}
+
+
+@pytest.fixture(scope="module")
+def data() -> dict[str, np.ndarray]:
+    made = torch_ref.synthetic(rows=130)
+    return torch_ref.Scales.of(made).standardize(made).arrays()
+
+
+def train_both(model: str, config: dict[str, Any], data: Any, settings: Any) -> tuple[FlaxSide, TorchSide, Any, Any]:
+    """Trains both sides in float64 from the same weights; `settings` makes those of `fit` from a package."""
+    reference = TorchSide(model, config, dtype="float64")
+    port = FlaxSide(model, config, weights=reference.weights())
+    return port, reference, port.fit(data, **settings(flax_impl)), reference.fit(data, **settings(torch_ref))
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_articles_5000_steps(measured: list[str]) -> None:
+    port, reference, found, expected = train_both(
+        "TwoInTwoOut",
+        {"in_features": 1, "hidden_features": 20, "out_features": 1},
+        torch_ref.curves(100),
+        lambda package: {
+            "optimizer": package.SGD(lr=0.1), "loss": package.JointLoss(), "steps": 5000, "shuffle": False
+        },
+    )  # fmt: skip
+    assert found.shape == expected.shape == (5000, 2)
+    assert (expected[-1] < 0.1 * expected[0]).all()
+    apart = relative_difference(found, expected)
+    measured.append(f"the article's 5000 steps, float64: loss curves {apart:.1e} apart (at most 1e-09), "
+                    f"parameters {largest_difference(port.weights(), reference.weights()):.1e}")  # fmt: skip
+    assert apart <= 1e-9
+
+
+@pytest.mark.usefixtures("x64")
+def test_200_adam_steps_on_real_covariates(measured: list[str]) -> None:
+    pytest.importorskip("causallib")
+    acic = torch_ref.load_data("acic2016:1")
+    port, reference, found, expected = train_both(
+        "TwoHead",
+        {"in_features": acic.x.shape[1]},
+        torch_ref.Scales.of(acic).standardize(acic).arrays(),
+        lambda package: {"optimizer": package.Adam(lr=1e-3), "steps": 200, "batch_size": 100},
+    )
+    weights, others = port.weights(), reference.weights()
+    apart = max(float(np.abs(weights[name] - others[name]).max()) for name in others)
+    measured.append(f"200 Adam steps on acic2016:1, float64: parameters {apart:.1e} apart (at most 1e-09)")
+    assert apart <= 1e-9
+    assert relative_difference(found, expected) <= 1e-9
+    assert expected[-20:].mean() < 0.5 * expected[:5].mean()
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("batch_size", [1, 40, 130, 1000, None])
+@pytest.mark.parametrize("reduction", ["per_head", "batch"])
+def test_batches_of_any_size(data: dict[str, np.ndarray], batch_size: int | None, reduction: str) -> None:
+    """Short last batches, batches of one arm, weights, clipping and a schedule."""
+    weighted = data | {"w": torch_ref.treatment_weights(data["t"])}
+    port, reference, found, expected = train_both(
+        "TwoHead",
+        SMALL,
+        weighted,
+        lambda package: {
+            "optimizer": package.AdamW(lr=1e-2, clip_norm=0.5, schedule=package.Cosine(T_max=9)),
+            "loss": package.FactualLoss(reduction=reduction), "epochs": 2 if batch_size != 1 else 1,
+            "batch_size": batch_size,
+        },
+    )  # fmt: skip
+    assert largest_difference({"losses": found}, {"losses": expected}) <= 1e-12
+    assert largest_difference(port.weights(), reference.weights()) <= 1e-12
+
+
+def test_a_fit_is_its_steps(data: dict[str, np.ndarray]) -> None:
+    """`fit` takes the same steps that `train_step` takes on the batches of `batch_order`."""
+    index, mask = batch_order(130, batch_size=40, steps=7, shuffle=True, seed=3)
+    model, optimizer = flax_impl.TwoHead(**SMALL), flax_impl.Adam(lr=1e-2)
+    start = params = model.init_params()
+    state = optimizer.build().init(params)
+    by_hand = []
+    for rows, keep in zip(index, mask, strict=True):
+        batch = {name: array[rows[keep]] for name, array in data.items()}
+        params, state, losses = flax_impl.train_step(model, params, optimizer, state, batch)
+        by_hand.append(losses)
+    fitted, losses = flax_impl.fit(model, start, data, optimizer=optimizer, steps=7, batch_size=40, seed=3)
+    np.testing.assert_allclose(losses, by_hand, rtol=1e-5)
+    chex.assert_trees_all_close(fitted, params, rtol=1e-4, atol=1e-6)
+    reference = TorchSide("TwoHead", SMALL, weights=flax_impl.to_numpy(start))
+    built = torch_ref.Adam(lr=1e-2).build(reference.model.parameters())
+    for rows, keep, expected in zip(index, mask, by_hand, strict=True):
+        batch = {name: array[rows[keep]] for name, array in data.items()}
+        np.testing.assert_allclose(torch_ref.train_step(reference.model, built, batch), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("side", [TorchSide, FlaxSide])
+def test_the_same_seed_gives_the_same_training(data: dict[str, np.ndarray], side: Any) -> None:
+    runs = []
+    for seed in (1, 1, 2):
+        made = side("TwoHead", SMALL)
+        runs.append((made.fit(data, steps=10, batch_size=40, seed=seed), made.weights()))
+    np.testing.assert_array_equal(runs[0][0], runs[1][0])
+    assert all(np.array_equal(runs[0][1][name], runs[1][1][name]) for name in runs[0][1])
+    assert not np.array_equal(runs[0][0], runs[2][0])
+
+
+def test_the_port_leaves_its_first_parameters_as_they_are(data: dict[str, np.ndarray]) -> None:
+    model = flax_impl.TwoHead(**SMALL)
+    params = model.init_params()
+    before = flax_impl.to_numpy(params)
+    flax_impl.fit(model, params, data, steps=3)
+    after = flax_impl.to_numpy(params)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+_compilations: list[str] = []
+
+
+def note_compilation(event: str, duration_secs: float, **kwargs: str | int) -> None:
+    if "backend_compile" in event:
+        _compilations.append(event)
+
+
+jax.monitoring.register_event_duration_secs_listener(note_compilation)
+
+
+def test_a_second_fit_compiles_nothing(data: dict[str, np.ndarray], measured: list[str]) -> None:
+    """Other data, seed, learning rate and weights of the same shapes, and equal settings made anew."""
+    other = {name: array[::-1].copy() for name, array in data.items()}
+
+    def run(data: dict[str, np.ndarray], seed: int, lr: float) -> int:
+        _compilations.clear()
+        model = flax_impl.TwoHead(**SMALL)
+        optimizer = flax_impl.Adam(lr=lr, clip_norm=1 / lr, schedule=flax_impl.Cosine(T_max=50))
+        loss = flax_impl.FactualLoss(reduction="batch")
+        flax_impl.fit(model, params, data, optimizer=optimizer, loss=loss, steps=20, batch_size=40, seed=seed)
+        return len(_compilations)
+
+    params = flax_impl.TwoHead(**SMALL).init_params(seed=0)
+    first = run(data, seed=0, lr=1e-3)
+    params = flax_impl.TwoHead(**SMALL).init_params(seed=1)
+    second = run(other, seed=1, lr=1e-2)
+    measured.append(f"compilations: {first} in a first fit, {second} in a second (at most 0)")
+    assert first > 0
+    assert second == 0
+
+
+def test_a_loss_is_traced_once(data: dict[str, np.ndarray]) -> None:
+    model, optimizer = flax_impl.TwoHead(**SMALL), flax_impl.SGD()
+    params = model.init_params()
+    state = optimizer.build().init(params)
+
+    @chex.assert_max_traces(1)
+    def counted(model: Any, x: Any, t: Any, y: Any) -> Any:
+        return flax_impl.FactualLoss()(model, x, t, y)
+
+    for lr in (1e-3, 1e-2, 1e-1):
+        params, state, _ = flax_impl.train_step(model, params, flax_impl.SGD(lr=lr), state, data, counted)
+
+
+def test_a_step_inside_somebodys_own_jit(data: dict[str, np.ndarray]) -> None:
+    model, optimizer = flax_impl.TwoHead(**SMALL), flax_impl.Adam()
+    params = model.init_params()
+    state = optimizer.build().init(params)
+    batch = {name: array.astype(np.float32 if name != "t" else np.int32) for name, array in data.items()}
+    step = jax.jit(lambda params, state, batch: flax_impl.train_step(model, params, optimizer, state, batch))
+    inside, outside = step(params, state, batch), flax_impl.train_step(model, params, optimizer, state, batch)
+    chex.assert_trees_all_close(inside, outside, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [TorchSide, FlaxSide])
+def test_predict_in_parts(data: dict[str, np.ndarray], side: Any) -> None:
+    made = side("TwoHead", SMALL)
+    whole = made.predict(data["x"])
+    params = (made.params,) if side is FlaxSide else ()
+    parts = made.package.predict(made.model, *params, data["x"], batch_size=33)
+    assert len(whole) == len(parts) == 2
+    np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-6)
+    (factual,) = made.predict(data["x"], data["t"])
+    np.testing.assert_allclose(factual, np.where(data["t"][:, None] == 1, whole[1], whole[0]), rtol=1e-5, atol=1e-6)
+
+
+def test_outputs_in_one_array(data: dict[str, np.ndarray]) -> None:
+    for model, config, inputs in (("TwoHead", SMALL, (data["x"],)), ("TwoInTwoOut", {}, (data["y"], data["y"]))):
+        reference = TorchSide(model, config)
+        port = FlaxSide(model, config, weights=reference.weights())
+        arrays = [array.astype(np.float32) for array in inputs]
+        of_port = port.model.apply({"params": port.params}, *arrays, method="concatenated")
+        of_torch = reference.model.concatenated(*map(torch.tensor, arrays)).detach().numpy()
+        np.testing.assert_allclose(of_port, of_torch, rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(of_torch, np.hstack(reference.predict(*arrays)))
+
+
+@pytest.mark.parametrize("side", [TorchSide, FlaxSide])
+def test_a_training_that_diverges_says_where(data: dict[str, np.ndarray], side: Any) -> None:
+    made = side("TwoHead", SMALL)
+    with pytest.raises(
+        FloatingPointError, match=r"^loss: expected finite numbers, got (inf|nan) in step \d+ of 50, output"
+    ):
+        made.fit(data, optimizer=made.package.SGD(lr=1e6), steps=50)
