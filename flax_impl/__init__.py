@@ -10,6 +10,11 @@ Twin: `torch_ref` has the same files and the same public names.
 - `parity`: how far two sets of arrays are apart.
 """
 
+try:
+    import jax  # noqa: F401
+except ImportError as error:
+    raise ImportError("flax_impl needs JAX: pip install 'twohead'") from error
+
 from .effects import ate_error, sqrt_pehe
 from .hub.data import Scales, TreatmentData, curves, load_curves, load_data, synthetic, treatment_weights
 from .layers import ACTIVATIONS, MLP

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-BACKENDS = {"torch": ("torch_ref", "twohead[torch]"), "flax": ("flax_impl", "twohead")}
+BACKENDS = {"torch": "torch_ref", "flax": "flax_impl"}
 
 
 def import_backend(backend: str, dtype: str = "float32") -> ModuleType:
@@ -16,14 +16,13 @@ def import_backend(backend: str, dtype: str = "float32") -> ModuleType:
     Raises:
         ImportError: the framework is not installed; the message names the extra that brings it.
     """
-    package, extra = BACKENDS[backend]
     try:
-        imported = importlib.import_module(package)
-    except ImportError as error:
-        raise ImportError(f"backend {backend} is not installed ({error}): pip install '{extra}'") from error
+        package = importlib.import_module(BACKENDS[backend])
+    except ModuleNotFoundError as error:
+        raise ImportError(f"{error}: run pip install '.[all]' in the clone, or source scripts/setup.sh") from error
     if backend == "flax" and dtype == "float64":
         importlib.import_module("jax").config.update("jax_enable_x64", True)
-    return imported
+    return package
 
 
 class Side(Protocol):

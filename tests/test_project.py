@@ -76,3 +76,13 @@ def test_the_readme_shows_what_the_demo_wrote() -> None:
         assert (ROOT / picture).is_file()
     for command in re.findall(r"(?:bash|python) (scripts/\w+\.\w+)", readme):
         assert (ROOT / command).is_file()
+
+
+def test_the_readmes_python_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    exec(program, {})
+    assert 0 < float(capsys.readouterr().out) < 1
+    assert (tmp_path / "model.safetensors").is_file()

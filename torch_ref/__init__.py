@@ -9,6 +9,11 @@ Twin: `flax_impl` has the same files and the same public names.
 - `hub`: what both packages share, in numpy only: data, batches, checks, files, progress.
 """
 
+try:
+    import torch  # noqa: F401
+except ImportError as error:
+    raise ImportError("torch_ref needs PyTorch: pip install 'twohead[torch]'") from error
+
 from .effects import ate_error, sqrt_pehe
 from .hub.data import Scales, TreatmentData, curves, load_curves, load_data, synthetic, treatment_weights
 from .layers import ACTIVATIONS, MLP

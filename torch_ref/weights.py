@@ -31,8 +31,11 @@ def from_numpy(model: nn.Module, weights: Mapping[str, np.ndarray]) -> nn.Module
     Raises:
         ValueError: names missing or unexpected, or shapes that do not fit; one error lists them all.
     """
-    check_weights(weights, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
-    model.load_state_dict({name: torch.tensor(array) for name, array in weights.items()}, assign=True)
+    own = model.state_dict()
+    check_weights(weights, {name: tuple(tensor.shape) for name, tensor in own.items()})
+    devices = {name: "cpu" if tensor.is_meta else tensor.device for name, tensor in own.items()}
+    given = {name: torch.tensor(array, device=devices[name]) for name, array in weights.items()}
+    model.load_state_dict(given, assign=True)
     return model
 
 

@@ -29,16 +29,16 @@ class Progress:
     def __call__(self, step: int, losses: Sequence[float]) -> None:
         """Takes note that `step` steps are done and what the last one's losses were."""
         now = time.monotonic()
-        if not self.shown or now - self.last < (_LINE_EVERY if self.bar is None else _BAR_EVERY):
+        late = now - self.last
+        if self.bar is not None and (late > _BAR_EVERY or step == self.steps):
+            self.bar.set_postfix_str(_text(losses), refresh=False)
+            self.bar.update(step - self.bar.n)
+        elif self.bar is None and self.shown and late > _LINE_EVERY:
+            rate = step / (now - self.started)
+            print(f"step {step} of {self.steps}, {rate:.0f} steps/s, {_text(losses)}", file=sys.stderr, flush=True)
+        else:
             return
         self.last = now
-        text = "loss " + " + ".join(f"{float(loss):.4g}" for loss in losses)
-        if self.bar is not None:
-            self.bar.set_postfix_str(text, refresh=False)
-            self.bar.update(step - self.bar.n)
-        else:
-            rate = step / (now - self.started)
-            print(f"step {step} of {self.steps}, {rate:.0f} steps/s, {text}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> "Progress":
         return self
@@ -48,3 +48,7 @@ class Progress:
     ) -> None:
         if self.bar is not None:
             self.bar.close()
+
+
+def _text(losses: Sequence[float]) -> str:
+    return "loss " + " + ".join(f"{float(loss):.4g}" for loss in losses)

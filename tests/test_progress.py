@@ -1,0 +1,81 @@
+"""Progress: silent while short, a bar on a terminal, plain lines elsewhere."""
+
+import io
+import sys
+
+import pytest
+
+import flax_impl
+import torch_ref
+from torch_ref.hub import progress
+
+
+class Screen(io.StringIO):
+    """Standard error that is a terminal, or is not."""
+
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+def run(monkeypatch: pytest.MonkeyPatch, terminal: bool, shown: bool = True, hurry: bool = True) -> str:
+    """Returns what 20 steps leave on the screen, as if each took long unless there is no hurry."""
+    screen = Screen(terminal)
+    monkeypatch.setattr(sys, "stderr", screen)
+    if hurry:
+        for name in ("_BAR_AFTER", "_BAR_EVERY", "_LINE_EVERY"):
+            monkeypatch.setattr(progress, name, 0.0)
+    with progress.Progress(20, shown) as report:
+        for step in range(20):
+            report(step + 1, [0.5, 0.25])
+    return screen.getvalue()
+
+
+def test_a_short_training_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(monkeypatch, terminal=True, hurry=False).strip() == ""
+    assert run(monkeypatch, terminal=False, hurry=False) == ""
+
+
+def test_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = run(monkeypatch, terminal=False).splitlines()
+    assert len(lines) == 20
+    assert lines[-1].startswith("step 20 of 20, ")
+    assert lines[-1].endswith("loss 0.5 + 0.25")
+
+
+def test_a_bar_reaches_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = run(monkeypatch, terminal=True)
+    assert "20/20" in screen
+    assert "loss 0.5 + 0.25" in screen
+
+
+def test_silence_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    for terminal in (True, False):
+        assert run(monkeypatch, terminal, shown=False) == ""
+
+
+@pytest.mark.parametrize("package", [torch_ref, flax_impl])
+def test_both_fits_report(monkeypatch: pytest.MonkeyPatch, package: object) -> None:
+    """From inside the compiled program too, every hundredth of the steps."""
+    seen: list[tuple[int, int]] = []
+
+    class Spy(progress.Progress):
+        def __call__(self, step: int, losses: object) -> None:
+            seen.append((step, len(list(losses))))  # pyright: ignore[reportArgumentType]
+
+    data = torch_ref.synthetic(rows=30).arrays()
+    if package is torch_ref:
+        monkeypatch.setattr("torch_ref.training.Progress", Spy)
+        torch_ref.fit(torch_ref.TwoHead(10, [4], [4]), data, steps=250, batch_size=10)
+        assert seen == [(step, 2) for step in range(1, 251)]
+    else:
+        monkeypatch.setattr("flax_impl.training.Progress", Spy)
+        model = flax_impl.TwoHead(10, [4], [4])
+        flax_impl.fit(model, model.init_params(), data, steps=250, batch_size=10)
+        assert sorted(seen) == [(step, 2) for step in range(2, 251, 2)]
+        seen.clear()
+        flax_impl.fit(model, model.init_params(), data, steps=250, batch_size=10, progress=False)
+        assert seen == []
