@@ -1,7 +1,6 @@
-"""Training as pure functions: one compiled step, and one compiled program for a whole fit."""
+"""Training as pure functions: one compiled step, and one compiled loop for a whole fit."""
 
-import inspect
-import itertools
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -16,11 +15,21 @@ from jax.core import Tracer
 from jaxtyping import Bool, Float, Int
 
 from .hub.batching import batch_order, count_steps
-from .hub.checks import check_data, check_integer, check_losses
+from .hub.checks import (
+    check_batch,
+    check_data,
+    check_inputs,
+    check_integer,
+    check_losses,
+    check_optimizer,
+    check_outputs,
+    check_trained,
+)
 from .hub.progress import Progress
 from .layers import Params
 from .losses import FactualLoss
 from .optimizers import Adam, Optimizer
+from .weights import to_numpy
 
 Loss = Callable[..., tuple[Array, ...]]
 
@@ -43,13 +52,15 @@ def train_step(
         optimizer: settings of the optimiser; another learning rate compiles nothing.
         opt_state: the optimiser's state, at first `optimizer.build().init(params)`.
         batch: arrays by the names that `loss` gives them: for `FactualLoss` x, t, y and perhaps w and mask.
-        loss: takes the model and the batch, and returns one number for each output, to be added. Give the same object,
-            or one that is equal, for every step: each loss is compiled once.
+        loss: takes the model and the batch by their names, and returns one number for each output, to be added. Give
+            the same object, or one that is equal, for every step: each loss is compiled once.
 
     Raises:
         ValueError: the batch is empty, or does not fit the loss or the model.
     """
-    return _step(model, params, optimizer, opt_state, _arrays(params, _checked(batch, loss)), loss)
+    if not any(isinstance(array, Tracer) for array in batch.values()):  # in somebody's own jit there are no values yet
+        batch = check_batch(batch, loss, dtype=_dtype(params), whole=False)
+    return _step(model, params, optimizer, opt_state, batch, loss)
 
 
 def fit(
@@ -68,8 +79,9 @@ def fit(
 ) -> tuple[Params, Float[np.ndarray, "steps outputs"]]:
     """Trains the parameters and returns them with the losses, step by step.
 
-    The whole training is one compiled `lax.scan` over batches that stay on the device. Another call with the same
-    model, loss and shapes compiles nothing, whatever its data, seed and learning rate.
+    The training is one compiled loop over batches that stay on the device, entered a few times a second so that
+    progress shows and Ctrl-C is heard. Another call with the same model, loss, rows and batch size compiles nothing,
+    whatever its data, seed, learning rate and number of steps.
 
     Twin: `torch_ref.fit`, which changes its model in place and returns the losses only.
 
@@ -78,7 +90,7 @@ def fit(
         params: its parameters to start from; they stay as they are.
         data: arrays by the names that `loss` gives them, one entry a row: for `FactualLoss` x, t, y and perhaps w.
         optimizer: settings of the optimiser.
-        loss: takes the model and a batch, and returns one number for each output, to be added.
+        loss: takes the model and a batch with its `mask`, and returns one number for each output, to be added.
         epochs: how often every row is seen; give this or `steps`.
         steps: how many steps the optimiser takes.
         batch_size: rows in a batch; None takes all rows in every step.
@@ -90,24 +102,28 @@ def fit(
         ValueError: the data is empty, or does not fit the loss or the model.
         FloatingPointError: a loss became NaN or infinite; the message names the step.
     """
-    if not isinstance(optimizer, Optimizer):
-        raise ValueError(f"optimizer: expected settings such as Adam(lr=0.001), got {optimizer!r}")
-    arrays = _arrays(params, _checked(data, loss, leave_out="mask"))
+    check_optimizer(optimizer, Optimizer)
+    arrays = {k: jnp.asarray(v) for k, v in check_batch(data, loss, dtype=_dtype(params), whole=True).items()}
     rows = len(next(iter(arrays.values())))
     steps = count_steps(rows, batch_size, epochs, steps)
     index, mask = batch_order(rows, batch_size=batch_size, steps=steps, shuffle=shuffle, seed=seed)
+    width = _slice_width(index.shape[1])
+    state, history = (params, _init(optimizer, params)), []
+    done, count = 0, 1
     with Progress(steps, progress) as report:
-        ticket = next(_tickets)
-        _reports[ticket] = report
-        try:
-            every = max(1, steps // 100)
-            params, losses = _scan(model, params, optimizer, arrays, index, mask, loss, progress, ticket, every)
-            history = np.asarray(losses)
-            jax.effects_barrier()  # the last reports are in before the bar closes
-        finally:
-            del _reports[ticket]
-    check_losses(history)
-    return params, history
+        while done < steps:
+            count = min(count, steps - done)
+            chosen = (_padded(order[done : done + count], width) for order in (index, mask))
+            began = time.monotonic()
+            state, losses = _loop(model, state, optimizer, arrays, *chosen, count, loss)
+            history.append(np.asarray(losses)[:count])
+            check_losses(history[-1], done, steps)
+            done += count
+            report(done, history[-1][-1])
+            if time.monotonic() - began < _SLICE_SECONDS:
+                count = min(2 * count, width)
+    check_trained(to_numpy(state[0]))
+    return state[0], np.concatenate(history)
 
 
 def predict(model: nn.Module, params: Params, *inputs: Any, batch_size: int = 65_536) -> tuple[np.ndarray, ...]:
@@ -123,16 +139,16 @@ def predict(model: nn.Module, params: Params, *inputs: Any, batch_size: int = 65
 
     Raises:
         ValueError: an input is empty, holds NaN or infinity, or does not fit the model.
+        FloatingPointError: an output is not finite.
     """
-    check_integer("batch_size", batch_size, at_least=1)
-    names = list(inspect.signature(model.__call__).parameters)[: len(inputs)]
-    arrays = _arrays(params, check_data(dict(zip(names, inputs, strict=True)), names))
-    rows = len(arrays[names[0]])
+    batch_size = check_integer("batch_size", batch_size, at_least=1)
+    names = check_inputs(model.__call__, inputs)
+    arrays = check_data(dict(zip(names, inputs, strict=True)), names, dtype=_dtype(params))
     parts = []
-    for start in range(0, rows, batch_size):
+    for start in range(0, len(arrays[names[0]]), batch_size):
         outputs = _apply(model, params, *(arrays[name][start : start + batch_size] for name in names))
         parts.append((outputs,) if isinstance(outputs, Array) else outputs)
-    return tuple(np.concatenate(outputs) for outputs in zip(*parts, strict=True))
+    return check_outputs([np.concatenate(outputs) for outputs in zip(*parts, strict=True)])
 
 
 @partial(jax.jit, static_argnames=("model", "loss"))
@@ -154,41 +170,52 @@ def _step(
     return moved, opt_state, losses
 
 
-@partial(jax.jit, static_argnames=("model", "loss", "progress"))
-def _scan(
+# A slice of the loop is as many steps as take about this long: a blink for the user, an age for the device.
+_SLICE_SECONDS = 0.1
+
+
+def _slice_width(batch_size: int) -> int:
+    """Returns how many steps a slice may have: as many as the order of their rows takes little memory for."""
+    return max(1, min(1024, 2**20 // batch_size))
+
+
+def _padded(order: np.ndarray, width: int) -> np.ndarray:
+    return np.pad(order, ((0, width - len(order)), (0, 0)))
+
+
+@partial(jax.jit, static_argnames=("model", "loss"))
+def _loop(
     model: nn.Module,
-    params: Params,
+    state: tuple[Params, optax.OptState],
     optimizer: Optimizer,
     data: Mapping[str, Array],
-    index: Int[Array, "steps batch"],
-    mask: Bool[Array, "steps batch"],
+    index: Int[Array, "width batch"],
+    mask: Bool[Array, "width batch"],
+    count: Int[Array, ""],
     loss: Loss,
-    progress: bool,
-    ticket: Int[Array, ""],
-    report_every: Int[Array, ""],
-) -> tuple[Params, Float[Array, "steps outputs"]]:
-    def body(state: tuple[Params, optax.OptState], chosen: tuple[Array, Array, Array]) -> Any:
-        params, opt_state = state
-        step, rows, mask = chosen
-        batch = {name: array[rows] for name, array in data.items()} | {"mask": mask}
-        params, opt_state, losses = _step(model, params, optimizer, opt_state, batch, loss)
-        if progress:
-            due = (step + 1) % report_every == 0
-            jax.lax.cond(due, lambda: jax.debug.callback(_report, ticket, step + 1, losses), lambda: None)
+) -> tuple[tuple[Params, optax.OptState], Float[Array, "width outputs"]]:
+    """Takes the first `count` of the steps that `index` holds batches for, and returns their losses.
+
+    The count is a value and not a shape, which `lax.scan` would make it: another number of steps compiles nothing.
+    """
+
+    def step(i: Int[Array, ""], state: tuple[Params, optax.OptState]) -> Any:
+        batch = {name: array[index[i]] for name, array in data.items()} | {"mask": mask[i]}
+        params, opt_state, losses = _step(model, state[0], optimizer, state[1], batch, loss)
         return (params, opt_state), losses
 
-    start = (params, optimizer.build().init(params))
-    (params, _), losses = jax.lax.scan(body, start, (jnp.arange(len(index)), index, mask))
-    return params, losses
+    def body(i: Int[Array, ""], carry: Any) -> Any:
+        state, losses = carry
+        state, found = step(i, state)
+        return state, losses.at[i].set(found)
+
+    _, found = jax.eval_shape(step, jnp.zeros((), jnp.int32), state)
+    return jax.lax.fori_loop(0, count, body, (state, jnp.zeros((len(index), *found.shape), found.dtype)))
 
 
-# A compiled program calls back by number, since the bar of one fit must not become part of it.
-_tickets = itertools.count()
-_reports: dict[int, Progress] = {}
-
-
-def _report(ticket: Array, step: Array, losses: Array) -> None:
-    _reports[int(ticket)](int(step), [float(loss) for loss in losses])
+@jax.jit
+def _init(optimizer: Optimizer, params: Params) -> optax.OptState:
+    return optimizer.build().init(params)
 
 
 @partial(jax.jit, static_argnames="model")
@@ -196,22 +223,5 @@ def _apply(model: nn.Module, params: Params, *inputs: Array) -> Any:
     return model.apply({"params": params}, *inputs)
 
 
-def _checked(data: Mapping[str, Any], loss: Loss, leave_out: str = "") -> Mapping[str, Any]:
-    """Returns the data on the host, checked against the arguments of the loss, but for the model and one left out.
-
-    Inside somebody's own `jit` there are no values to check, and the data is returned as it is.
-    """
-    if any(isinstance(array, Tracer) for array in data.values()):
-        return data
-    _, *arguments = inspect.signature(loss).parameters.values()
-    arguments = [argument for argument in arguments if argument.name != leave_out]
-    required = [argument.name for argument in arguments if argument.default is argument.empty]
-    optional = [argument.name for argument in arguments if argument.default is not argument.empty]
-    return check_data(data, required, optional)
-
-
-def _arrays(params: Params, arrays: Mapping[str, Any]) -> dict[str, Array]:
-    """Returns the arrays on the device, in the parameters' dtype, but for the treatment and the mask."""
-    like = jax.tree.leaves(params)[0]
-    dtypes = {"t": jnp.int32, "mask": jnp.bool_}
-    return {name: jnp.asarray(array, dtypes.get(name, like.dtype)) for name, array in arrays.items()}
+def _dtype(params: Params) -> str:
+    return jax.tree.leaves(params)[0].dtype.name

@@ -1,9 +1,12 @@
 """Whole trainings: equal on both sides, compiled once, and the same again from the same seed."""
 
+import signal
+import threading
 from typing import Any
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -139,21 +142,21 @@ jax.monitoring.register_event_duration_secs_listener(note_compilation)
 
 
 def test_a_second_fit_compiles_nothing(data: dict[str, np.ndarray], measured: list[str]) -> None:
-    """Other data, seed, learning rate and weights of the same shapes, and equal settings made anew."""
+    """Other data, seed, learning rate, weights and number of steps, and equal settings made anew."""
     other = {name: array[::-1].copy() for name, array in data.items()}
 
-    def run(data: dict[str, np.ndarray], seed: int, lr: float) -> int:
+    def run(data: dict[str, np.ndarray], seed: int, lr: float, steps: int) -> int:
         _compilations.clear()
         model = flax_impl.TwoHead(**SMALL)
         optimizer = flax_impl.Adam(lr=lr, clip_norm=1 / lr, schedule=flax_impl.Cosine(T_max=50))
         loss = flax_impl.FactualLoss(reduction="batch")
-        flax_impl.fit(model, params, data, optimizer=optimizer, loss=loss, steps=20, batch_size=40, seed=seed)
+        flax_impl.fit(model, params, data, optimizer=optimizer, loss=loss, steps=steps, batch_size=40, seed=seed)
         return len(_compilations)
 
     params = flax_impl.TwoHead(**SMALL).init_params(seed=0)
-    first = run(data, seed=0, lr=1e-3)
+    first = run(data, seed=0, lr=1e-3, steps=20)
     params = flax_impl.TwoHead(**SMALL).init_params(seed=1)
-    second = run(other, seed=1, lr=1e-2)
+    second = run(other, seed=1, lr=1, steps=30)
     measured.append(f"compilations: {first} in a first fit, {second} in a second (at most 0)")
     assert first > 0
     assert second == 0
@@ -203,6 +206,59 @@ def test_outputs_in_one_array(data: dict[str, np.ndarray]) -> None:
         of_torch = reference.model.concatenated(*map(torch.tensor, arrays)).detach().numpy()
         np.testing.assert_allclose(of_port, of_torch, rtol=1e-4, atol=1e-6)
         np.testing.assert_array_equal(of_torch, np.hstack(reference.predict(*arrays)))
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_loss_of_ones_own(data: dict[str, np.ndarray]) -> None:
+    """Parameters that it never uses get a gradient of zero on both sides: the decay moves them alike."""
+
+    def only_head0(where: Any) -> Any:
+        return lambda model, x, t, y, mask: (where(mask[:, None], (model(x)[0] - y) ** 2, 0.0).mean(),)
+
+    port, reference, found, expected = train_both(
+        "TwoHead",
+        SMALL,
+        data,
+        lambda package: {
+            "optimizer": package.AdamW(lr=0.1, weight_decay=0.5), "steps": 5, "batch_size": 65,
+            "loss": only_head0(torch.where if package is torch_ref else jnp.where),
+        },
+    )  # fmt: skip
+    assert found.shape == expected.shape == (5, 1)
+    assert largest_difference(port.weights(), reference.weights()) <= 1e-12
+
+
+def test_ctrl_c_is_heard(data: dict[str, np.ndarray]) -> None:
+    """Between two slices of the compiled loop, and the next fit is none the worse."""
+    model = flax_impl.TwoHead(**SMALL)
+    params = model.init_params()
+    flax_impl.fit(model, params, data, steps=3, batch_size=40)
+    timer = threading.Timer(0.5, lambda: signal.raise_signal(signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        flax_impl.fit(model, params, data, steps=10**6, batch_size=40)
+    timer.join()
+    assert len(flax_impl.fit(model, params, data, steps=3, batch_size=40)[1]) == 3
+
+
+@pytest.mark.parametrize("steps", [1, 2, 1025, 2500])
+def test_slices_of_the_loop_lose_no_step(data: dict[str, np.ndarray], steps: int) -> None:
+    _, losses = flax_impl.fit(
+        flax_impl.TwoHead(**SMALL), flax_impl.TwoHead(**SMALL).init_params(), data, steps=steps, batch_size=1
+    )
+    expected = TorchSide("TwoHead", SMALL, weights=flax_impl.to_numpy(flax_impl.TwoHead(**SMALL).init_params()))
+    reference = expected.fit(data, steps=min(steps, 30), batch_size=1)
+    assert losses.shape == (steps, 2)
+    assert ((losses == 0).sum(axis=1) == 1).all()  # a batch of one row: one head's loss, and 0 for the other
+    np.testing.assert_allclose(losses[:30], reference, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [TorchSide, FlaxSide])
+def test_the_last_step_is_checked_too(data: dict[str, np.ndarray], side: Any) -> None:
+    made = side("TwoHead", SMALL)
+    data = data | {"y": data["y"] * 1e18}
+    with pytest.raises(FloatingPointError, match=r"expected finite numbers, got \S+ after the last step: the training"):
+        made.fit(data, optimizer=made.package.SGD(lr=3e38), steps=1)
 
 
 @pytest.mark.parametrize("side", [TorchSide, FlaxSide])

@@ -1,6 +1,5 @@
 """Training, written as the article writes it: forward, both losses, backward, step."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,10 +9,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .hub.batching import batch_order, count_steps
-from .hub.checks import check_data, check_integer, check_losses
+from .hub.checks import (
+    check_batch,
+    check_data,
+    check_inputs,
+    check_integer,
+    check_losses,
+    check_optimizer,
+    check_outputs,
+    check_trained,
+)
 from .hub.progress import Progress
 from .losses import FactualLoss
 from .optimizers import Adam, Optimizer
+from .weights import to_numpy
 
 Loss = Callable[..., tuple[Tensor, ...]]
 
@@ -29,12 +38,12 @@ def train_step(
         model: the model; its parameters change.
         optimizer: as `Optimizer.build` makes it from the model's parameters.
         batch: arrays by the names that `loss` gives them: for `FactualLoss` x, t, y and perhaps w and mask.
-        loss: takes the model and the batch, and returns one number for each output, to be added.
+        loss: takes the model and the batch by their names, and returns one number for each output, to be added.
 
     Raises:
         ValueError: the batch is empty, or does not fit the loss or the model.
     """
-    return _step(model, optimizer, _tensors(model, _checked(batch, loss)), loss)
+    return _step(model, optimizer, _tensors(model, check_batch(batch, loss, dtype=_dtype(model), whole=False)), loss)
 
 
 def fit(
@@ -58,7 +67,7 @@ def fit(
         model: the model; its parameters change.
         data: arrays by the names that `loss` gives them, one entry a row: for `FactualLoss` x, t, y and perhaps w.
         optimizer: settings of the optimiser.
-        loss: takes the model and a batch, and returns one number for each output, to be added.
+        loss: takes the model and a batch with its `mask`, and returns one number for each output, to be added.
         epochs: how often every row is seen; give this or `steps`.
         steps: how many steps the optimiser takes.
         batch_size: rows in a batch; None takes all rows in every step.
@@ -70,9 +79,8 @@ def fit(
         ValueError: the data is empty, or does not fit the loss or the model.
         FloatingPointError: a loss became NaN or infinite; the message names the step.
     """
-    if not isinstance(optimizer, Optimizer):
-        raise ValueError(f"optimizer: expected settings such as Adam(lr=0.001), got {optimizer!r}")
-    arrays = _tensors(model, _checked(data, loss, leave_out="mask"))
+    check_optimizer(optimizer, Optimizer)
+    arrays = _tensors(model, check_batch(data, loss, dtype=_dtype(model), whole=True))
     rows = len(next(iter(arrays.values())))
     steps = count_steps(rows, batch_size, epochs, steps)
     index, mask = batch_order(rows, batch_size=batch_size, steps=steps, shuffle=shuffle, seed=seed)
@@ -82,10 +90,12 @@ def fit(
         for step in range(steps):
             chosen = torch.from_numpy(index[step][mask[step]])
             batch = {name: array[chosen] for name, array in arrays.items()}
+            batch["mask"] = torch.ones_like(chosen, dtype=torch.bool)  # nothing is filled up here
             losses.append(_step(model, built, batch, loss))
             report(step + 1, losses[-1])
     history = torch.stack(losses).cpu().numpy()
-    check_losses(history)
+    check_losses(history, 0, steps)
+    check_trained(to_numpy(model))
     return history
 
 
@@ -101,17 +111,17 @@ def predict(model: nn.Module, *inputs: Any, batch_size: int = 65_536) -> tuple[n
 
     Raises:
         ValueError: an input is empty, holds NaN or infinity, or does not fit the model.
+        FloatingPointError: an output is not finite.
     """
-    check_integer("batch_size", batch_size, at_least=1)
-    names = list(inspect.signature(model.forward).parameters)[: len(inputs)]
-    arrays = _tensors(model, check_data(dict(zip(names, map(_host, inputs), strict=True)), names))
-    rows = len(arrays[names[0]])
+    batch_size = check_integer("batch_size", batch_size, at_least=1)
+    names = check_inputs(model.forward, inputs)
+    arrays = _tensors(model, check_data(dict(zip(names, inputs, strict=True)), names, dtype=_dtype(model)))
     parts = []
     with torch.no_grad():
-        for start in range(0, rows, batch_size):
+        for start in range(0, len(arrays[names[0]]), batch_size):
             outputs = model(*(arrays[name][start : start + batch_size] for name in names))
             parts.append((outputs,) if isinstance(outputs, Tensor) else outputs)
-    return tuple(torch.cat(outputs).cpu().numpy() for outputs in zip(*parts, strict=True))
+    return check_outputs([torch.cat(outputs).cpu().numpy() for outputs in zip(*parts, strict=True)])
 
 
 def _step(
@@ -120,28 +130,18 @@ def _step(
     losses = loss(model, **batch)
     optimizer.zero_grad()
     torch.autograd.backward(losses)  # the article's loss0.backward(), loss1.backward(), in one walk
+    for parameter in model.parameters():
+        if parameter.grad is None and parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)  # a loss that never used it: no gradient is a gradient of zero
     optimizer.step()
     return torch.stack(losses).detach()
 
 
-def _checked(data: Mapping[str, Any], loss: Loss, leave_out: str = "") -> dict[str, np.ndarray]:
-    """Returns the data on the host, checked against the arguments of the loss, but for the model and one left out."""
-    _, *arguments = inspect.signature(loss).parameters.values()
-    arguments = [argument for argument in arguments if argument.name != leave_out]
-    required = [argument.name for argument in arguments if argument.default is argument.empty]
-    optional = [argument.name for argument in arguments if argument.default is not argument.empty]
-    return check_data({name: _host(array) for name, array in data.items()}, required, optional)
-
-
-def _host(array: Any) -> np.ndarray:
-    return array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
-
-
 def _tensors(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    """Returns the arrays where the model's parameters are, in their dtype, but for the treatment and the mask."""
-    like = next(model.parameters())
-    dtypes = {"t": torch.int32, "mask": torch.bool}
-    return {
-        name: torch.as_tensor(array, dtype=dtypes.get(name, like.dtype), device=like.device)
-        for name, array in arrays.items()
-    }
+    """Returns the arrays where the model's parameters are."""
+    device = next(model.parameters()).device
+    return {name: torch.tensor(array, device=device) for name, array in arrays.items()}
+
+
+def _dtype(model: nn.Module) -> str:
+    return str(next(model.parameters()).dtype).removeprefix("torch.")
