@@ -1,11 +1,13 @@
 """How good estimated effects are, where the expected outcomes mu0 and mu1 are known."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from .hub.checks import check_shape
+from .hub.checks import check_rows, check_shape
 
 
 def sqrt_pehe(
@@ -27,12 +29,11 @@ def sqrt_pehe(
         mu1: expected outcomes with treatment.
 
     Raises:
-        ValueError: the shapes differ; nothing is broadcast.
+        ValueError: the shapes differ, or there are no rows; nothing is broadcast.
 
     Source: Hill, "Bayesian nonparametric modeling for causal inference", 2011.
     """
-    y0, y1, mu0, mu1 = _alike(y0=y0, y1=y1, mu0=mu0, mu1=mu1)
-    return jnp.sqrt(jnp.mean(((y1 - y0) - (mu1 - mu0)) ** 2))
+    return jnp.sqrt(jnp.mean(_errors(y0, y1, mu0, mu1) ** 2))
 
 
 def ate_error(
@@ -52,15 +53,16 @@ def ate_error(
         mu1: expected outcomes with treatment.
 
     Raises:
-        ValueError: the shapes differ; nothing is broadcast.
+        ValueError: the shapes differ, or there are no rows; nothing is broadcast.
 
     Source: Shalit, Johansson, Sontag, "Estimating individual treatment effect", ICML 2017.
     """
-    y0, y1, mu0, mu1 = _alike(y0=y0, y1=y1, mu0=mu0, mu1=mu1)
-    return jnp.abs(jnp.mean(y1 - y0) - jnp.mean(mu1 - mu0))
+    return jnp.abs(jnp.mean(_errors(y0, y1, mu0, mu1)))
 
 
-def _alike(**arrays: Array | np.ndarray) -> tuple[Array, ...]:
-    for name, array in arrays.items():
-        check_shape(name, array, tuple(arrays["y0"].shape))
-    return tuple(jnp.asarray(array) for array in arrays.values())
+def _errors(y0: Any, y1: Any, mu0: Any, mu1: Any) -> Array:
+    """Returns by how much each estimated effect is too large."""
+    check_rows("y0", y0)
+    for name, array in (("y1", y1), ("mu0", mu0), ("mu1", mu1)):
+        check_shape(name, array, tuple(y0.shape))
+    return jnp.asarray((y1 - y0) - (mu1 - mu0))  # numpy's float64 keeps its digits until here

@@ -68,10 +68,10 @@ class MLP(nn.Module):
     final_activation: str | None = None
 
     def __post_init__(self) -> None:
-        check_integer("in_features", self.in_features, at_least=1)
         check_choice("activation", self.activation, ACTIVATIONS)
         if self.final_activation is not None:
             check_choice("final_activation", self.final_activation, ACTIVATIONS)
+        self.in_features = check_integer("in_features", self.in_features, at_least=1)
         self.features = check_widths("features", self.features)
         super().__post_init__()
 
@@ -92,10 +92,14 @@ class MLP(nn.Module):
         return x
 
 
-@partial(jax.jit, static_argnames="model")
 def init_params(model: nn.Module, seed: int, *inputs: Float[Array, "batch in"]) -> Params:
     """Returns initial parameters of a model that is called with inputs like these."""
-    variables: Any = model.init(jax.random.key(seed), *inputs)
+    return _init(model, jax.random.key(check_integer("seed", seed, at_least=0)), *inputs)
+
+
+@partial(jax.jit, static_argnames="model")
+def _init(model: nn.Module, key: chex.PRNGKey, *inputs: Array) -> Params:
+    variables: Any = model.init(key, *inputs)
     return variables["params"]
 
 

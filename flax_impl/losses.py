@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
+from jax.core import Tracer
 from jaxtyping import Bool, Float, Int
 
-from .hub.checks import check_choice, check_shape
+from .hub.checks import check_binary, check_choice, check_rows, check_shape
 from .layers import keep_rows
 
 
@@ -21,6 +23,10 @@ def squared_error(prediction: Float[Array, "*shape"], target: Float[Array, "*sha
     """Returns `(prediction - target) ** 2`, elementwise; without the half that `optax.l2_loss` puts before it.
 
     Twin: `torch_ref.squared_error`.
+
+    Args:
+        prediction: of any shape.
+        target: of the same shape and dtype.
 
     Raises:
         ValueError: the shapes differ; nothing is broadcast.
@@ -32,11 +38,14 @@ def squared_error(prediction: Float[Array, "*shape"], target: Float[Array, "*sha
 def sigmoid_binary_cross_entropy(
     prediction: Float[Array, "*shape"], target: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """Returns the negative log likelihood of labels in [0, 1] under `sigmoid(prediction)`, elementwise.
+    """Returns the negative log likelihood of labels under `sigmoid(prediction)`, elementwise.
 
-    `prediction` holds logits: a probability would lose its digits near 0 and 1.
+    Twin: `torch_ref.sigmoid_binary_cross_entropy`. Where a right prediction is so sure that `sigmoid` rounds to its
+    label, the gradient is 0 there, and small here.
 
-    Twin: `torch_ref.sigmoid_binary_cross_entropy`.
+    Args:
+        prediction: logits; a probability would lose its digits near 0 and 1.
+        target: labels from 0 to 1, of the same shape and dtype.
 
     Raises:
         ValueError: the shapes differ; nothing is broadcast.
@@ -100,7 +109,9 @@ class FactualLoss:
         """
         w, mask = _rows(w, mask, x=x)
         check_shape("t", t, (len(x),))
-        x, t = keep_rows(x, mask), jnp.where(mask, t.astype(jnp.int32), 0)
+        if not isinstance(t, Tracer) and not isinstance(mask, Tracer):
+            check_binary("t", np.where(mask, t, 0))
+        x, t = _fill_rows(x, mask), _fill_rows(t, mask)
         rows0, rows1 = (t == 0) & mask, (t == 1) & mask
         count0, count1 = rows0.sum(), rows1.sum()
         if self.reduction == "batch":
@@ -155,7 +166,7 @@ class JointLoss:
             ValueError: an empty batch, or shapes that do not fit.
         """
         w, mask = _rows(w, mask, x1=x1, x2=x2)
-        prediction1, prediction2 = model(keep_rows(x1, mask), keep_rows(x2, mask))
+        prediction1, prediction2 = model(_fill_rows(x1, mask), _fill_rows(x2, mask))
         check_shape("y1", y1, (len(x1), prediction1.shape[1]))
         check_shape("y2", y2, (len(x1), prediction2.shape[1]))
         count = mask.sum()
@@ -168,14 +179,23 @@ def _rows(w: Array | None, mask: Array | None, **inputs: Array) -> tuple[Array, 
     """Returns the weight of each row and whether it counts."""
     for name, x in inputs.items():
         check_shape(name, x, ("batch", "features"))
-        if len(x) == 0:
-            raise ValueError(f"{name}: expected at least one row, got an empty batch")
+        check_rows(name, x)
     x = next(iter(inputs.values()))
     w = jnp.ones(len(x), x.dtype) if w is None else w
-    mask = jnp.ones(len(x), bool) if mask is None else mask
+    mask = jnp.ones(len(x), bool) if mask is None else mask.astype(bool)
     check_shape("w", w, (len(x),))
     check_shape("mask", mask, (len(x),))
     return w, mask
+
+
+def _fill_rows(array: Array, mask: Bool[Array, " batch"]) -> Array:
+    """Returns the array with a row that counts in place of those that do not.
+
+    A row of zeros might overflow on its way through the model although the others do not.
+    """
+    first = jnp.argmax(mask)
+    filler = jnp.where(mask[first], array[first], 0)
+    return jnp.where(mask.reshape(-1, *[1] * (array.ndim - 1)), array, filler.astype(array.dtype))
 
 
 def _masked_mean(
@@ -186,5 +206,5 @@ def _masked_mean(
     rows: Bool[Array, " batch"],
     count: Int[Array, ""],
 ) -> Float[Array, ""]:
-    loss = keep_rows(criterion(keep_rows(prediction, rows), keep_rows(target, rows)), rows)
+    loss = criterion(keep_rows(prediction, rows), keep_rows(target, rows))
     return (loss.mean(axis=1) * jnp.where(rows, w, 0)).sum() / jnp.maximum(count, 1).astype(loss.dtype)

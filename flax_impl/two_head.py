@@ -52,12 +52,12 @@ class TwoHead(nn.Module):
     final_activation: str = "elu"
 
     def __post_init__(self) -> None:
-        check_integer("in_features", self.in_features, at_least=1)
-        check_integer("out_features", self.out_features, at_least=1)
         check_choice("activation", self.activation, ACTIVATIONS)
         check_choice("final_activation", self.final_activation, ACTIVATIONS)
+        self.in_features = check_integer("in_features", self.in_features, at_least=1)
         self.representation_features = check_widths("representation_features", self.representation_features)
         self.head_features = check_widths("head_features", self.head_features)
+        self.out_features = check_integer("out_features", self.out_features, at_least=1)
         super().__post_init__()
 
     def setup(self) -> None:
@@ -86,8 +86,8 @@ class TwoHead(nn.Module):
         """Returns both potential outcomes `(y0, y1)`, or with `t` the factual outcome.
 
         Raises:
-            ValueError: `x` without `in_features` columns; `t` of another length, or with values beside 0 and 1. Under
-                `jit` the values are not there to look at: what is not 1 is taken for 0.
+            ValueError: `x` without `in_features` columns; `t` of another length, or with values other than 0 and 1.
+                Under `jit` the values are not there to look at: what is not 1 is taken for 0.
         """
         check_shape("x", x, ("batch", self.in_features))
         code = self.representation(x)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from numbers import Integral
 from typing import Any
 
 import flax.linen as nn
@@ -45,12 +46,12 @@ class TwoInTwoOut(nn.Module):
     final_activation: str = "identity"
 
     def __post_init__(self) -> None:
-        check_integer("in_features", self.in_features, at_least=1)
-        check_integer("out_features", self.out_features, at_least=1)
         check_choice("activation", self.activation, ACTIVATIONS)
         check_choice("code_activation", self.code_activation, ACTIVATIONS)
         check_choice("final_activation", self.final_activation, ACTIVATIONS)
+        self.in_features = check_integer("in_features", self.in_features, at_least=1)
         self.hidden_features = _hidden_widths(self.hidden_features)
+        self.out_features = check_integer("out_features", self.out_features, at_least=1)
         super().__post_init__()
 
     def setup(self) -> None:
@@ -109,8 +110,8 @@ class TwoInTwoOut(nn.Module):
 
 def _hidden_widths(hidden_features: int | Sequence[int]) -> tuple[int, ...]:
     """Returns the hidden widths as a tuple; one number is the article's two equal layers."""
-    if isinstance(hidden_features, int):
-        hidden_features = (hidden_features, hidden_features)
+    if isinstance(hidden_features, Integral):
+        hidden_features = (int(hidden_features), int(hidden_features))
     widths = check_widths("hidden_features", hidden_features)
     if not widths:
         raise ValueError("hidden_features: expected at least one layer, got none")

@@ -35,11 +35,10 @@ def from_numpy(model: TwoHead | TwoInTwoOut, weights: Mapping[str, np.ndarray]) 
     Twin: `torch_ref.from_numpy`, which gives them to its model.
 
     Raises:
-        ValueError: names missing or unexpected, or shapes that do not fit; one error lists them all. Or float64 while
-            JAX's 64-bit mode is off, which would cut off digits without a word.
+        ValueError: names missing or unexpected, shapes that do not fit, or no floating numbers; one error lists all. Or
+            float64 while JAX's 64-bit mode is off, which would cut off digits without a word.
     """
-    expected: dict[tuple[str, ...], Any] = flatten_dict(jax.eval_shape(model.init_params))
-    check_weights(weights, {_name(path): leaf.shape[::-1] for path, leaf in expected.items()})
+    check_weights(weights, _shapes(model))
     for name, array in weights.items():
         if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
             raise ValueError(
@@ -53,8 +52,13 @@ def save_model(path: str | os.PathLike[str], model: TwoHead | TwoInTwoOut, param
     """Writes weights and constructor arguments to one safetensors file, which both packages read.
 
     Twin: `torch_ref.save_model`, whose model holds its parameters; both write the same bytes.
+
+    Raises:
+        ValueError: the parameters are not those of the model, or no floating numbers; one error lists all.
     """
-    write_model(path, type(model).__name__, model.config, to_numpy(params))
+    weights = to_numpy(params)
+    check_weights(weights, _shapes(model))
+    write_model(path, type(model).__name__, model.config, weights)
 
 
 def load_model(path: str | os.PathLike[str]) -> tuple[TwoHead | TwoInTwoOut, Params]:
@@ -70,9 +74,15 @@ def load_model(path: str | os.PathLike[str]) -> tuple[TwoHead | TwoInTwoOut, Par
     try:
         model = MODELS[name](**config)
         params = from_numpy(model, weights)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: {error}") from error
     return model, params
+
+
+def _shapes(model: TwoHead | TwoInTwoOut) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each weight in torch's layout; it takes no memory, since a file's sizes are not trusted."""
+    leaves: dict[tuple[str, ...], Any] = flatten_dict(jax.eval_shape(model.init_params))
+    return {_name(path): leaf.shape[::-1] for path, leaf in leaves.items()}
 
 
 def _name(path: tuple[str, ...]) -> str:

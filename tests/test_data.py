@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,12 +52,25 @@ BAD_TABLES = {
     "ragged": (HEADER + LINES[0] + "42,1,3\n", "line 3: expected 4 values, got 3"),
     "ragged, longer": (HEADER + LINES[0] + LINES[1] + "1,2,3,4,5\n", "line 4: expected 4 values, got 5"),
     "no number": (HEADER + LINES[0] + "42,1,high,3\n", "line 3, column y: expected a finite number, got 'high'"),
-    "an empty cell": (HEADER + "31,0,1.5,\n", "line 2, column income: expected a finite number, got 'an empty cell'"),
+    "an empty cell": (HEADER + "31,0,1.5,\n", "line 2, column income: expected a finite number, got an empty cell"),
+    "underscores": (HEADER + "31,0,1_5,2\n", "line 2, column y: expected a finite number, got '1_5'"),
+    "a long cell": (
+        HEADER + f"31,0,{'a' * 10**5},2\n",
+        "line 2, column y: expected a finite number, got '" + "a" * 79 + "…",
+    ),
+    "a bad first line without header": (
+        "1,5.5,abc,3,4,5,6\n",
+        "line 1: expected names only or finite numbers only, got '1' and 'abc'",
+    ),
+    "many columns": (
+        "t," + ",".join(f"x{i}" for i in range(1000)) + "\n" + "0," * 1000 + "1\n",
+        "x18, … (1001 in all)",
+    ),
     "NaN": (HEADER + LINES[0] + "nan,1,2,3\n", "line 3, column age: expected a finite number, got 'nan'"),
     "infinity": (HEADER + LINES[0] + "1,1,-inf,3\n", "line 3, column y: expected a finite number, got '-inf'"),
     "no treatment": ("age,y\n1,2\n", "expected a column 't', got age, y"),
     "no treatment, no outcome": ("a,b\n1,2\n", "expected a column 't' and 'y', got a, b"),
-    "no features": ("t,y,mu0\n1,2,3\n", "expected at least one column beside t, y, got t, y, mu0"),
+    "no features": ("t,y,mu0\n1,2,3\n", "expected at least one feature beside t, y, got t, y, mu0"),
     "treatment": (HEADER + LINES[0] + "1,2,3,4\n", ", column t: expected 0 or 1 in every row, got 2.0 in row 1"),
     "an index column": (",t,y\n0,1,2\n", "expected a name for every column, got none for column 1"),
     "a name twice": ("a,t,y,a\n0,1,2,3\n", "expected every column once, got 'a' twice"),
@@ -66,7 +80,10 @@ BAD_TABLES = {
         "1,2,3\n",
         "expected a header, or columns t, y, ycf, mu0, mu1, x1, …, got 3 columns",
     ),
-    "another encoding": (b"\xff\xfe\x00a", "expected comma-separated text, got 'utf-8' codec can't decode"),
+    "another encoding": (
+        HEADER.encode() + 3000 * LINES[0].encode() + b"\xff,1,2,3\n",
+        "line 3002: expected text in UTF-8, got",
+    ),
     "an open quote": (HEADER + '"31,0,1,2\n', "expected comma-separated text, got unexpected end of data"),
     "a NUL": (HEADER + "31,0,\x00,2\n", "line 2, column y: expected a finite number, got '\\x00'"),
 }
@@ -127,6 +144,25 @@ def test_unknown_sources(source: str, kind: type[Exception], message: str) -> No
     assert str(caught.value) == message
 
 
+def test_arguments_that_a_source_has_no_use_for(tmp_path: Path) -> None:
+    named, bare = write(tmp_path, HEADER + LINES[0]), write(tmp_path, "1,5.5,4.25,3,6,-0.5\n", "bare.csv")
+    np.savez(tmp_path / "many.npz", **ihdp_arrays(1))  # pyright: ignore[reportArgumentType]
+    cases: tuple[tuple[str | Path, dict[str, Any], str], ...] = (
+        ("synthetic", {"treatment": "a"}, "treatment: expected 't', as synthetic has no use for another, got 'a'"),
+        ("acic2016:1", {"replication": 2}, "replication: expected 1, as acic2016:1 has no use for another, got 2"),
+        (bare, {"weight": "w"}, f"weight: expected None, as {bare} has no use for another, got 'w'"),
+        (named, {"replication": 2}, f"replication: expected 1, as {named} has no use for another, got 2"),
+        (tmp_path / "many.npz", {"outcome": "z"}, "has no use for another, got 'z'"),
+        (named, {"outcome": "t"}, "treatment, outcome, weight: expected a column of its own for each, got t, t"),
+        (named, {"weight": "y"}, "treatment, outcome, weight: expected a column of its own for each, got t, y, y"),
+        (named, {"weight": ""}, f"{named}: expected a column '', got age, t, y, income"),
+    )
+    for source, arguments, message in cases:
+        with pytest.raises(ValueError, match="expected") as caught:
+            load_data(source, **arguments)
+        assert message in str(caught.value)
+
+
 def ihdp_arrays(replications: int) -> dict[str, np.ndarray]:
     generator = np.random.default_rng(0)
     arrays = {name: generator.normal(size=(6, replications)) for name in ("yf", "ycf", "mu0", "mu1")}
@@ -170,6 +206,32 @@ def test_bad_npz(tmp_path: Path) -> None:
         load_data(path)
 
 
+def test_damaged_npz(tmp_path: Path) -> None:
+    """Flipped bits anywhere: the data, or a ValueError that names the file."""
+    np.savez_compressed(tmp_path / "good.npz", **ihdp_arrays(2))  # pyright: ignore[reportArgumentType]
+    content, path = (tmp_path / "good.npz").read_bytes(), tmp_path / "bad.npz"
+    generator = np.random.default_rng(0)
+    refused = 0
+    for position in generator.choice(len(content), 300, replace=False):
+        flipped = bytearray(content)
+        flipped[position] ^= 1 << generator.integers(8)
+        path.write_bytes(flipped)
+        try:
+            load_data(path)
+        except ValueError as error:
+            assert str(error).startswith(str(path))  # noqa: PT017 (data is as good)
+            refused += 1
+    assert refused > 200
+    for length in (0, 4, 100, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"bad\.npz: expected an \.npz archive of plain arrays"):
+            load_data(path)
+    with (tmp_path / "single.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(ValueError, match=r"single\.npz: expected an \.npz archive of plain arrays"):
+        load_data(tmp_path / "single.npz")
+
+
 def test_parquet(tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq
@@ -186,14 +248,25 @@ def test_parquet(tmp_path: Path) -> None:
         (columns | {"ok": ["a", "b"]}, "column ok: expected numbers, got string"),
         ({"age": [1]}, "expected a column 't' and 'y', got age"),
         ({name: pa.array([], pa.float64()) for name in ("t", "y", "x")}, "expected at least one row, got none"),
+        (
+            columns | {"ok": [0, 1], "__index_level_0__": [0, 1]},
+            "expected columns only, got the index __index_level_0__",
+        ),
     ):
         pq.write_table(pa.table(made), path)
         with pytest.raises(ValueError, match=r"table\.parquet") as caught:
             load_data(path)
         assert message in str(caught.value)
-    path.write_bytes(b"PAR1nonsense")
-    with pytest.raises(ValueError, match="expected a parquet file"):
+    twice = pa.Table.from_arrays([pa.array([0, 1])] * 3, names=["t", "y", "t"])
+    pq.write_table(twice, path)
+    with pytest.raises(ValueError, match="expected every column once, got 't' twice"):
         load_data(path)
+    pq.write_table(pa.table({"t": [0, 1], "y": [0, 1], "x": [0, 1]}), path)
+    content = path.read_bytes()
+    for damaged in (b"PAR1nonsense", b"", content[:-8], content[:40] + b"\xff" * 40 + content[80:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"table\.parquet: expected a parquet file, got"):
+            load_data(path)
 
 
 def test_acic2016() -> None:
@@ -265,6 +338,9 @@ def test_curves_from_files(tmp_path: Path) -> None:
     assert load_curves(tmp_path / "curves.npz").keys() == data.keys()
     with pytest.raises(ValueError, match=r"table.csv: data: expected the arrays x1, x2, y1, y2, got x1"):
         load_curves(write(tmp_path, "x1,t\n1,2\n"))
+    np.savez(tmp_path / "flat.npz", **{name: array[:, 0] for name, array in data.items()})  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"flat\.npz: x1: expected shape \[rows, features\], got \[1\]"):
+        load_curves(tmp_path / "flat.npz")
     with pytest.raises(ValueError, match=r"^source: expected data with two inputs and two outputs, got acic2016:1"):
         load_curves("acic2016:1")
 
@@ -284,18 +360,24 @@ def test_split() -> None:
             data.split(share)
 
 
-@given(st.floats(1e-6, 1e6), st.floats(-1e6, 1e6), st.integers(2, 30))
-def test_scales_come_back(size: float, offset: float, rows: int) -> None:
-    """Mean 0 and deviation 1, and back; a constant column becomes zero, whatever its number is."""
+@given(st.floats(-300, 300), st.floats(-1e6, 1e6), st.integers(2, 30))
+def test_scales_come_back(power: float, offset: float, rows: int) -> None:
+    """Mean 0 and deviation 1, and back, for any unit; a constant column becomes zero, whatever its number is."""
     generator = np.random.default_rng(rows)
-    x = np.hstack([generator.normal(size=(rows, 1)) * size + offset, np.full((rows, 1), offset)])
-    data = TreatmentData(x, np.zeros(rows, np.int32), x[:, :1])
+    numbers = 10**power * (generator.normal(size=(rows, 1)) + offset)
+    data = TreatmentData(np.hstack([numbers, np.full((rows, 1), offset)]), np.zeros(rows, np.int32), numbers)
     scales = Scales.of(data)
     scaled = scales.standardize(data)
-    assert np.abs(scaled.x[:, 1]).max() <= 1e-9 * max(1, abs(offset))
-    np.testing.assert_allclose(scales.outcome(scaled.y), data.y, rtol=1e-12, atol=1e-9 * (size + abs(offset)) * 1e-3)
-    if size > 1e-9 * abs(offset):
-        assert scaled.x[:, 0].std() == pytest.approx(1, rel=1e-6)
+    assert not scaled.x[:, 1].any()
+    assert scaled.x[:, 0].mean() == pytest.approx(0, abs=1e-6)
+    assert scaled.x[:, 0].std() == pytest.approx(1, rel=1e-6)
+    np.testing.assert_allclose(scales.outcome(scaled.y), data.y, rtol=1e-9, atol=1e-12 * np.abs(data.y).max())
+
+
+def test_close_numbers_are_not_constant() -> None:
+    x = 1e15 + np.array([[100.0], [300.0]])
+    data = TreatmentData(x, np.zeros(2, np.int32), x)
+    np.testing.assert_allclose(Scales.of(data).standardize(data).x, [[-1], [1]])
 
 
 def test_binary_outcomes_keep_their_unit() -> None:

@@ -22,6 +22,15 @@ def test_by_hand(package: Any) -> None:
     assert float(package.ate_error(Y0, Y1, MU0, MU1)) == pytest.approx(3 - 2)
 
 
+@both
+def test_digits_survive(package: Any) -> None:
+    """Large outcomes with small effects, in numpy's float64 while JAX computes in float32; and whole numbers."""
+    large = np.full((5, 1), 5e6)
+    assert float(package.sqrt_pehe(large, large, large, large + 0.01)) == pytest.approx(0.01, rel=1e-4)
+    assert float(package.ate_error(large, large + 3, large, large + 3.5)) == pytest.approx(0.5, rel=1e-6)
+    assert float(package.sqrt_pehe(*np.array([[[1]], [[2]], [[3]], [[5]]]))) == 1
+
+
 @pytest.mark.usefixtures("x64")
 @given(st.integers(1, 20), st.integers(0, 99), st.floats(-5, 5))
 def test_properties(rows: int, seed: int, shift: float) -> None:

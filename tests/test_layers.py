@@ -32,18 +32,20 @@ def test_activation(name: str) -> None:
 
 
 @pytest.mark.parametrize("side", [TorchSide, FlaxSide])
-def test_initial_weights_are_torchs(side: Any) -> None:
+@pytest.mark.parametrize(
+    ("model", "config"),
+    [("TwoHead", CONFIG), ("TwoInTwoOut", {"in_features": 64, "hidden_features": [128, 96], "out_features": 50})],
+)
+def test_initial_weights_are_torchs(side: Any, model: str, config: dict[str, Any]) -> None:
     """Each layer's weight and bias come from U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
     weights: dict[str, list[np.ndarray]] = {}
     for seed in range(5):
-        for name, array in side("TwoHead", CONFIG, seed=seed).weights().items():
-            weights.setdefault(name, []).append(array.ravel())
-    fan_in = dict.fromkeys(weights, 64) | {
-        "representation.layer1": 128, "head0.layer0": 96, "head0.layer1": 80, "head1.layer0": 96, "head1.layer1": 80
-    }  # fmt: skip
+        for name, array in side(model, config, seed=seed).weights().items():
+            weights.setdefault(name, []).append(array)
     for name, drawn in weights.items():
-        values = np.concatenate(drawn).astype(float)
-        bound = 1 / math.sqrt(fan_in.get(name.rpartition(".")[0], 64))
+        fan_in = drawn[0].shape[1] if name.endswith("weight") else weights[name.replace("bias", "weight")][0].shape[1]
+        values = np.concatenate([array.ravel() for array in drawn]).astype(float)
+        bound = 1 / math.sqrt(fan_in)
         assert np.abs(values).max() <= bound
         assert np.abs(values).max() >= 0.95 * bound
         assert values.var() == pytest.approx(bound**2 / 3, rel=6 / math.sqrt(len(values)))

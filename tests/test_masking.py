@@ -146,6 +146,7 @@ def test_masked_rows_do_not_count(value: float, reduction: str) -> None:
     weights = first_weights(CONFIG)
     found, expected = evaluate(CONFIG, weights, dirty, reduction)
     only, _ = evaluate(CONFIG, weights, {name: array[kept] for name, array in batch.items()}, reduction)
+    assert not found["grad/x"][~kept].any()
     found["grad/x"], expected["grad/x"] = found["grad/x"][kept], expected["grad/x"][kept]
     assert_same_and_finite(found, expected)
     assert_same_and_finite(found, only)
@@ -166,6 +167,37 @@ def test_masked_rows_do_not_count_with_two_inputs(value: float) -> None:
     only = port.evaluate(port.package.JointLoss(), {name: array[kept] for name, array in batch.items()}, forward=False)
     for name, array in only.items():
         rows = kept if name in ("grad/x1", "grad/x2") else ...
+        assert rows is ... or not found[name][~kept].any()
         assert np.isfinite(array).all()
         assert scaled_difference(found[name][rows], array) <= 1e-12
         assert scaled_difference(found[name], expected[name]) <= 1e-12
+
+
+def test_padding_may_not_overflow_where_the_rows_do_not() -> None:
+    """Weights under which a row of zeros overflows and the rows that are there do not."""
+    config = {"in_features": 1, "representation_features": [1], "head_features": [1], "activation": "relu"}
+    weights = {name: np.full_like(array, 1e200) for name, array in first_weights(config).items()}
+    batch = {"x": np.full((3, 1), -1.0), "t": np.zeros(3, np.int32), "y": np.zeros((3, 1))}
+    weights["head0.layer1.weight"][:] = weights["head0.layer1.bias"][:] = 0.5
+    weights["head0.layer0.bias"][:] = 0.25
+    runs = []
+    for side in (FlaxSide, TorchSide):
+        made = side("TwoHead", config | {"final_activation": "identity"}, weights=weights)
+        made.fit(batch, optimizer=made.package.SGD(lr=0.1), steps=2, batch_size=2, shuffle=False)
+        runs.append(made.weights())
+    assert_same_and_finite(*runs)
+
+
+def test_the_other_heads_own_overflow_does_not_reach_this_heads_loss(reduction: str) -> None:
+    weights = first_weights(CONFIG, {"head1": 1e200})
+    losses = []
+    for side in (FlaxSide("TwoHead", CONFIG, weights=weights), TorchSide("TwoHead", CONFIG, weights=weights)):
+        loss = side.package.FactualLoss(reduction=reduction)
+        with jax.debug_nans(False):
+            losses.append(
+                side.evaluate(
+                    lambda model, loss=loss, **arrays: loss(model, **arrays)[:1], batch_of("mixed"), forward=False
+                )["loss/0"]
+            )
+    assert np.isfinite(losses[0])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)

@@ -194,10 +194,17 @@ def test_optaxs_adam_is_not_as_exact() -> None:
     assert rounding(exact, flax_run(flax_impl.Adam(lr=0.1), draw_tree(0), gradients, "float32"), rounded) <= 1
 
 
+def test_a_late_step_keeps_its_place_in_the_cosine() -> None:
+    rate = flax_impl.Cosine(T_max=10).build(1.0)
+    for step in (1_000_005, 10_000_005):
+        assert np.asarray(rate(jnp.int32(step))) == pytest.approx(0.5, abs=1e-6)
+
+
 def test_settings_are_values() -> None:
     """Another rate is another leaf; another power is another structure."""
     structure = jax.tree.structure(flax_impl.Adam(lr=1.0))
     assert structure == jax.tree.structure(flax_impl.Adam(lr=2.0, eps=0.1, weight_decay=0.5))
+    assert [type(leaf) for leaf in jax.tree.leaves(flax_impl.Adam(lr=1))] == [float] * 3
     assert structure != jax.tree.structure(flax_impl.Adam(betas=(0.5, 0.9)))
     assert structure != jax.tree.structure(flax_impl.Adam(clip_norm=1.0))
-    assert structure != jax.tree.structure(flax_impl.AdamW())
+    assert structure != jax.tree.structure(flax_impl.AdamW())  # with register_dataclass these two are equal

@@ -100,16 +100,29 @@ def test_binary_outcomes_become_probabilities(tmp_path: Path) -> None:
         (["--optimizer", "adam", "--momentum", "0.9"], 2, "error: argument of adam: expected one of"),
         (["--epochs", "1", "--steps", "1"], 2, "error: epochs, steps: expected exactly one of the two"),
         (["--backend", "tensorflow"], 2, "invalid choice: 'tensorflow' (choose from"),
-        (["--criterion", "sigmoid_binary_cross_entropy"], 2, "error: outcome: expected 0 or 1 in every row, got"),
+        (["--criterion", "sigmoid_binary_cross_entropy"], 2, "error: y: expected labels from 0 to 1"),
         (["--optimizer", "sgd", "--lr", "1e9", "--steps", "50"], 1, "error: loss: expected finite numbers, got"),
+        (["--optimizer", "sgd", "--lr", "1e38", "--steps", "1"], 1, "expected finite numbers, got"),
+        (["--seed", "-1"], 2, "error: seed: expected a whole number of at least 0, got -1"),
+        (["--steps", "100000000000000"], 2, "error: steps: expected a whole number of at most 2147483647"),
+        (["--hidden-features", "3"], 2, "error: --hidden-features: expected with --model two-in-two-out, got two-head"),
+        (["--model", "two-in-two-out", "--cfr-weights"], 2, "error: --cfr-weights: expected with --model two-head"),
+        (
+            ["--criterion", "sigmoid_binary_cross_entropy", "--final-activation", "sigmoid"],
+            2,
+            "as sigmoid_binary_cross_entropy takes logits",
+        ),
+        (["--data", "one_arm.csv"], 2, "error: one_arm.csv: expected treated and untreated rows, got 0 treated of 3"),
+        (["--out", "one_arm.csv"], 2, "File exists"),
     ],
 )
 def test_bad_arguments(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+    (tmp_path / "one_arm.csv").write_text("t,y,x\n0,1,2\n0,2,1\n0,3,1\n")
     done = run("train.py", *arguments, folder=tmp_path)
     assert done.returncode == code, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
-    assert not (tmp_path / "out").exists()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "one_arm.csv"]
 
 
 @pytest.mark.parametrize(
@@ -127,6 +140,19 @@ def test_what_is_not_installed_is_named(tmp_path: Path, blocked: str, arguments:
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e300])
+def test_outcomes_in_any_unit(tmp_path: Path, unit: float) -> None:
+    """And a file whose name no plot may take for mathematics."""
+    data = torch_ref.synthetic(rows=200, features=4)
+    rows = np.hstack([data.x * unit, data.t[:, None], data.y * unit])
+    np.savetxt(tmp_path / "my $\\b$.csv", rows, delimiter=",", header="a,b,c,d,t,y", comments="")
+    done = run("train.py", "--data", "my $\\b$.csv", "--steps", "300", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "out" / "train" / "effects.csv").open() as file:
+        effects = [float(row["effect"]) / unit for row in csv.DictReader(file)]
+    assert np.mean(effects) == pytest.approx(1, abs=0.5)
 
 
 def test_plots_are_left_out_where_matplotlib_is(tmp_path: Path) -> None:

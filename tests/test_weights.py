@@ -1,6 +1,7 @@
 """Weights between the frameworks and in files: bit for bit, or one clear error."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,31 @@ def test_all_that_does_not_fit_is_in_one_error(side: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("side", SIDES)
+def test_whole_numbers_are_no_weights(side: Any) -> None:
+    weights = side("TwoHead", CONFIG).weights()
+    weights["head0.layer0.bias"] = np.ones(4, np.int32)
+    with pytest.raises(ValueError, match=r"got head0.layer0.bias: expected float16, float32 or float64, got int32$"):
+        side("TwoHead", CONFIG, weights=weights)
+
+
+def test_the_port_saves_the_models_own_parameters_only(tmp_path: Path) -> None:
+    side = FlaxSide("TwoHead", CONFIG)
+    for params in ({"params": side.params}, FlaxSide("TwoInTwoOut", {}).params):
+        with pytest.raises(ValueError, match=r"^weights: expected those of the model, got missing head0"):
+            flax_impl.save_model(tmp_path / "model.safetensors", side.model, params)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_reference_keeps_its_parameters() -> None:
+    """An optimiser that was made before goes on moving them."""
+    side = TorchSide("TwoHead", CONFIG)
+    before = list(side.model.parameters())
+    torch_ref.from_numpy(side.model, TorchSide("TwoHead", CONFIG, seed=1, dtype="float64").weights())
+    assert all(one is other for one, other in zip(before, side.model.parameters(), strict=True))
+    assert before[0].dtype == torch.float64
+
+
 def test_float64_weights_need_64_bit_jax() -> None:
     weights = TorchSide("TwoHead", CONFIG, dtype="float64").weights()
     with pytest.raises(ValueError, match=r"expected float32 while JAX's 64-bit mode is off, got float64"):
@@ -159,6 +185,7 @@ def test_files_of_others_are_refused(tmp_path: Path) -> None:
         {"format": "model/1", "model": "Other", "config": CONFIG},
         {"format": "model/1", "model": ["TwoHead"], "config": CONFIG},
         {"format": "model/1", "model": "TwoHead", "config": {"in_features": 10**12}},
+        {"format": "model/1", "model": "TwoHead", "config": {"in_features": 2**31 - 1}},
         {"format": "model/1", "model": "TwoHead", "config": {"unknown": 3}},
         {"format": "model/1", "model": "TwoHead", "config": CONFIG | {"name": "head"}},
         {"format": "model/1", "model": "TwoHead", "config": {}},
@@ -169,6 +196,15 @@ def test_files_of_others_are_refused(tmp_path: Path) -> None:
     ):
         write_arrays(path, {"a": np.zeros(3, np.float32)}, metadata)
         assert_refused(path)
+    huge = CONFIG | {"representation_features": [2**31 - 1] * 3}  # no framework can even say how large that is
+    write_arrays(path, {"a": np.zeros(3, np.float32)}, {"format": "model/1", "model": "TwoHead", "config": huge})
+    for package in (torch_ref, flax_impl):
+        with pytest.raises(ValueError, match=f"^{path}: "):
+            package.load_model(path)
+    nested = '{"twohead": "' + "[" * 100_000 + '"}'
+    header = f'{{"__metadata__": {nested}}}'.encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert_refused(path)
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
@@ -183,6 +219,7 @@ def test_transposed_arrays_keep_their_values(tmp_path: Path) -> None:
     write_arrays(tmp_path / "a", {"a": array, "scalar": np.array(3.0)}, {"note": "ü"})
     arrays, metadata = read_arrays(tmp_path / "a")
     np.testing.assert_array_equal(arrays["a"], array)
+    assert arrays["scalar"].shape == ()
     assert arrays["scalar"] == 3
     assert metadata == {"note": "ü"}
 
@@ -195,6 +232,27 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
         beside.write_text("half \udc00", encoding="utf-8")
     assert path.read_text() == "first"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_many_writers_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    sides = [TorchSide("TwoHead", CONFIG, seed=seed) for seed in range(4)]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda i: sides[i % 4].save(path), range(40)))
+    torch_ref.load_model(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_links_and_modes_stay(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("old")
+    target.chmod(0o600)
+    link.symlink_to(target)
+    with replacing(link) as beside:
+        beside.write_text("new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    assert target.stat().st_mode & 0o777 == 0o600
 
 
 def test_float32_bits_survive_both_frameworks() -> None:

@@ -41,14 +41,14 @@ class MLP(nn.Module):
         self, in_features: int, features: Sequence[int], activation: str = "elu", final_activation: str | None = None
     ) -> None:
         super().__init__()
-        check_integer("in_features", in_features, at_least=1)
         check_choice("activation", activation, ACTIVATIONS)
         if final_activation is not None:
             check_choice("final_activation", final_activation, ACTIVATIONS)
+        self.in_features = check_integer("in_features", in_features, at_least=1)
         self.features = check_widths("features", features)
         self.activation = activation
         self.final_activation = final_activation
-        for i, widths in enumerate(pairwise((in_features, *self.features))):
+        for i, widths in enumerate(pairwise((self.in_features, *self.features))):
             self.add_module(f"layer{i}", nn.Linear(*widths))
 
     def forward(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:

@@ -12,13 +12,17 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .hub.checks import check_binary, check_choice, check_shape
+from .hub.checks import check_binary, check_choice, check_rows, check_shape
 
 
 def squared_error(prediction: Float[Tensor, "*shape"], target: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Returns `(prediction - target) ** 2`, elementwise; without the half that `optax.l2_loss` puts before it.
 
     Twin: `flax_impl.squared_error`.
+
+    Args:
+        prediction: of any shape.
+        target: of the same shape and dtype.
 
     Raises:
         ValueError: the shapes differ; nothing is broadcast.
@@ -30,11 +34,14 @@ def squared_error(prediction: Float[Tensor, "*shape"], target: Float[Tensor, "*s
 def sigmoid_binary_cross_entropy(
     prediction: Float[Tensor, "*shape"], target: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
-    """Returns the negative log likelihood of labels in [0, 1] under `sigmoid(prediction)`, elementwise.
+    """Returns the negative log likelihood of labels under `sigmoid(prediction)`, elementwise.
 
-    `prediction` holds logits: a probability would lose its digits near 0 and 1.
+    Twin: `flax_impl.sigmoid_binary_cross_entropy`. Where a right prediction is so sure that `sigmoid` rounds to its
+    label, the gradient is 0 here, and small there.
 
-    Twin: `flax_impl.sigmoid_binary_cross_entropy`.
+    Args:
+        prediction: logits; a probability would lose its digits near 0 and 1.
+        target: labels from 0 to 1, of the same shape and dtype.
 
     Raises:
         ValueError: the shapes differ; nothing is broadcast.
@@ -98,7 +105,7 @@ class FactualLoss:
         """
         w, mask = _rows(w, mask, x=x)
         check_shape("t", t, (len(x),))
-        check_binary("t", t[mask].cpu().numpy())
+        check_binary("t", torch.where(mask, t, 0).cpu().numpy())
         rows0, rows1 = (t == 0) & mask, (t == 1) & mask
         count0, count1 = int(rows0.sum()), int(rows1.sum())
         if self.reduction == "batch":
@@ -167,11 +174,10 @@ def _rows(w: Tensor | None, mask: Tensor | None, **inputs: Tensor) -> tuple[Tens
     """Returns the weight of each row and whether it counts."""
     for name, x in inputs.items():
         check_shape(name, x, ("batch", "features"))
-        if len(x) == 0:
-            raise ValueError(f"{name}: expected at least one row, got an empty batch")
+        check_rows(name, x)
     x = next(iter(inputs.values()))
     w = x.new_ones(len(x)) if w is None else w
-    mask = x.new_ones(len(x), dtype=torch.bool) if mask is None else mask
+    mask = x.new_ones(len(x), dtype=torch.bool) if mask is None else mask.to(torch.bool)
     check_shape("w", w, (len(x),))
     check_shape("mask", mask, (len(x),))
     return w, mask

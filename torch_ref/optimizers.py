@@ -1,6 +1,6 @@
 """Optimisers and learning rate schedules by name; the arguments are torch's, and so is their meaning."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar
 
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from .hub.checks import check_choice, check_integer, check_number
+from .hub.checks import check_choice, check_integer, check_number, check_numbers, shown
 
 _Settings = TypeVar("_Settings", bound="Optimizer | Schedule")
 
@@ -33,14 +33,22 @@ class Constant(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class Step(Schedule):
-    """`lr` times `gamma` for every `step_size` steps that are done."""
+    """`lr` times `gamma` for every `step_size` steps that are done.
+
+    Args:
+        step_size: steps from one fall to the next.
+        gamma: the factor of a fall.
+
+    Raises:
+        ValueError: an argument out of bounds.
+    """
 
     step_size: int
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        check_integer("step_size", self.step_size, at_least=1)
-        check_number("gamma", self.gamma, above=0)
+        object.__setattr__(self, "step_size", check_integer("step_size", self.step_size, at_least=1))
+        check_numbers(self, gamma={"above": 0})
 
     def build(self, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
         """Returns torch's scheduler, to be stepped after every optimiser step."""
@@ -49,12 +57,19 @@ class Step(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class Exponential(Schedule):
-    """`lr` times `gamma` for every step that is done."""
+    """`lr` times `gamma` for every step that is done.
+
+    Args:
+        gamma: the factor of each step.
+
+    Raises:
+        ValueError: an argument out of bounds.
+    """
 
     gamma: float
 
     def __post_init__(self) -> None:
-        check_number("gamma", self.gamma, above=0)
+        check_numbers(self, gamma={"above": 0})
 
     def build(self, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
         """Returns torch's scheduler, to be stepped after every optimiser step."""
@@ -63,14 +78,24 @@ class Exponential(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine(Schedule):
-    """From `lr` down to `eta_min` along half a cosine of `T_max` steps, and up again after that, as torch does."""
+    """From `lr` down to `eta_min` along half a cosine, and up again after that, as torch does.
+
+    Args:
+        T_max: steps from top to bottom.
+        eta_min: the rate at the bottom.
+
+    Raises:
+        ValueError: an argument out of bounds.
+
+    Source: Loshchilov, Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017.
+    """
 
     T_max: int
     eta_min: float = 0.0
 
     def __post_init__(self) -> None:
-        check_integer("T_max", self.T_max, at_least=1)
-        check_number("eta_min", self.eta_min, at_least=0)
+        object.__setattr__(self, "T_max", check_integer("T_max", self.T_max, at_least=1))
+        check_numbers(self, eta_min={"at_least": 0})
 
     def build(self, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
         """Returns torch's scheduler, to be stepped after every optimiser step."""
@@ -92,9 +117,11 @@ class Optimizer:
     schedule: Schedule = Constant()
 
     def __post_init__(self) -> None:
-        check_number("lr", self.lr, at_least=0)
+        check_numbers(self, lr={"at_least": 0})
         if self.clip_norm is not None:
-            check_number("clip_norm", self.clip_norm, above=0)
+            check_numbers(self, clip_norm={"above": 0})
+        if not isinstance(self.schedule, Schedule):
+            raise ValueError(f"schedule: expected a schedule such as Constant(), got {shown(self.schedule)}")
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Returns torch's optimiser; its `step` clips first and moves the schedule on afterwards.
@@ -120,7 +147,16 @@ class Optimizer:
 
 @dataclass(frozen=True, kw_only=True)
 class SGD(Optimizer):
-    """Stochastic gradient descent with momentum; the decay is added to the gradient.
+    """Stochastic gradient descent with momentum.
+
+    Args:
+        lr: learning rate.
+        clip_norm: largest norm of the gradients, or None.
+        schedule: how the learning rate changes.
+        momentum: share of the last direction that is kept.
+        dampening: share of the gradient that is left out of the direction, from the second step on.
+        weight_decay: share of the parameters that is added to the gradient.
+        nesterov: looks one step ahead along the direction.
 
     Raises:
         ValueError: an argument out of bounds; `nesterov` without momentum or with dampening.
@@ -135,9 +171,7 @@ class SGD(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("momentum", self.momentum, at_least=0)
-        check_number("dampening", self.dampening)
-        check_number("weight_decay", self.weight_decay, at_least=0)
+        check_numbers(self, momentum={"at_least": 0}, dampening={}, weight_decay={"at_least": 0})
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):
             got = f"momentum={self.momentum!r} and dampening={self.dampening!r}"
             raise ValueError(f"nesterov: expected a momentum above 0 and no dampening, got {got}")
@@ -155,7 +189,15 @@ class SGD(Optimizer):
 
 @dataclass(frozen=True, kw_only=True)
 class Adam(Optimizer):
-    """Adam; the decay is added to the gradient (L2), so the moments see it.
+    """Adam.
+
+    Args:
+        lr: learning rate.
+        clip_norm: largest norm of the gradients, or None.
+        schedule: how the learning rate changes.
+        betas: shares of the two moments that are kept from step to step.
+        eps: added to the root of the second moment, outside it.
+        weight_decay: share of the parameters that is added to the gradient (L2), so that the moments see it.
 
     Raises:
         ValueError: an argument out of bounds.
@@ -169,10 +211,12 @@ class Adam(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for i, beta in enumerate(self.betas):
-            check_number(f"betas[{i}]", beta, at_least=0, below=1)
-        check_number("eps", self.eps, at_least=0)
-        check_number("weight_decay", self.weight_decay, at_least=0)
+        betas = tuple(self.betas) if isinstance(self.betas, Sequence) else ()
+        if len(betas) != 2:
+            raise ValueError(f"betas: expected two numbers, got {shown(self.betas)}")
+        betas = tuple(check_number(f"betas[{i}]", beta, at_least=0, below=1) for i, beta in enumerate(betas))
+        object.__setattr__(self, "betas", betas)
+        check_numbers(self, eps={"at_least": 0}, weight_decay={"at_least": 0})
 
     def _core(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
@@ -181,6 +225,14 @@ class Adam(Optimizer):
 @dataclass(frozen=True, kw_only=True)
 class AdamW(Adam):
     """Adam with decoupled decay: the parameters shrink by `lr * weight_decay`, and the moments do not see it.
+
+    Args:
+        lr: learning rate.
+        clip_norm: largest norm of the gradients, or None.
+        schedule: how the learning rate changes.
+        betas: shares of the two moments that are kept from step to step.
+        eps: added to the root of the second moment, outside it.
+        weight_decay: share of the parameters that each step takes away, times the learning rate.
 
     Raises:
         ValueError: an argument out of bounds.
@@ -196,7 +248,17 @@ class AdamW(Adam):
 
 @dataclass(frozen=True, kw_only=True)
 class RMSprop(Optimizer):
-    """RMSprop; `eps` is added outside the root, and the decay to the gradient.
+    """RMSprop.
+
+    Args:
+        lr: learning rate.
+        clip_norm: largest norm of the gradients, or None.
+        schedule: how the learning rate changes.
+        alpha: share of the mean square that is kept from step to step.
+        eps: added to the root of the mean square, outside it.
+        weight_decay: share of the parameters that is added to the gradient.
+        momentum: share of the last direction that is kept.
+        centered: takes the variance instead of the mean square.
 
     Raises:
         ValueError: an argument out of bounds.
@@ -213,10 +275,8 @@ class RMSprop(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("alpha", self.alpha, at_least=0)
-        check_number("eps", self.eps, at_least=0)
-        check_number("weight_decay", self.weight_decay, at_least=0)
-        check_number("momentum", self.momentum, at_least=0)
+        check_numbers(self, alpha={"at_least": 0, "below": 1}, eps={"at_least": 0})
+        check_numbers(self, weight_decay={"at_least": 0}, momentum={"at_least": 0})
 
     def _core(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.RMSprop(

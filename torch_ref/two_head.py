@@ -50,19 +50,17 @@ class TwoHead(nn.Module):
         final_activation: str = "elu",
     ) -> None:
         super().__init__()
-        check_integer("in_features", in_features, at_least=1)
-        check_integer("out_features", out_features, at_least=1)
         check_choice("activation", activation, ACTIVATIONS)
         check_choice("final_activation", final_activation, ACTIVATIONS)
-        self.in_features = in_features
+        self.in_features = check_integer("in_features", in_features, at_least=1)
         self.representation_features = check_widths("representation_features", representation_features)
         self.head_features = check_widths("head_features", head_features)
-        self.out_features = out_features
+        self.out_features = check_integer("out_features", out_features, at_least=1)
         self.activation = activation
         self.final_activation = final_activation
-        widths = (*self.head_features, out_features)
-        code_features = (in_features, *self.representation_features)[-1]
-        self.representation = MLP(in_features, self.representation_features, activation)
+        widths = (*self.head_features, self.out_features)
+        code_features = (self.in_features, *self.representation_features)[-1]
+        self.representation = MLP(self.in_features, self.representation_features, activation)
         self.head0 = MLP(code_features, widths, activation, final_activation)
         self.head1 = MLP(code_features, widths, activation, final_activation)
 
@@ -84,7 +82,7 @@ class TwoHead(nn.Module):
         """Returns both potential outcomes `(y0, y1)`, or with `t` the factual outcome.
 
         Raises:
-            ValueError: `x` without `in_features` columns; `t` of another length, or with values beside 0 and 1.
+            ValueError: `x` without `in_features` columns; `t` of another length, or with values other than 0 and 1.
         """
         check_shape("x", x, ("batch", self.in_features))
         code = self.representation(x)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -45,21 +46,19 @@ class TwoInTwoOut(nn.Module):
         final_activation: str = "identity",
     ) -> None:
         super().__init__()
-        check_integer("in_features", in_features, at_least=1)
-        check_integer("out_features", out_features, at_least=1)
         check_choice("activation", activation, ACTIVATIONS)
         check_choice("code_activation", code_activation, ACTIVATIONS)
         check_choice("final_activation", final_activation, ACTIVATIONS)
-        self.in_features = in_features
+        self.in_features = check_integer("in_features", in_features, at_least=1)
         self.hidden_features = _hidden_widths(hidden_features)
-        self.out_features = out_features
+        self.out_features = check_integer("out_features", out_features, at_least=1)
         self.activation = activation
         self.code_activation = code_activation
         self.final_activation = final_activation
-        for i, widths in enumerate(pairwise((in_features, *self.hidden_features)), start=1):
+        for i, widths in enumerate(pairwise((self.in_features, *self.hidden_features)), start=1):
             self.add_module(f"hidden{i}", nn.Linear(*widths))
-        self.predict1 = nn.Linear(2 * self.hidden_features[-1], out_features)
-        self.predict2 = nn.Linear(2 * self.hidden_features[-1], out_features)
+        self.predict1 = nn.Linear(2 * self.hidden_features[-1], self.out_features)
+        self.predict2 = nn.Linear(2 * self.hidden_features[-1], self.out_features)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -104,8 +103,8 @@ class TwoInTwoOut(nn.Module):
 
 def _hidden_widths(hidden_features: int | Sequence[int]) -> tuple[int, ...]:
     """Returns the hidden widths as a tuple; one number is the article's two equal layers."""
-    if isinstance(hidden_features, int):
-        hidden_features = (hidden_features, hidden_features)
+    if isinstance(hidden_features, Integral):
+        hidden_features = (int(hidden_features), int(hidden_features))
     widths = check_widths("hidden_features", hidden_features)
     if not widths:
         raise ValueError("hidden_features: expected at least one layer, got none")

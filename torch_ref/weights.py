@@ -24,18 +24,17 @@ def to_numpy(model: nn.Module) -> dict[str, np.ndarray]:
 
 
 def from_numpy(model: nn.Module, weights: Mapping[str, np.ndarray]) -> nn.Module:
-    """Gives the model these weights, bit for bit and in their dtype, and returns it.
+    """Gives the model these weights, bit for bit and in their dtype, and returns it; it stays on its device.
 
     Twin: `flax_impl.from_numpy`, which returns the parameters.
 
     Raises:
-        ValueError: names missing or unexpected, or shapes that do not fit; one error lists them all.
+        ValueError: names missing or unexpected, shapes that do not fit, or no floating numbers; one error lists all.
     """
-    own = model.state_dict()
+    own = model.state_dict(keep_vars=True)
     check_weights(weights, {name: tuple(tensor.shape) for name, tensor in own.items()})
-    devices = {name: "cpu" if tensor.is_meta else tensor.device for name, tensor in own.items()}
-    given = {name: torch.tensor(array, device=devices[name]) for name, array in weights.items()}
-    model.load_state_dict(given, assign=True)
+    for name, tensor in own.items():
+        tensor.data = torch.tensor(weights[name], device=tensor.device)
     return model
 
 
@@ -60,7 +59,8 @@ def load_model(path: str | os.PathLike[str]) -> TwoHead | TwoInTwoOut:
     try:
         with torch.device("meta"):  # takes no memory: the sizes in a file are not yet to be trusted
             model = MODELS[name](**config)
-        from_numpy(model, weights)
-    except (TypeError, ValueError) as error:
+        check_weights(weights, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: {error}") from error
+    model.load_state_dict({name: torch.tensor(array) for name, array in weights.items()}, assign=True)
     return model

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from .checks import check_binary, check_choice, check_data, check_integer, check_number
+from .checks import (
+    check_binary,
+    check_choice,
+    check_data,
+    check_integer,
+    check_number,
+    check_rows,
+    check_shape,
+    listed,
+)
 from .tables import Table, read_csv, read_npz, read_parquet
 
 # Columns that no model may see: the other outcome and the expected outcomes, which only simulations know.
@@ -69,7 +78,14 @@ class TreatmentData:
 class Scales:
     """Means and standard deviations of features and outcome, to train on standardised numbers and come back.
 
-    A constant column keeps its unit; it becomes zero.
+    A constant column becomes zero.
+
+    Attributes:
+        x_mean: mean of each feature.
+        x_std: standard deviation of each feature, 1 where it is constant.
+        y_mean: mean of the outcome.
+        y_std: standard deviation of the outcome, 1 where it is constant.
+        binary: the outcome is 0 or 1; the model gives its log odds.
     """
 
     x_mean: Float[np.ndarray, " features"]
@@ -85,7 +101,11 @@ class Scales:
         Args:
             data: the rows to measure.
             binary: the outcome is 0 or 1 and stays so; the model gives its log odds.
+
+        Raises:
+            ValueError: there are no rows.
         """
+        check_rows("data", data)
         (x_mean, x_std), (y_mean, y_std) = _moments(data.x), _moments(data.y)
         if binary:
             y_mean, y_std = np.zeros_like(y_mean), np.ones_like(y_std)
@@ -114,22 +134,29 @@ def load_data(
         weight: the column of a named table with the weights of the rows; None weighs all alike.
         replication: which replication of an .npz file, from 1.
 
-    Every other column of a named table is a feature, but for `mu0`, `mu1` and `ycf`, which only a simulation knows.
+    Every other column of a named table is a feature, except `mu0`, `mu1` and `ycf`, which only a simulation knows.
 
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: the source needs a package that is not installed; the message names the extra.
-        ValueError: an unknown source, or a file that holds something else; file, line and column are named.
+        ValueError: an unknown source, an argument that the source has no use for, or a file that holds something else;
+            file, line and column are named.
     """
+    named = {"treatment": (treatment, "t"), "outcome": (outcome, "y"), "weight": (weight, None)}
     if source == "synthetic":
+        _only_defaults(source, replication=(replication, 1), **named)
         return synthetic()
     if match := re.fullmatch(r"acic2016:(.*)", str(source)):
+        _only_defaults(source, replication=(replication, 1), **named)
         return _acic2016(match[1])
     path = _existing(source)
     if path.suffix == ".npz":
+        _only_defaults(source, **named)
         return _from_npz(path, read_npz(path), replication)
+    _only_defaults(source, replication=(replication, 1))
     table = _read_table(path)
     if table.names is None:
+        _only_defaults(source, **named)
         return _from_ihdp_columns(path, table.values)
     return _from_named_columns(path, table.names, table.values, treatment, outcome, weight)
 
@@ -162,9 +189,12 @@ def load_curves(source: str | Path) -> dict[str, np.ndarray]:
         columns = {kind: [i for i, name in enumerate(names) if re.fullmatch(f"{kind}(_.*)?", name)] for kind in kinds}
         arrays = {kind: table.values[:, columns[kind]] for kind in kinds if columns[kind]}
     try:
-        return check_data(arrays, kinds)
+        checked = check_data(arrays, kinds)
+        for kind, array in checked.items():
+            check_shape(kind, array, ("rows", "features"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    return checked
 
 
 def treatment_weights(t: Int[np.ndarray, " rows"], treated_share: float | None = None) -> Float[np.ndarray, " rows"]:
@@ -248,22 +278,24 @@ def _read_table(path: Path) -> Table:
 def _from_named_columns(
     path: Path, names: Sequence[str], values: np.ndarray, treatment: str, outcome: str, weight: str | None
 ) -> TreatmentData:
-    asked = [treatment, outcome] + ([weight] if weight else [])
+    asked = [treatment, outcome] + ([] if weight is None else [weight])
+    if len(set(asked)) < len(asked):
+        raise ValueError(f"treatment, outcome, weight: expected a column of its own for each, got {listed(asked)}")
     missing = [name for name in asked if name not in names]
     if missing:
-        raise ValueError(f"{path}: expected a column {' and '.join(map(repr, missing))}, got {', '.join(names)}")
+        raise ValueError(f"{path}: expected a column {' and '.join(map(repr, missing))}, got {listed(names)}")
     columns = dict(zip(names, values.T, strict=True))
     check_binary(f"{path}, column {treatment}", columns[treatment])
     features = [name for name in names if name not in (*asked, *_TRUTH)]
     if not features:
-        raise ValueError(f"{path}: expected at least one column beside {', '.join(asked)}, got {', '.join(names)}")
+        raise ValueError(f"{path}: expected at least one feature beside {', '.join(asked)}, got {listed(names)}")
     known = "mu0" in names and "mu1" in names
     return _checked(
         path,
         x=np.stack([columns[name] for name in features], axis=1),
         t=columns[treatment],
         y=columns[outcome],
-        w=columns[weight] if weight else None,
+        w=None if weight is None else columns[weight],
         mu0=columns["mu0"] if known else None,
         mu1=columns["mu1"] if known else None,
         names=tuple(features),
@@ -282,7 +314,7 @@ def _from_ihdp_columns(path: Path, values: np.ndarray) -> TreatmentData:
 def _from_npz(path: Path, arrays: Mapping[str, np.ndarray], replication: int) -> TreatmentData:
     missing = [name for name in ("x", "t", "yf") if name not in arrays]
     if missing:
-        raise ValueError(f"{path}: expected the arrays x, t, yf, got {', '.join(arrays) or 'none'}")
+        raise ValueError(f"{path}: expected the arrays x, t, yf, got {listed(arrays)}")
     check_integer("replication", replication, at_least=1)
     chosen: dict[str, np.ndarray] = {}
     for name in ("x", "t", "yf", "mu0", "mu1"):
@@ -316,11 +348,15 @@ def _checked(
         checked = check_data({k: v for k, v in arrays.items() if v is not None}, ("x", "t", "y"), ("w", "mu0", "mu1"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    columns = {name: _column(checked[name]).astype(float) for name in ("y", "mu0", "mu1") if name in checked}
-    weights = {"w": checked["w"].astype(float)} if "w" in checked else {}
-    x = checked["x"].astype(float)
-    t = checked["t"].astype(np.int32)
-    return TreatmentData(x, t, feature_names=names or _names(x.shape[1]), **columns, **weights)
+    checked |= {name: _column(checked[name]) for name in ("y", "mu0", "mu1") if name in checked}
+    return TreatmentData(**checked, feature_names=names or _names(x.shape[1]))
+
+
+def _only_defaults(source: object, **arguments: tuple[object, object]) -> None:
+    """Raises ValueError where an argument was given that this source has no use for."""
+    for name, (value, default) in arguments.items():
+        if value != default:
+            raise ValueError(f"{name}: expected {default!r}, as {source} has no use for another, got {value!r}")
 
 
 def _column(values: np.ndarray) -> np.ndarray:
@@ -328,9 +364,17 @@ def _column(values: np.ndarray) -> np.ndarray:
 
 
 def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    mean, std = values.mean(axis=0), values.std(axis=0)
-    constant = std <= 1e-12 * np.abs(values).max(axis=0)  # the mean of equal numbers is not always that number
-    return mean, np.where(constant, 1, std)
+    """Returns mean and standard deviation of each column; a constant one has itself and 1."""
+    low, high = values.min(axis=0), values.max(axis=0)
+    # From the lowest on, and as shares of the range: squares of large and of small numbers leave float64, and close
+    # numbers lose their difference. Powers of two round nothing.
+    above = values / 2 - low / 2
+    _, exponent = np.frexp(above.max(axis=0))
+    shares = np.ldexp(above, -exponent)
+    mean = 2 * (low / 2 + np.ldexp(shares.mean(axis=0), exponent))
+    std = 2 * np.ldexp(shares.std(axis=0), exponent)
+    constant = (low == high) | (std == 0)
+    return np.where(constant, low, mean), np.where(constant, 1, std)
 
 
 def _names(features: int) -> tuple[str, ...]:

@@ -4,6 +4,8 @@ import hashlib
 import inspect
 import json
 import os
+import shutil
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
-from .checks import check_choice
+from .checks import check_choice, shown
 
 _KEY = "twohead"
 _MODEL_FORMAT = "model/1"
@@ -24,13 +26,16 @@ _LINEN = ("parent", "name")  # arguments that every Linen module has beside its 
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a path beside `path` to write to, and renames it to `path` when all went well.
 
-    Whoever reads `path` meanwhile, or after a crash, finds the old file or the new one, never a half.
+    Whoever reads `path` meanwhile, or after a crash, finds the old file or the new one, never a half; of two that write
+    at once, one wins. A link stays one, and a file that is there already keeps its mode.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    beside = target.with_name(f".{uuid.uuid4().hex}{target.suffix}")
     try:
         yield beside
+        if target.exists():
+            shutil.copymode(target, beside)
         os.replace(beside, target)
     finally:
         beside.unlink(missing_ok=True)
@@ -45,7 +50,7 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray],
         metadata: anything that JSON holds. It goes under a single key, since safetensors keeps no order among several.
     """
     # safetensors writes the memory as it lies: a transposed view would come back as another matrix.
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     text = json.dumps({**metadata, "sha256": _digest(arrays, metadata)}, sort_keys=True)
     with replacing(path) as beside:
         beside.write_bytes(safetensors.numpy.save(arrays, {_KEY: text}))
@@ -65,8 +70,8 @@ def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], di
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
             metadata = json.loads((file.metadata() or {})[_KEY])
         stored = metadata.pop("sha256")
-    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: expected a safetensors file written by this package, got {error!r}") from error
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path}: expected a safetensors file written by this package, got {shown(error)}") from error
     found = _digest(arrays, metadata)
     if stored != found:
         raise ValueError(f"{path}: expected content of sha256 {stored}, got {found}: the file is damaged")

@@ -15,11 +15,8 @@ def count_steps(rows: int, batch_size: int | None, epochs: int | None, steps: in
     if (epochs is None) == (steps is None):
         raise ValueError(f"epochs, steps: expected exactly one of the two, got epochs={epochs!r} and steps={steps!r}")
     if steps is not None:
-        check_integer("steps", steps, at_least=1)
-        return steps
-    check_integer("epochs", epochs, at_least=1)
-    assert epochs is not None
-    return epochs * -(-rows // _width(rows, batch_size))
+        return check_integer("steps", steps, at_least=1)
+    return check_integer("epochs", epochs, at_least=1) * -(-rows // _width(rows, batch_size))
 
 
 def batch_order(
@@ -39,7 +36,7 @@ def batch_order(
     """
     width = _width(rows, batch_size)
     batches = -(-rows // width)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(check_integer("seed", seed, at_least=0))
     index = np.zeros((-(-steps // batches), batches * width), np.int32)
     for epoch in index:
         epoch[:rows] = generator.permutation(rows) if shuffle else np.arange(rows)
@@ -50,5 +47,4 @@ def batch_order(
 def _width(rows: int, batch_size: int | None) -> int:
     if batch_size is None:
         return rows
-    check_integer("batch_size", batch_size, at_least=1)
-    return min(batch_size, rows)
+    return min(check_integer("batch_size", batch_size, at_least=1), rows)

@@ -4,6 +4,7 @@ Shapes can be checked anywhere, under `jit` too. Values need arrays that hold nu
 the doors: `fit`, `train_step` and `predict`.
 """
 
+import inspect
 import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,44 +12,75 @@ from typing import Any
 
 import numpy as np
 
+# What float32 and int32 hold: beyond it the frameworks differ, or fail in words of their own.
+_LARGEST_NUMBER = float(np.finfo(np.float32).max)
+_LARGEST_INTEGER = int(np.iinfo(np.int32).max)
+
+
+def listed(names: Iterable[object]) -> str:
+    """Returns names as a text that stays short, however many there are."""
+    names = [str(name) for name in names]
+    more = [f"… ({len(names)} in all)"] if len(names) > 20 else []
+    return ", ".join([*names[:20], *more]) or "none"
+
+
+def shown(value: object) -> str:
+    """Returns a value as a text that stays short, however long it is."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
 
 def check_choice(argument: str, value: object, allowed: Iterable[str]) -> None:
     """Raises ValueError, listing what is allowed, unless `value` is one of `allowed`."""
     allowed = list(allowed)
     if value not in allowed:
-        raise ValueError(f"{argument}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
+        one_of = f"one of {', '.join(map(repr, allowed))}" if allowed else "none"
+        raise ValueError(f"{argument}: expected {one_of}, got {shown(value)}")
 
 
 def check_number(
     argument: str, value: Any, *, at_least: float = -math.inf, above: float = -math.inf, below: float = math.inf
-) -> None:
-    """Raises ValueError unless `value` is a finite number within the bounds.
+) -> Any:
+    """Returns a number as a float; raises ValueError unless it is finite in float32 and within the bounds.
 
-    Arrays pass unseen: inside `jit` a hyper-parameter is a traced value that holds no number yet.
+    What holds no single number yet is returned as it is: a traced value inside `jit`, or one for each of many.
     """
     if hasattr(value, "dtype") and not isinstance(value, np.generic):
-        return
-    bounds = [f"at least {at_least:g}"] * (at_least > -math.inf)
-    bounds += [f"above {above:g}"] * (above > -math.inf)
-    bounds += [f"below {below:g}"] * (below < math.inf)
-    number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
-    if not (math.isfinite(number) and number >= at_least and above < number < below):
-        raise ValueError(f"{argument}: expected a number {' and '.join(bounds)}, got {value!r}".replace("  ", " "))
+        try:
+            number = float(value)
+        except Exception:  # each framework has an error of its own for this
+            return value
+    else:
+        number = _float(value)
+    if not (abs(number) <= _LARGEST_NUMBER and number >= at_least and above < number < below):
+        bounds = [f"of at least {at_least:g}"] * (at_least > -math.inf)
+        bounds += [f"above {above:g}"] * (above > -math.inf)
+        bounds += [f"below {below:g}"] * (below < math.inf)
+        expected = " ".join(["a finite number", " and ".join(bounds)]).strip()
+        raise ValueError(f"{argument}: expected {expected}, got {shown(value)}")
+    return number
 
 
-def check_integer(argument: str, value: object, *, at_least: int) -> None:
-    """Raises ValueError unless `value` is a whole number of at least `at_least`."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < at_least:
-        raise ValueError(f"{argument}: expected a whole number of at least {at_least}, got {value!r}")
+def check_numbers(settings: object, **bounds: Mapping[str, float]) -> None:
+    """Checks the fields of a frozen dataclass, each against its bounds, and makes them floats."""
+    for name, of_field in bounds.items():
+        object.__setattr__(settings, name, check_number(name, getattr(settings, name), **of_field))
+
+
+def check_integer(argument: str, value: object, *, at_least: int) -> int:
+    """Returns a whole number as an int; raises ValueError unless it is at least `at_least` and fits 32 bits."""
+    number = int(value) if isinstance(value, numbers.Integral | np.integer) and not isinstance(value, bool) else -1
+    if not at_least <= number <= _LARGEST_INTEGER:
+        bounds = f"of at least {at_least}" if number < at_least else f"of at most {_LARGEST_INTEGER}"
+        raise ValueError(f"{argument}: expected a whole number {bounds}, got {shown(value)}")
+    return number
 
 
 def check_widths(argument: str, widths: object) -> tuple[int, ...]:
     """Returns the layer widths as a tuple; raises ValueError unless they are whole numbers of at least 1."""
     if isinstance(widths, str) or not isinstance(widths, Sequence):
-        raise ValueError(f"{argument}: expected a sequence of layer widths, got {widths!r}")
-    for width in widths:
-        check_integer(argument, width, at_least=1)
-    return tuple(int(width) for width in widths)
+        raise ValueError(f"{argument}: expected a sequence of layer widths, got {shown(widths)}")
+    return tuple(check_integer(argument, width, at_least=1) for width in widths)
 
 
 def check_shape(argument: str, array: Any, expected: tuple[int | str, ...]) -> None:
@@ -60,8 +92,14 @@ def check_shape(argument: str, array: Any, expected: tuple[int | str, ...]) -> N
         raise ValueError(f"{argument}: expected shape {_brackets(expected)}, got {_brackets(shape)}")
 
 
+def check_rows(argument: str, array: Any) -> None:
+    """Raises ValueError unless the array has rows."""
+    if len(array) == 0:
+        raise ValueError(f"{argument}: expected at least one row, got an empty batch")
+
+
 def check_binary(argument: str, array: np.ndarray) -> None:
-    """Raises ValueError, naming the first row, where the array holds something beside 0 and 1, of whatever dtype."""
+    """Raises ValueError, naming the first row, where the array holds anything but 0 and 1, of whatever dtype."""
     wrong = np.argwhere((array != 0) & (array != 1))
     if len(wrong):
         got = f"{array[tuple(wrong[0])]} in row {wrong[0][0]}{_more(len(wrong))}"
@@ -72,74 +110,207 @@ def check_finite(argument: str, array: np.ndarray) -> None:
     """Raises ValueError, naming the first place, where the array holds NaN or infinity."""
     wrong = np.argwhere(~np.isfinite(array))
     if len(wrong):
-        row, *columns = wrong[0]
-        place = f"row {row}" + "".join(f", column {column}" for column in columns)
-        value = array[tuple(wrong[0])]
-        raise ValueError(f"{argument}: expected finite numbers, got {value} in {place}{_more(len(wrong))}")
+        raise ValueError(f"{argument}: expected finite numbers, got {_at(array, wrong)}")
 
 
-def check_data(data: Mapping[str, Any], required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """Checks the arrays that a training reads, and returns them as numpy arrays.
+def check_data(
+    data: Mapping[str, Any], required: Sequence[str], optional: Sequence[str] = (), dtype: str = "float64"
+) -> dict[str, np.ndarray]:
+    """Checks the arrays that a training reads, and returns them in numpy and in their dtypes.
 
     Args:
         data: arrays by name, each with one entry a row: `x`, `t` [rows], `y`, `w` [rows], `mask` [rows] and the like.
+            Rows that `mask` leaves out may hold anything.
         required: the names that must be there.
         optional: the names that may be there too.
+        dtype: of all but `t`, which becomes int32, and `mask`, which becomes bool.
 
     Raises:
-        ValueError: names missing or unexpected; no rows, or arrays that differ in rows; values that are no numbers, NaN
-            or infinite; a `t` or `mask` that is neither 0 nor 1; a negative weight `w`.
+        ValueError: names missing or unexpected; no rows, or arrays that differ in rows; values that are no numbers, or
+            not finite in `dtype`; a `t` or `mask` that is neither 0 nor 1; a negative weight `w`.
     """
+    if not isinstance(data, Mapping):
+        raise ValueError(f"data: expected arrays by name, got {type(data).__name__}")
     missing = [name for name in required if name not in data]
     unexpected = [name for name in data if name not in (*required, *optional)]
     if missing or unexpected:
-        expected = ", ".join([*required, *(f"{name} (optional)" for name in optional)])
-        raise ValueError(f"data: expected the arrays {expected}, got {', '.join(data) or 'none'}")
-    arrays = {name: np.asarray(array) for name, array in data.items()}
+        expected = listed([*required, *(f"{name} (optional)" for name in optional)])
+        raise ValueError(f"data: expected the arrays {expected}, got {listed(data)}")
+    arrays = {name: _on_host(name, array) for name, array in data.items()}
     first = next(iter(arrays))
     for name, array in arrays.items():
-        if array.dtype.kind not in "biuf":
-            raise ValueError(f"{name}: expected numbers, got dtype {array.dtype}")
         if array.ndim == 0:
             raise ValueError(f"{name}: expected one entry a row, got a single number")
         if len(array) != len(arrays[first]):
             raise ValueError(f"{name}: expected {len(arrays[first])} rows, as {first} has, got {len(array)}")
-        if len(array) == 0:
-            raise ValueError(f"{name}: expected at least one row, got an empty batch")
-        if name in ("t", "mask"):
+        check_rows(name, array)
+        if name in ("t", "w", "mask"):
             check_shape(name, array, (len(array),))
-            check_binary(name, array)
-        check_finite(name, array)
-        if name == "w":
-            check_shape("w", array, (len(array),))
-            if array.min() < 0:
-                raise ValueError(f"w: expected weights of at least 0, got {array.min()} in row {array.argmin()}")
+    if "mask" in arrays:
+        check_binary("mask", arrays["mask"])
+        kept = arrays["mask"] = arrays["mask"].astype(bool)
+        arrays |= {
+            name: np.where(kept.reshape(-1, *[1] * (array.ndim - 1)), array, np.zeros((), array.dtype))
+            for name, array in arrays.items()
+        }
+    for name, array in arrays.items():
+        if name == "t":
+            check_binary("t", array)
+        if name not in ("t", "mask"):
+            check_finite(name, array)
+            array = _converted(name, array, dtype)
+        if name == "w" and array.min() < 0:
+            raise ValueError(f"w: expected weights of at least 0, got {arrays[name].min()} in row {array.argmin()}")
+        arrays[name] = array.astype(np.int32) if name == "t" else array
     return arrays
+
+
+def check_batch(data: Mapping[str, Any], loss: Any, *, dtype: str, whole: bool) -> dict[str, np.ndarray]:
+    """Checks a batch, or the whole data of a training, against the arguments of the loss; returns it as `check_data`.
+
+    Args:
+        data: arrays by the names of the loss's arguments, after its first, the model.
+        loss: what the training minimises.
+        dtype: as in `check_data`.
+        whole: the data of a whole training: the mask is the training's own, so the loss must take one, and the data
+            holds none.
+
+    Raises:
+        ValueError: as `check_data`; or the loss is none, takes no mask, gets labels that it cannot take, or weights
+            that are all zero.
+    """
+    if not callable(loss):
+        raise ValueError(f"loss: expected a loss such as FactualLoss(), got {shown(loss)}")
+    _, *arguments = inspect.signature(loss).parameters.values()
+    if whole and "mask" not in [argument.name for argument in arguments]:
+        got = listed(argument.name for argument in arguments)
+        raise ValueError(
+            f"loss: expected one that takes a mask, since short batches are filled up, got arguments {got}"
+        )
+    arguments = [argument for argument in arguments if not (whole and argument.name == "mask")]
+    required = [argument.name for argument in arguments if argument.default is argument.empty]
+    optional = [argument.name for argument in arguments if argument.default is not argument.empty]
+    arrays = check_data(data, required, optional, dtype)
+    check_labels(getattr(loss, "criterion", ""), arrays)
+    if whole and "w" in arrays and not arrays["w"].any():
+        raise ValueError("w: expected at least one weight above 0, got none")
+    return arrays
+
+
+def check_inputs(call: Any, inputs: Sequence[object]) -> list[str]:
+    """Returns the names under which a model takes these inputs; raises ValueError if they are none or too many."""
+    names = list(inspect.signature(call).parameters)
+    if not 0 < len(inputs) <= len(names):
+        raise ValueError(f"inputs: expected those of the model, {listed(names)}, got {len(inputs)} arrays")
+    return names[: len(inputs)]
+
+
+def check_optimizer(optimizer: object, kind: type) -> None:
+    """Raises ValueError unless a training gets the settings of an optimiser."""
+    if not isinstance(optimizer, kind):
+        raise ValueError(f"optimizer: expected settings such as Adam(lr=0.001), got {shown(optimizer)}")
+
+
+def check_labels(criterion: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises ValueError where a cross entropy is asked of outcomes that are no probabilities."""
+    if criterion != "sigmoid_binary_cross_entropy":
+        return
+    for name, array in arrays.items():
+        wrong = np.argwhere((array < 0) | (array > 1))
+        if name.startswith("y") and len(wrong):
+            raise ValueError(f"{name}: expected labels from 0 to 1, as {criterion} takes, got {_at(array, wrong)}")
 
 
 def check_weights(weights: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]) -> None:
     """Raises ValueError, naming all that is wrong at once, unless the weights have the expected names and shapes."""
     wrong = [f"missing {name}" for name in sorted(expected) if name not in weights]
     wrong += [f"unexpected {name}" for name in sorted(weights) if name not in expected]
-    wrong += [
-        f"{name}: expected shape {_brackets(shape)}, got {_brackets(weights[name].shape)}"
-        for name, shape in sorted(expected.items())
-        if name in weights and weights[name].shape != shape
-    ]
+    for name, shape in sorted(expected.items()):
+        if name not in weights:
+            continue
+        array = weights[name]
+        if array.shape != shape:
+            wrong.append(f"{name}: expected shape {_brackets(shape)}, got {_brackets(array.shape)}")
+        elif array.dtype.kind != "f":
+            wrong.append(f"{name}: expected float16, float32 or float64, got {array.dtype}")
     if wrong:
         raise ValueError(f"weights: expected those of the model, got {'; '.join(wrong)}")
 
 
-def check_losses(losses: np.ndarray) -> None:
-    """Raises FloatingPointError, naming the step, where a training [steps, outputs] left the finite numbers."""
+def check_losses(losses: np.ndarray, first_step: int, steps: int) -> None:
+    """Raises FloatingPointError, naming the step, where the losses [steps, outputs] left the finite numbers.
+
+    Args:
+        losses: of some steps of the training.
+        first_step: the number of the first of them.
+        steps: how many steps the training has in all.
+    """
     wrong = np.argwhere(~np.isfinite(losses))
     if len(wrong):
         step, output = wrong[0]
-        place = f"step {step} of {len(losses)}, output {output}"
-        raise FloatingPointError(
-            f"loss: expected finite numbers, got {losses[step, output]} in {place}: the training diverged; "
-            "try a smaller lr, clip_norm, or standardised data"
-        )
+        place = f"step {first_step + step} of {steps}, output {output}"
+        raise FloatingPointError(f"loss: expected finite numbers, got {losses[step, output]} in {place}: {_DIVERGED}")
+
+
+def check_trained(weights: Mapping[str, np.ndarray]) -> None:
+    """Raises FloatingPointError where trained weights are not finite: the losses cannot tell of the last step."""
+    for name, array in weights.items():
+        wrong = np.argwhere(~np.isfinite(array))
+        if len(wrong):
+            got = array[tuple(wrong[0])]
+            raise FloatingPointError(f"{name}: expected finite numbers, got {got} after the last step: {_DIVERGED}")
+
+
+def check_outputs(outputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Returns a model's outputs; raises FloatingPointError where they are not finite."""
+    for i, array in enumerate(outputs):
+        wrong = np.argwhere(~np.isfinite(array))
+        if len(wrong):
+            got = _at(array, wrong)
+            raise FloatingPointError(
+                f"output {i}: expected finite numbers, got {got}: the weights or inputs are too large"
+            )
+    return tuple(outputs)
+
+
+_DIVERGED = "the training diverged; try a smaller lr, clip_norm, or standardised data"
+
+
+def _float(value: object) -> float:
+    """Returns the value of a plain number; NaN for anything else, and for what not even float64 holds."""
+    if not isinstance(value, numbers.Real | np.number) or isinstance(value, bool | np.bool_):
+        return math.nan
+    try:
+        return float(value)  # pyright: ignore[reportArgumentType] (complex numbers are no reals)
+    except (OverflowError, TypeError):
+        return math.nan
+
+
+def _on_host(name: str, array: Any) -> np.ndarray:
+    if isinstance(array, np.ma.MaskedArray):
+        raise ValueError(f"{name}: expected a plain array, got a masked one")
+    if hasattr(array, "detach"):  # a torch tensor, in either package
+        array = array.detach().cpu()
+    array = np.asarray(array)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: expected numbers, got dtype {array.dtype}")
+    return array
+
+
+def _converted(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        converted = array.astype(dtype, copy=False)
+    wrong = np.argwhere(~np.isfinite(converted))
+    if len(wrong):
+        raise ValueError(f"{name}: expected numbers that {dtype} holds, got {_at(array, wrong)}")
+    return converted
+
+
+def _at(array: np.ndarray, wrong: np.ndarray) -> str:
+    """Returns the first of the wrong values, where it is, and how many there are."""
+    row, *columns = wrong[0]
+    place = f"row {row}" + "".join(f", column {column}" for column in columns)
+    return f"{array[tuple(wrong[0])]} in {place}{_more(len(wrong))}"
 
 
 def _brackets(shape: tuple[int | str, ...]) -> str:

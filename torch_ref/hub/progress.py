@@ -22,8 +22,9 @@ class Progress:
 
     def __init__(self, steps: int, shown: bool = True) -> None:
         self.steps = steps
-        self.shown = shown
-        self.bar = tqdm(total=steps, delay=_BAR_AFTER, unit="step") if shown and sys.stderr.isatty() else None
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+        self.shown = shown and sys.stderr is not None
+        self.bar = tqdm(total=steps, delay=_BAR_AFTER, unit="step") if shown and terminal else None
         self.started = self.last = time.monotonic()
 
     def __call__(self, step: int, losses: Sequence[float]) -> None:

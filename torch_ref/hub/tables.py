@@ -2,14 +2,17 @@
 
 import csv
 import math
+import zlib
 from array import array
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float64
+
+from .checks import shown
 
 
 class Table(NamedTuple):
@@ -35,22 +38,27 @@ def read_csv(path: Path) -> Table:
                     continue
                 if not width:
                     width = len(cells)
-                    if not all(map(_is_number, cells)):
-                        names = _header(path, cells)
+                    numbers = [cell for cell in cells if _is_number(cell)]
+                    others = [cell for cell in cells if not _is_number(cell)]
+                    if numbers and others:
+                        got = f"{shown(numbers[0])} and {shown(others[0])}"
+                        place = f"{path}, line {reader.line_num}"
+                        raise ValueError(f"{place}: expected names only or finite numbers only, got {got}")
+                    if others:
+                        names = _header(f"{path}, line {reader.line_num}", cells)
                         continue
                 if len(cells) != width:
                     raise ValueError(f"{path}, line {reader.line_num}: expected {width} values, got {len(cells)}")
-                try:
-                    row = list(map(float, cells))
-                except ValueError:
-                    row = [math.nan]
-                if not all(map(math.isfinite, row)):
+                if not all(map(_is_number, cells)):
                     column = next(i for i, cell in enumerate(cells) if not _is_number(cell))
                     place = f"{path}, line {reader.line_num}, column {names[column] if names else column + 1}"
-                    raise ValueError(f"{place}: expected a finite number, got {cells[column] or 'an empty cell'!r}")
-                values.extend(row)
-        except (csv.Error, UnicodeDecodeError) as error:
+                    got = shown(cells[column]) if cells[column].strip() else "an empty cell"
+                    raise ValueError(f"{place}: expected a finite number, got {got}")
+                values.extend(map(float, cells))
+        except csv.Error as error:
             raise ValueError(f"{path}, line {reader.line_num}: expected comma-separated text, got {error}") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}, line {_undecodable_line(path)}: expected text in UTF-8, got {error}") from error
     if not values:
         raise ValueError(f"{path}: expected at least one line of numbers, got none")
     return Table(names, np.array(values).reshape(-1, width))
@@ -69,10 +77,14 @@ def read_parquet(path: Path) -> Table:
     except ImportError as error:
         raise ImportError(f"{path}: .parquet needs pyarrow: pip install 'twohead[data]'") from error
     try:
-        table = pyarrow.parquet.read_table(path)
-    except pyarrow.ArrowInvalid as error:
-        raise ValueError(f"{path}: expected a parquet file, got {error}") from error
-    names = _header(path, table.column_names)
+        with pyarrow.parquet.ParquetFile(path) as file:
+            names = _header(str(path), file.schema_arrow.names)
+            table = file.read()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: expected a parquet file, got {shown(error)}") from error
+    for name in names:
+        if name.startswith("__index_level_"):
+            raise ValueError(f"{path}: expected columns only, got the index {name}; write it with index=False")
     if not table.num_rows:
         raise ValueError(f"{path}: expected at least one row, got none")
     values = np.empty((table.num_rows, len(names)))
@@ -90,31 +102,51 @@ def read_parquet(path: Path) -> Table:
     return Table(names, values)
 
 
-def read_npz(path: Path) -> Mapping[str, np.ndarray]:
+# What numpy and the modules below it have been seen to raise on damaged or hostile archives.
+_NO_ARCHIVE = (
+    AttributeError, BadZipFile, EOFError, KeyError, MemoryError, NotImplementedError, OSError, RuntimeError, TypeError,
+    ValueError, zlib.error,
+)  # fmt: skip
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
     """Reads the arrays of an .npz archive by name.
 
     Raises:
-        ValueError: it is no such archive, or holds pickled objects.
+        ValueError: it is no such archive, is damaged, or holds anything but plain arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (BadZipFile, ValueError, EOFError, AttributeError, OSError) as error:
-        raise ValueError(f"{path}: expected an .npz archive of plain arrays, got {error!r}") from error
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except _NO_ARCHIVE as error:
+        raise ValueError(f"{path}: expected an .npz archive of plain arrays, got {shown(error)}") from error
+    for name, found in arrays.items():
+        if not isinstance(found, np.ndarray):
+            raise ValueError(f"{path}: expected an .npz archive of plain arrays, got {type(found).__name__} {name}")
+    return arrays
 
 
 def _is_number(cell: str) -> bool:
     try:
-        return math.isfinite(float(cell))
+        return math.isfinite(float(cell)) and "_" not in cell  # Python reads 1_000, nobody else does
     except ValueError:
         return False
 
 
-def _header(path: Path, cells: list[str]) -> tuple[str, ...]:
+def _header(place: str, cells: Sequence[str]) -> tuple[str, ...]:
     names = tuple(cell.strip() for cell in cells)
     for index, name in enumerate(names):
         if not name:
-            raise ValueError(f"{path}: expected a name for every column, got none for column {index + 1}")
+            raise ValueError(f"{place}: expected a name for every column, got none for column {index + 1}")
         if name in names[:index]:
-            raise ValueError(f"{path}: expected every column once, got {name!r} twice")
+            raise ValueError(f"{place}: expected every column once, got {shown(name)} twice")
     return names
+
+
+def _undecodable_line(path: Path) -> int:
+    content = path.read_bytes()
+    try:
+        content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        content = content[: error.start]
+    return content.count(b"\n") + 1
