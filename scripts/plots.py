@@ -42,5 +42,5 @@ def loss_curves(curves: Mapping[str, np.ndarray], outputs: tuple[str, str], titl
             row[1].set(yscale="log", ylabel="absolute difference, where not zero")
     for axis in axes[-1]:
         axis.set_xlabel("step")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)  # a file's name may hold dollar signs
     return figure

@@ -10,9 +10,12 @@ if [ -z "${VIRTUAL_ENV:-}" ]; then
   fi
   source .venv/bin/activate
 fi
-stamp="$VIRTUAL_ENV/.twohead-$( (pwd; cat pyproject.toml scripts/constraints.txt) | sha256sum | cut -c 1-16)"
-if [ ! -f "$stamp" ]; then
+# One stamp an environment: where two clones share one, each installs itself anew.
+wanted="$(pwd) $(cat pyproject.toml scripts/constraints.txt | sha256sum)"
+stamp="$VIRTUAL_ENV/.twohead"
+if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
   echo "setup: installing into $VIRTUAL_ENV (a few minutes the first time)" >&2
+  rm -f "$stamp"
   python -m pip install --quiet --disable-pip-version-check --constraint scripts/constraints.txt --editable '.[all]'
-  touch "$stamp"
+  echo "$wanted" >"$stamp"
 fi

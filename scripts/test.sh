@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the whole test suite, but for the tests marked slow (bash scripts/test.sh -m slow runs those).
+# Runs the whole test suite; arguments go to pytest.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 exec python -m pytest "$@"
