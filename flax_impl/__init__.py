@@ -3,7 +3,7 @@
 Twin: `torch_ref` has the same files and the same public names.
 
 - `two_head`, `two_in_two_out`: the models. `layers`: what they are made of.
-- `losses`: what a training minimises. `optimizers`: how. `training`: `train_step`, `fit`, `predict`.
+- `losses`: what a training minimises. `optimizers`, `schedules`: how. `training`: `train_step`, `fit`, `predict`.
 - `weights`: to and from numpy under torch's names, and safetensors files.
 - `effects`: how good estimated treatment effects are.
 - `hub`: what both packages share, in numpy only: data, batches, checks, files, progress.
@@ -16,25 +16,13 @@ except ImportError as error:
     raise ImportError("flax_impl needs JAX: pip install 'twohead'") from error
 
 from .effects import ate_error, sqrt_pehe
-from .hub.data import Scales, TreatmentData, curves, load_curves, load_data, synthetic, treatment_weights
+from .hub.data import Scales, TreatmentData, treatment_weights
+from .hub.simulation import curves, synthetic
+from .hub.sources import load_curves, load_data
 from .layers import ACTIVATIONS, MLP
 from .losses import CRITERIA, FactualLoss, JointLoss, sigmoid_binary_cross_entropy, squared_error
-from .optimizers import (
-    OPTIMIZERS,
-    SCHEDULES,
-    SGD,
-    Adam,
-    AdamW,
-    Constant,
-    Cosine,
-    Exponential,
-    Optimizer,
-    RMSprop,
-    Schedule,
-    Step,
-    make_optimizer,
-    make_schedule,
-)
+from .optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, RMSprop, make_optimizer
+from .schedules import SCHEDULES, Constant, Cosine, Exponential, Schedule, Step, make_schedule
 from .training import fit, predict, train_step
 from .two_head import TwoHead
 from .two_in_two_out import TwoInTwoOut

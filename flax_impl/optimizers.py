@@ -1,14 +1,13 @@
-"""Optimisers and learning rate schedules by name; the arguments are torch's, and so is their meaning.
+"""Optimisers by name; the arguments are torch's, and so is their meaning.
 
-The settings are pytrees. What only scales (rates, decays, bounds) is a leaf, which a compiled training takes as a
-value, so that another learning rate compiles nothing. What is raised to a power or subtracted from 1 stays a Python
-number: in float32, 1 - 0.999 alone would cost four digits.
+What only scales (rates, decays, bounds) is a leaf of the settings, which a compiled training takes as a value. What is
+raised to a power or subtracted from 1 stays a Python number: in float32, 1 - 0.999 alone would cost four digits.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import MISSING, dataclass, fields
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -18,134 +17,10 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
-from .hub.checks import check_choice, check_integer, check_number, check_numbers, shown
-
-_Settings = TypeVar("_Settings", bound="Optimizer | Schedule")
-
-
-def _pytree(*leaves: str) -> Callable[[type[_Settings]], type[_Settings]]:
-    """Makes a dataclass a pytree of these fields; the others belong to its structure, and so does its name.
-
-    With `jax.tree_util.register_dataclass` (jaxlib 0.10.2) the structures of two classes with equal fields are equal,
-    and a compiled Adam could be taken for an AdamW.
-    """
-
-    def register(settings: type[_Settings]) -> type[_Settings]:
-        static = [field.name for field in fields(settings) if field.name not in leaves]
-
-        def flatten(made: _Settings) -> tuple[list[Any], tuple[Any, ...]]:
-            return [getattr(made, name) for name in leaves], (settings, *(getattr(made, name) for name in static))
-
-        def unflatten(structure: tuple[Any, ...], values: Iterable[Any]) -> _Settings:
-            made = object.__new__(settings)  # without the checks: JAX also puts in what is no number
-            for name, value in zip((*leaves, *static), (*values, *structure[1:]), strict=True):
-                object.__setattr__(made, name, value)
-            return made
-
-        jax.tree_util.register_pytree_node(settings, flatten, unflatten)
-        return settings
-
-    return register
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """The learning rate over the optimiser's steps; the classes below are the ones there are."""
-
-    def build(self, lr: chex.Numeric) -> optax.Schedule:
-        """Returns the learning rate as a function of the steps that are done."""
-        raise TypeError(f"schedule: expected one of {', '.join(SCHEDULES)}, got {type(self).__name__}")
-
-
-@_pytree()
-@dataclass(frozen=True, kw_only=True)
-class Constant(Schedule):
-    """The learning rate stays `lr`."""
-
-    def build(self, lr: chex.Numeric) -> optax.Schedule:
-        """Returns the learning rate as a function of the steps that are done."""
-        return lambda step: lr
-
-
-@_pytree()
-@dataclass(frozen=True, kw_only=True)
-class Step(Schedule):
-    """`lr` times `gamma` for every `step_size` steps that are done.
-
-    Args:
-        step_size: steps from one fall to the next.
-        gamma: the factor of a fall.
-
-    Raises:
-        ValueError: an argument out of bounds.
-    """
-
-    step_size: int
-    gamma: float = 0.1
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "step_size", check_integer("step_size", self.step_size, at_least=1))
-        check_numbers(self, gamma={"above": 0})
-
-    def build(self, lr: chex.Numeric) -> optax.Schedule:
-        """Returns the learning rate as a function of the steps that are done."""
-        return lambda step: lr * _power(self.gamma, jnp.floor_divide(step, self.step_size))
-
-
-@_pytree()
-@dataclass(frozen=True, kw_only=True)
-class Exponential(Schedule):
-    """`lr` times `gamma` for every step that is done.
-
-    Args:
-        gamma: the factor of each step.
-
-    Raises:
-        ValueError: an argument out of bounds.
-    """
-
-    gamma: float
-
-    def __post_init__(self) -> None:
-        check_numbers(self, gamma={"above": 0})
-
-    def build(self, lr: chex.Numeric) -> optax.Schedule:
-        """Returns the learning rate as a function of the steps that are done."""
-        return lambda step: lr * _power(self.gamma, step)
-
-
-@_pytree("eta_min")
-@dataclass(frozen=True, kw_only=True)
-class Cosine(Schedule):
-    """From `lr` down to `eta_min` along half a cosine, and up again after that, as torch does.
-
-    Args:
-        T_max: steps from top to bottom.
-        eta_min: the rate at the bottom.
-
-    Raises:
-        ValueError: an argument out of bounds.
-
-    Source: Loshchilov, Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017.
-    """
-
-    T_max: int
-    eta_min: float = 0.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "T_max", check_integer("T_max", self.T_max, at_least=1))
-        check_numbers(self, eta_min={"at_least": 0})
-
-    def build(self, lr: chex.Numeric) -> optax.Schedule:
-        """Returns the learning rate as a function of the steps that are done."""
-
-        # optax.cosine_decay_schedule stays at its end, and decays to a share of lr instead of a rate.
-        def rate(step: ArrayLike) -> ArrayLike:
-            # The period is taken off in whole numbers: in float32 a late step has lost its place in it.
-            angle = math.pi / self.T_max * _float(jnp.remainder(step, min(2 * self.T_max, 2**31 - 1)))
-            return self.eta_min + (lr - self.eta_min) * (1 + jnp.cos(angle)) / 2
-
-        return rate
+from .hub.checks import check_number, check_numbers, shown
+from .hub.settings import make_settings
+from .pytrees import pytree
+from .schedules import Constant, Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +56,7 @@ class Optimizer:
         raise TypeError(f"optimizer: expected one of {', '.join(OPTIMIZERS)}, got {type(self).__name__}")
 
 
-@_pytree("lr", "clip_norm", "schedule", "momentum", "weight_decay")
+@pytree("lr", "clip_norm", "schedule", "momentum", "weight_decay")
 @dataclass(frozen=True, kw_only=True)
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum.
@@ -225,7 +100,7 @@ class SGD(Optimizer):
         )
 
 
-@_pytree("lr", "clip_norm", "schedule", "eps", "weight_decay")
+@pytree("lr", "clip_norm", "schedule", "eps", "weight_decay")
 @dataclass(frozen=True, kw_only=True)
 class Adam(Optimizer):
     """Adam.
@@ -261,7 +136,7 @@ class Adam(Optimizer):
         return optax.chain(optax.add_decayed_weights(self.weight_decay), _scale_by_adam(*self.betas, self.eps))
 
 
-@_pytree("lr", "clip_norm", "schedule", "eps", "weight_decay")
+@pytree("lr", "clip_norm", "schedule", "eps", "weight_decay")
 @dataclass(frozen=True, kw_only=True)
 class AdamW(Adam):
     """Adam with decoupled decay: the parameters shrink by `lr * weight_decay`, and the moments do not see it.
@@ -286,7 +161,7 @@ class AdamW(Adam):
         return optax.chain(_scale_by_adam(*self.betas, self.eps), optax.add_decayed_weights(self.weight_decay))
 
 
-@_pytree("lr", "clip_norm", "schedule", "eps", "weight_decay", "momentum")
+@pytree("lr", "clip_norm", "schedule", "eps", "weight_decay", "momentum")
 @dataclass(frozen=True, kw_only=True)
 class RMSprop(Optimizer):
     """RMSprop.
@@ -329,12 +204,6 @@ class RMSprop(Optimizer):
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "rmsprop": RMSprop, "sgd": SGD}
-SCHEDULES: dict[str, type[Schedule]] = {
-    "constant": Constant,
-    "cosine": Cosine,
-    "exponential": Exponential,
-    "step": Step,
-}
 
 
 def make_optimizer(name: str, **arguments: Any) -> Optimizer:
@@ -343,29 +212,7 @@ def make_optimizer(name: str, **arguments: Any) -> Optimizer:
     Raises:
         ValueError: an unknown name, or an argument that this optimiser lacks; the message lists those there are.
     """
-    check_choice("optimizer", name, OPTIMIZERS)
-    return _make(name, OPTIMIZERS[name], arguments)
-
-
-def make_schedule(name: str, **arguments: Any) -> Schedule:
-    """Returns the schedule of that name.
-
-    Raises:
-        ValueError: an unknown name, or an argument that this schedule lacks; the message lists those there are.
-    """
-    check_choice("schedule", name, SCHEDULES)
-    return _make(name, SCHEDULES[name], arguments)
-
-
-def _make(name: str, settings: type[_Settings], arguments: dict[str, Any]) -> _Settings:
-    allowed = [field.name for field in fields(settings)]
-    required = [field.name for field in fields(settings) if field.default is MISSING]
-    for argument in arguments:
-        check_choice(f"argument of {name}", argument, allowed)
-    for argument in required:
-        if argument not in arguments:
-            raise ValueError(f"{argument}: expected a value, as {name} has no default for it, got none")
-    return settings(**arguments)
+    return make_settings("optimizer", OPTIMIZERS, name, arguments)
 
 
 def _clip(clip_norm: chex.Numeric) -> optax.GradientTransformation:
@@ -402,13 +249,5 @@ def _scale_by_adam(beta1: float, beta2: float, eps: chex.Numeric) -> optax.Gradi
     return optax.GradientTransformation(init, update)
 
 
-def _float(step: ArrayLike) -> Float[Array, ""]:
-    return jnp.asarray(step, float)
-
-
-def _power(base: float, exponent: ArrayLike) -> Float[Array, ""]:
-    return jnp.exp(math.log(base) * _float(exponent))
-
-
 def _one_minus_power(base: float, exponent: ArrayLike) -> Float[Array, ""]:
-    return -jnp.expm1((math.log(base) if base else -math.inf) * _float(exponent))
+    return -jnp.expm1((math.log(base) if base else -math.inf) * jnp.asarray(exponent, float))

@@ -1,11 +1,13 @@
-"""Cases for hypothesis: models of any shape, and batches of any pattern."""
+"""Cases for hypothesis: models of any shape, and batches of any pattern; and errors that both sides must share."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
+from sides import FlaxSide, TorchSide
 from torch_ref import ACTIVATIONS, CRITERIA
 
 
@@ -81,3 +83,14 @@ def weights_and_mask(generator: np.random.Generator, rows: int, wanted: Collecti
     """Weights of the rows and a mask of them, as far as they are wanted."""
     drawn = {"w": generator.exponential(size=rows), "mask": generator.random(rows) < 0.7}
     return {name: array for name, array in drawn.items() if name in wanted}
+
+
+def same_error(kind: type[Exception], call: Callable[[Any], object]) -> str:
+    """Returns the message with which both sides refuse what `call` does with a side."""
+    messages = []
+    for side in (TorchSide, FlaxSide):
+        with pytest.raises(kind) as caught:
+            call(side)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    return messages[0]

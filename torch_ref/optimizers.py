@@ -1,105 +1,15 @@
-"""Optimisers and learning rate schedules by name; the arguments are torch's, and so is their meaning."""
+"""Optimisers by name; the arguments are torch's, and so is their meaning."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import MISSING, dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import lr_scheduler
 
-from .hub.checks import check_choice, check_integer, check_number, check_numbers, shown
-
-_Settings = TypeVar("_Settings", bound="Optimizer | Schedule")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """The learning rate over the optimiser's steps; the classes below are the ones there are."""
-
-    def build(self, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
-        """Returns torch's scheduler, to be stepped after every optimiser step."""
-        raise TypeError(f"schedule: expected one of {', '.join(SCHEDULES)}, got {type(self).__name__}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Constant(Schedule):
-    """The learning rate stays `lr`."""
-
-    def build(self, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
-        """Returns torch's scheduler, to be stepped after every optimiser step."""
-        return lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step(Schedule):
-    """`lr` times `gamma` for every `step_size` steps that are done.
-
-    Args:
-        step_size: steps from one fall to the next.
-        gamma: the factor of a fall.
-
-    Raises:
-        ValueError: an argument out of bounds.
-    """
-
-    step_size: int
-    gamma: float = 0.1
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "step_size", check_integer("step_size", self.step_size, at_least=1))
-        check_numbers(self, gamma={"above": 0})
-
-    def build(self, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
-        """Returns torch's scheduler, to be stepped after every optimiser step."""
-        return lr_scheduler.StepLR(optimizer, self.step_size, self.gamma)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exponential(Schedule):
-    """`lr` times `gamma` for every step that is done.
-
-    Args:
-        gamma: the factor of each step.
-
-    Raises:
-        ValueError: an argument out of bounds.
-    """
-
-    gamma: float
-
-    def __post_init__(self) -> None:
-        check_numbers(self, gamma={"above": 0})
-
-    def build(self, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
-        """Returns torch's scheduler, to be stepped after every optimiser step."""
-        return lr_scheduler.ExponentialLR(optimizer, self.gamma)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cosine(Schedule):
-    """From `lr` down to `eta_min` along half a cosine, and up again after that, as torch does.
-
-    Args:
-        T_max: steps from top to bottom.
-        eta_min: the rate at the bottom.
-
-    Raises:
-        ValueError: an argument out of bounds.
-
-    Source: Loshchilov, Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017.
-    """
-
-    T_max: int
-    eta_min: float = 0.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "T_max", check_integer("T_max", self.T_max, at_least=1))
-        check_numbers(self, eta_min={"at_least": 0})
-
-    def build(self, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
-        """Returns torch's scheduler, to be stepped after every optimiser step."""
-        return lr_scheduler.CosineAnnealingLR(optimizer, self.T_max, self.eta_min)
+from .hub.checks import check_number, check_numbers, shown
+from .hub.settings import make_settings
+from .schedules import Constant, Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,12 +201,6 @@ class RMSprop(Optimizer):
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "rmsprop": RMSprop, "sgd": SGD}
-SCHEDULES: dict[str, type[Schedule]] = {
-    "constant": Constant,
-    "cosine": Cosine,
-    "exponential": Exponential,
-    "step": Step,
-}
 
 
 def make_optimizer(name: str, **arguments: Any) -> Optimizer:
@@ -305,26 +209,4 @@ def make_optimizer(name: str, **arguments: Any) -> Optimizer:
     Raises:
         ValueError: an unknown name, or an argument that this optimiser lacks; the message lists those there are.
     """
-    check_choice("optimizer", name, OPTIMIZERS)
-    return _make(name, OPTIMIZERS[name], arguments)
-
-
-def make_schedule(name: str, **arguments: Any) -> Schedule:
-    """Returns the schedule of that name.
-
-    Raises:
-        ValueError: an unknown name, or an argument that this schedule lacks; the message lists those there are.
-    """
-    check_choice("schedule", name, SCHEDULES)
-    return _make(name, SCHEDULES[name], arguments)
-
-
-def _make(name: str, settings: type[_Settings], arguments: dict[str, Any]) -> _Settings:
-    allowed = [field.name for field in fields(settings)]
-    required = [field.name for field in fields(settings) if field.default is MISSING]
-    for argument in arguments:
-        check_choice(f"argument of {name}", argument, allowed)
-    for argument in required:
-        if argument not in arguments:
-            raise ValueError(f"{argument}: expected a value, as {name} has no default for it, got none")
-    return settings(**arguments)
+    return make_settings("optimizer", OPTIMIZERS, name, arguments)

@@ -1,0 +1,35 @@
+"""Settings as pytrees, so that a compiled training takes some of their fields as values."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from typing import Any, TypeVar
+
+import jax
+
+_Settings = TypeVar("_Settings")
+
+
+def pytree(*leaves: str) -> Callable[[type[_Settings]], type[_Settings]]:
+    """Makes a dataclass a pytree of these fields; the others belong to its structure, and so does its name.
+
+    With `jax.tree_util.register_dataclass` (jaxlib 0.10.2) the structures of two classes with equal fields are equal,
+    and a compiled Adam could be taken for an AdamW.
+    """
+
+    def register(settings: type[_Settings]) -> type[_Settings]:
+        names = [field.name for field in fields(settings)]  # pyright: ignore[reportArgumentType] (a dataclass)
+        static = [name for name in names if name not in leaves]
+
+        def flatten(made: _Settings) -> tuple[list[Any], tuple[Any, ...]]:
+            return [getattr(made, name) for name in leaves], (settings, *(getattr(made, name) for name in static))
+
+        def unflatten(structure: tuple[Any, ...], values: Iterable[Any]) -> _Settings:
+            made = object.__new__(settings)  # without the checks: JAX also puts in what is no number
+            for name, value in zip((*leaves, *static), (*values, *structure[1:]), strict=True):
+                object.__setattr__(made, name, value)
+            return made
+
+        jax.tree_util.register_pytree_node(settings, flatten, unflatten)
+        return settings
+
+    return register

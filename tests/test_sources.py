@@ -1,0 +1,320 @@
+"""Data sources: what they give, and how they refuse what they cannot read."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from torch_ref import load_curves, load_data
+
+HEADER = "age,t,y,income\n"
+LINES = ["31,0,1.5,2e3\n", "42.5,1,-2,3e3\n", "27,0,0.25,1e3\n"]
+
+
+def write(folder: Path, text: str | bytes, name: str = "table.csv") -> Path:
+    path = folder / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def test_csv_with_named_columns(tmp_path: Path) -> None:
+    data = load_data(write(tmp_path, HEADER + "".join(LINES)))
+    assert data.feature_names == ("age", "income")
+    np.testing.assert_array_equal(data.x, [[31, 2e3], [42.5, 3e3], [27, 1e3]])
+    np.testing.assert_array_equal(data.t, [0, 1, 0])
+    np.testing.assert_array_equal(data.y, [[1.5], [-2], [0.25]])
+    assert data.mu0 is data.mu1 is data.w is None
+    assert {name: array.dtype for name, array in data.arrays().items()} == {"x": float, "t": np.int32, "y": float}
+
+
+def test_csv_as_spreadsheets_write_it(tmp_path: Path) -> None:
+    """A byte order mark, quotes, a comma in a name, blank lines and carriage returns."""
+    text = '\ufeff"age, years","treated","outcome","w"\r\n"31",0,1,1\r\n\r\n42,1,2,3\r\n'
+    data = load_data(write(tmp_path, text), treatment="treated", outcome="outcome", weight="w")
+    assert data.feature_names == ("age, years",)
+    np.testing.assert_array_equal(data.arrays()["w"], [1, 3])
+
+
+def test_columns_that_only_a_simulation_knows_are_no_features(tmp_path: Path) -> None:
+    text = "mu1,x,mu0,t,y,ycf\n5,1,4,0,4.5,5.5\n6,2,3,1,6.5,3.5\n"
+    data = load_data(write(tmp_path, text))
+    assert data.feature_names == ("x",)
+    np.testing.assert_array_equal(data.mu0, [[4], [3]])
+    np.testing.assert_array_equal(data.mu1, [[5], [6]])
+
+
+BAD_TABLES = {
+    "ragged": (HEADER + LINES[0] + "42,1,3\n", "line 3: expected 4 values, got 3"),
+    "ragged, longer": (HEADER + LINES[0] + LINES[1] + "1,2,3,4,5\n", "line 4: expected 4 values, got 5"),
+    "no number": (HEADER + LINES[0] + "42,1,high,3\n", "line 3, column y: expected a finite number, got 'high'"),
+    "an empty cell": (HEADER + "31,0,1.5,\n", "line 2, column income: expected a finite number, got an empty cell"),
+    "underscores": (HEADER + "31,0,1_5,2\n", "line 2, column y: expected a finite number, got '1_5'"),
+    "a long cell": (
+        HEADER + f"31,0,{'a' * 10**5},2\n",
+        "line 2, column y: expected a finite number, got '" + "a" * 79 + "…",
+    ),
+    "a bad first line without header": (
+        "1,5.5,abc,3,4,5,6\n",
+        "line 1: expected names only or finite numbers only, got '1' and 'abc'",
+    ),
+    "many columns": (
+        "t," + ",".join(f"x{i}" for i in range(1000)) + "\n" + "0," * 1000 + "1\n",
+        "x18, … (1001 in all)",
+    ),
+    "NaN": (HEADER + LINES[0] + "nan,1,2,3\n", "line 3, column age: expected a finite number, got 'nan'"),
+    "infinity": (HEADER + LINES[0] + "1,1,-inf,3\n", "line 3, column y: expected a finite number, got '-inf'"),
+    "no treatment": ("age,y\n1,2\n", "expected a column 't', got age, y"),
+    "no treatment, no outcome": ("a,b\n1,2\n", "expected a column 't' and 'y', got a, b"),
+    "no features": ("t,y,mu0\n1,2,3\n", "expected at least one feature beside t, y, got t, y, mu0"),
+    "treatment": (HEADER + LINES[0] + "1,2,3,4\n", ", column t: expected 0 or 1 in every row, got 2.0 in row 1"),
+    "an index column": (",t,y\n0,1,2\n", "expected a name for every column, got none for column 1"),
+    "a name twice": ("a,t,y,a\n0,1,2,3\n", "expected every column once, got 'a' twice"),
+    "no rows": (HEADER, "expected at least one line of numbers, got none"),
+    "nothing": ("", "expected at least one line of numbers, got none"),
+    "few columns without header": (
+        "1,2,3\n",
+        "expected a header, or columns t, y, ycf, mu0, mu1, x1, …, got 3 columns",
+    ),
+    "another encoding": (
+        HEADER.encode() + 3000 * LINES[0].encode() + b"\xff,1,2,3\n",
+        "line 3002: expected text in UTF-8, got",
+    ),
+    "an open quote": (HEADER + '"31,0,1,2\n', "expected comma-separated text, got unexpected end of data"),
+    "a NUL": (HEADER + "31,0,\x00,2\n", "line 2, column y: expected a finite number, got '\\x00'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TABLES)
+def test_bad_tables(tmp_path: Path, case: str) -> None:
+    text, message = BAD_TABLES[case]
+    path = write(tmp_path, text)
+    with pytest.raises(ValueError, match=r"table\.csv") as caught:
+        load_data(path)
+    assert str(caught.value).startswith(str(path))
+    assert message in str(caught.value)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_read_or_refused(content: bytes) -> None:
+    """Whatever lies in a file: data or a ValueError."""
+    for suffix in (".csv", ".npz"):
+        path = Path(os.environ.get("TMPDIR", "/tmp")) / f"twohead-{os.getpid()}{suffix}"
+        path.write_bytes(content)
+        try:
+            assert len(load_data(path)) > 0
+        except ValueError as error:
+            assert str(error).startswith(str(path))  # noqa: PT017 (data is as good)
+        finally:
+            path.unlink()
+
+
+@given(
+    st.lists(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=2), min_size=1, max_size=5)
+)
+def test_every_number_survives(rows: list[list[float]]) -> None:
+    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"twohead-{os.getpid()}.csv"
+    path.write_text("x,y,t\n" + "".join(f"{x!r},{y!r},1\n" for x, y in rows))
+    data = load_data(path)
+    path.unlink()
+    np.testing.assert_array_equal(np.hstack([data.x, data.y]), rows)
+
+
+SOURCES = "source: expected synthetic, acic2016:1 to acic2016:10, or a file ending in .csv, .parquet, .npz, got"
+INSTANCES = "acic2016: expected one of '1', '2', '3', '4', '5', '6', '7', '8', '9', '10', got"
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "message"),
+    [
+        ("table.txt", ValueError, f"{SOURCES} 'table.txt'"),
+        ("", ValueError, f"{SOURCES} ''"),
+        ("none.csv", FileNotFoundError, "none.csv: expected a file, found none"),
+        ("acic2016:11", ValueError, f"{INSTANCES} '11'"),
+        ("acic2016:", ValueError, f"{INSTANCES} ''"),
+    ],
+)
+def test_unknown_sources(source: str, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind) as caught:
+        load_data(source)
+    assert str(caught.value) == message
+
+
+def test_arguments_that_a_source_has_no_use_for(tmp_path: Path) -> None:
+    named, bare = write(tmp_path, HEADER + LINES[0]), write(tmp_path, "1,5.5,4.25,3,6,-0.5\n", "bare.csv")
+    np.savez(tmp_path / "many.npz", **ihdp_arrays(1))  # pyright: ignore[reportArgumentType]
+    cases: tuple[tuple[str | Path, dict[str, Any], str], ...] = (
+        ("synthetic", {"treatment": "a"}, "treatment: expected 't', as synthetic has no use for another, got 'a'"),
+        ("acic2016:1", {"replication": 2}, "replication: expected 1, as acic2016:1 has no use for another, got 2"),
+        (bare, {"weight": "w"}, f"weight: expected None, as {bare} has no use for another, got 'w'"),
+        (named, {"replication": 2}, f"replication: expected 1, as {named} has no use for another, got 2"),
+        (tmp_path / "many.npz", {"outcome": "z"}, "has no use for another, got 'z'"),
+        (named, {"outcome": "t"}, "treatment, outcome, weight: expected a column of its own for each, got t, t"),
+        (named, {"weight": "y"}, "treatment, outcome, weight: expected a column of its own for each, got t, y, y"),
+        (named, {"weight": ""}, f"{named}: expected a column '', got age, t, y, income"),
+    )
+    for source, arguments, message in cases:
+        with pytest.raises(ValueError, match="expected") as caught:
+            load_data(source, **arguments)
+        assert message in str(caught.value)
+
+
+def ihdp_arrays(replications: int) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(0)
+    arrays = {name: generator.normal(size=(6, replications)) for name in ("yf", "ycf", "mu0", "mu1")}
+    return arrays | {"x": generator.normal(size=(6, 3, replications)), "t": generator.integers(0, 2, (6, replications))}
+
+
+def test_npz_in_the_ihdp_layout(tmp_path: Path) -> None:
+    arrays = ihdp_arrays(2)
+    np.savez(tmp_path / "many.npz", **arrays)  # pyright: ignore[reportArgumentType]
+    second = load_data(tmp_path / "many.npz", replication=2)
+    np.testing.assert_array_equal(second.x, arrays["x"][..., 1])
+    np.testing.assert_array_equal(second.t, arrays["t"][:, 1])
+    np.testing.assert_array_equal(second.y[:, 0], arrays["yf"][:, 1])
+    assert second.mu1 is not None
+    np.testing.assert_array_equal(second.mu1[:, 0], arrays["mu1"][:, 1])
+    with pytest.raises(ValueError, match=r"^replication: expected 1 to 2, as .* holds, got 3$"):
+        load_data(tmp_path / "many.npz", replication=3)
+    with pytest.raises(ValueError, match=r"^replication: expected a whole number of at least 1, got 0$"):
+        load_data(tmp_path / "many.npz", replication=0)
+    np.savez(tmp_path / "one.npz", **{name: array[..., 1] for name, array in arrays.items()})  # pyright: ignore[reportArgumentType]
+    np.testing.assert_array_equal(load_data(tmp_path / "one.npz").x, second.x)
+
+
+def test_bad_npz(tmp_path: Path) -> None:
+    arrays = ihdp_arrays(1)
+    path = tmp_path / "bad.npz"
+    for changes, message in (
+        ({"x": np.zeros(6)}, "x: expected 2 or 3 axes, got 1"),
+        ({"t": np.zeros((5, 1))}, "t: expected 6 rows, as x has, got 5"),
+        ({"t": np.full((6, 1), 2)}, "t: expected 0 or 1 in every row, got 2 in row 0 (6 in all)"),
+        ({"yf": np.full((6, 1), np.nan)}, "y: expected finite numbers, got nan in row 0 (6 in all)"),
+        ({"x": np.array([[["a"]]] * 6)}, "x: expected numbers, got dtype <U1"),
+        ({"x": np.array([None] * 6)}, "expected an .npz archive of plain arrays, got ValueError"),
+    ):
+        np.savez(path, **(arrays | changes))  # pyright: ignore[reportArgumentType, reportCallIssue]
+        with pytest.raises(ValueError, match=r"bad\.npz") as caught:
+            load_data(path)
+        assert message in str(caught.value)
+    np.savez(path, x=arrays["x"])
+    with pytest.raises(ValueError, match="expected the arrays x, t, yf, got x"):
+        load_data(path)
+
+
+def test_damaged_npz(tmp_path: Path) -> None:
+    """Flipped bits anywhere: the data, or a ValueError that names the file."""
+    np.savez_compressed(tmp_path / "good.npz", **ihdp_arrays(2))  # pyright: ignore[reportArgumentType]
+    content, path = (tmp_path / "good.npz").read_bytes(), tmp_path / "bad.npz"
+    generator = np.random.default_rng(0)
+    refused = 0
+    for position in generator.choice(len(content), 300, replace=False):
+        flipped = bytearray(content)
+        flipped[position] ^= 1 << generator.integers(8)
+        path.write_bytes(flipped)
+        try:
+            load_data(path)
+        except ValueError as error:
+            assert str(error).startswith(str(path))  # noqa: PT017 (data is as good)
+            refused += 1
+    assert refused > 200
+    for length in (0, 4, 100, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"bad\.npz: expected an \.npz archive of plain arrays"):
+            load_data(path)
+    with (tmp_path / "single.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(ValueError, match=r"single\.npz: expected an \.npz archive of plain arrays"):
+        load_data(tmp_path / "single.npz")
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    columns = {"age": [31, 42], "t": [True, False], "y": [1.5, -2.0], "ok": [None, True]}
+    path = tmp_path / "table.parquet"
+    pq.write_table(pa.table({name: columns[name] for name in ("age", "t", "y")}), path)
+    data = load_data(path)
+    np.testing.assert_array_equal(data.x, [[31], [42]])
+    np.testing.assert_array_equal(data.t, [1, 0])
+    for made, message in (
+        (columns, "row 1, column ok: expected a finite number, got a missing value"),
+        (columns | {"ok": [1.0, float("nan")]}, "row 2, column ok: expected a finite number, got nan"),
+        (columns | {"ok": ["a", "b"]}, "column ok: expected numbers, got string"),
+        ({"age": [1]}, "expected a column 't' and 'y', got age"),
+        ({name: pa.array([], pa.float64()) for name in ("t", "y", "x")}, "expected at least one row, got none"),
+        (
+            columns | {"ok": [0, 1], "__index_level_0__": [0, 1]},
+            "expected columns only, got the index __index_level_0__",
+        ),
+    ):
+        pq.write_table(pa.table(made), path)
+        with pytest.raises(ValueError, match=r"table\.parquet") as caught:
+            load_data(path)
+        assert message in str(caught.value)
+    twice = pa.Table.from_arrays([pa.array([0, 1])] * 3, names=["t", "y", "t"])
+    pq.write_table(twice, path)
+    with pytest.raises(ValueError, match="expected every column once, got 't' twice"):
+        load_data(path)
+    pq.write_table(pa.table({"t": [0, 1], "y": [0, 1], "x": [0, 1]}), path)
+    content = path.read_bytes()
+    for damaged in (b"PAR1nonsense", b"", content[:-8], content[:40] + b"\xff" * 40 + content[80:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"table\.parquet: expected a parquet file, got"):
+            load_data(path)
+
+
+def test_acic2016() -> None:
+    pytest.importorskip("causallib")
+    data = load_data("acic2016:1")
+    assert data.mu0 is not None
+    assert data.mu1 is not None
+    assert data.x.shape == (4802, 79)
+    assert len(data.feature_names) == 79
+    # As the challenge's own files have them: 858 treated, an average effect of 2.128.
+    assert data.t.sum() == 858
+    assert (data.mu1 - data.mu0).mean() == pytest.approx(2.1280792580310415)
+    assert np.corrcoef(data.y[:, 0], np.where(data.t == 1, data.mu1[:, 0], data.mu0[:, 0]))[0, 1] > 0.9
+    assert not np.array_equal(load_data("acic2016:2").t, data.t)
+
+
+def test_csv_in_the_ihdp_layout(tmp_path: Path) -> None:
+    data = load_data(write(tmp_path, "1,5.5,4.25,3,6,-0.5,1,2\n0,6,7,6.5,7.5,0.25,0,1\n"))
+    assert data.feature_names == ("x1", "x2", "x3")
+    np.testing.assert_array_equal(data.x, [[-0.5, 1, 2], [0.25, 0, 1]])
+    np.testing.assert_array_equal(data.t, [1, 0])
+    np.testing.assert_array_equal(data.y, [[5.5], [6]])
+    np.testing.assert_array_equal(data.mu0, [[3], [6.5]])
+    np.testing.assert_array_equal(data.mu1, [[6], [7.5]])
+
+
+@pytest.mark.skipif("TWOHEAD_IHDP" not in os.environ, reason="TWOHEAD_IHDP names no folder of ihdp_npci_N.csv files")
+def test_ihdp_files() -> None:
+    data = load_data(Path(os.environ["TWOHEAD_IHDP"]) / "ihdp_npci_1.csv")
+    assert data.mu0 is not None
+    assert data.mu1 is not None
+    assert data.x.shape == (747, 25)
+    assert data.t.sum() == 139
+    assert data.y[0, 0] == 5.59991628549083
+    assert (data.mu1 - data.mu0).mean() == pytest.approx(4.0, abs=0.1)
+
+
+def test_curves_from_files(tmp_path: Path) -> None:
+    path = write(tmp_path, "y1,x1_a,x2_a,y2,x1_b,x2_b,note\n1,2,3,4,5,6,7\n")
+    data = load_curves(path)
+    assert {name: array.tolist() for name, array in data.items()} == {
+        "x1": [[2, 5]], "x2": [[3, 6]], "y1": [[1]], "y2": [[4]]
+    }  # fmt: skip
+    np.savez(tmp_path / "curves.npz", **data)  # pyright: ignore[reportArgumentType]
+    assert load_curves(tmp_path / "curves.npz").keys() == data.keys()
+    with pytest.raises(ValueError, match=r"table.csv: data: expected the arrays x1, x2, y1, y2, got x1"):
+        load_curves(write(tmp_path, "x1,t\n1,2\n"))
+    np.savez(tmp_path / "flat.npz", **{name: array[:, 0] for name, array in data.items()})  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"flat\.npz: x1: expected shape \[rows, features\], got \[1\]"):
+        load_curves(tmp_path / "flat.npz")
+    with pytest.raises(ValueError, match=r"^source: expected data with two inputs and two outputs, got acic2016:1"):
+        load_curves("acic2016:1")

@@ -1,0 +1,39 @@
+"""Made-up data: confounded, with known effects; and the article's curves."""
+
+import numpy as np
+
+from .checks import check_integer
+from .data import TreatmentData
+
+
+def synthetic(rows: int = 1000, features: int = 10, seed: int = 0) -> TreatmentData:
+    """Draws confounded data with known effects: who would do well anyway is treated more often.
+
+    A difference of means is about twice the average effect, so that a model of both outcomes is needed.
+
+    Args:
+        rows: the number of rows.
+        features: the number of features, standard normal, at least 4; the first four matter.
+        seed: of numpy's default generator.
+    """
+    check_integer("rows", rows, at_least=1)
+    check_integer("features", features, at_least=4)
+    generator = np.random.default_rng(seed)
+    x = generator.standard_normal((rows, features))
+    propensity = 1 / (1 + np.exp(-(0.8 * x[:, 0] + 0.4 * x[:, 1])))
+    t = (generator.random(rows) < propensity).astype(np.int32)
+    mu0 = x[:, 0] + 0.5 * x[:, 1] * x[:, 2] + np.sin(2 * x[:, 3])
+    mu1 = mu0 + 1 + 0.5 * x[:, 0] + np.tanh(x[:, 1])
+    y = np.where(t == 1, mu1, mu0) + 0.3 * generator.standard_normal(rows)
+    return TreatmentData(
+        x, t, y[:, None], mu0=mu0[:, None], mu1=mu1[:, None], feature_names=tuple(f"x{i + 1}" for i in range(features))
+    )
+
+
+def curves(points: int = 100, seed: int = 0) -> dict[str, np.ndarray]:
+    """Draws the article's data: x1 and x2 evenly from -1 to 1, y1 and y2 their cubes plus 0.1 of normal noise."""
+    check_integer("points", points, at_least=1)
+    generator = np.random.default_rng(seed)
+    x = np.linspace(-1, 1, points)[:, None]
+    y1, y2 = (x**3 + 0.1 * generator.standard_normal(x.shape) for _ in range(2))
+    return {"x1": x, "x2": x.copy(), "y1": y1, "y2": y2}
