@@ -25,7 +25,7 @@ from torch_ref.hub.files import replacing
 
 STEPS = 1000  # of the two-head model
 HELD_OUT = 0.2
-APART = 1e-9  # how far 5000 steps in float64 may lead the sides apart; an honest port stays below a hundredth of it
+APART = 1e-9  # how far 5000 steps in float64 may lead the sides apart; docs/demo/demo.txt has how far they do
 
 
 class Comparison(NamedTuple):

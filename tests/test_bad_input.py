@@ -28,7 +28,7 @@ def x_with(value: float) -> np.ndarray:
 
 
 BATCHES = {
-    "t beside 0 and 1": (batch(t=[0, 1, 2, 0, 2]), "t: expected 0 or 1 in every row, got 2 in row 2 (2 in all)"),
+    "t other than 0 and 1": (batch(t=[0, 1, 2, 0, 2]), "t: expected 0 or 1 in every row, got 2 in row 2 (2 in all)"),
     "t negative": (batch(t=[0, 1, -1, 0, 1]), "t: expected 0 or 1 in every row, got -1 in row 2"),
     "t with fractions": (batch(t=[0.0, 1.0, 1.0, 0.5, 1.0]), "t: expected 0 or 1 in every row, got 0.5 in row 3"),
     "t with NaN": (batch(t=[0.0, 1.0, 1.0, 0.0, np.nan]), "t: expected 0 or 1 in every row, got nan in row 4"),

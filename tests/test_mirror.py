@@ -21,7 +21,7 @@ from torch_ref.hub import sources, tables
 ROOT = Path(__file__).parents[1]
 REFERENCE, PORT = ROOT / "torch_ref", ROOT / "flax_impl"
 
-# Arguments that one side has beside the other's, and why.
+# Arguments that one side has besides the other's, and why.
 ONLY_TORCH = {
     ("Optimizer.build", "parameters"): "torch's optimiser holds the parameters it moves",
     ("Schedule.build", "optimizer"): "torch's schedule moves the rate of an optimiser",
@@ -36,14 +36,14 @@ ONLY_FLAX = {
     ("Schedule.build", "lr"): "the port's schedule is a function of the step that gives the rate",
 }
 RENAMED = {("to_numpy", "model"): ("params", "a Linen module does not hold its parameters")}
-# Members of classes that one side has beside the other's.
+# Members of classes that one side has besides the other's.
 ONLY_TORCH_MEMBERS = {"forward": "torch calls it `forward`, Linen `__call__`"}
 ONLY_FLAX_MEMBERS = {
     "__call__": "torch calls it `forward`, Linen `__call__`",
     "setup": "Linen builds layers there, torch in the constructor",
     "init_params": "torch draws weights in the constructor",
 }
-# Files and top-level functions that one side has beside the other's.
+# Files and top-level functions that one side has besides the other's.
 ONLY_FLAX_FILES = {
     "parity": "serves any pair of traces; numpy only",
     "pytrees.py": "torch has no compiled training that would take settings as values",

@@ -69,7 +69,7 @@ BAD_TABLES = {
     "infinity": (HEADER + LINES[0] + "1,1,-inf,3\n", "line 3, column y: expected a finite number, got '-inf'"),
     "no treatment": ("age,y\n1,2\n", "expected a column 't', got age, y"),
     "no treatment, no outcome": ("a,b\n1,2\n", "expected a column 't' and 'y', got a, b"),
-    "no features": ("t,y,mu0\n1,2,3\n", "expected at least one feature beside t, y, got t, y, mu0"),
+    "no features": ("t,y,mu0\n1,2,3\n", "expected at least one feature besides t, y, got t, y, mu0"),
     "treatment": (HEADER + LINES[0] + "1,2,3,4\n", ", column t: expected 0 or 1 in every row, got 2.0 in row 1"),
     "an index column": (",t,y\n0,1,2\n", "expected a name for every column, got none for column 1"),
     "a name twice": ("a,t,y,a\n0,1,2,3\n", "expected every column once, got 'a' twice"),

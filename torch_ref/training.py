@@ -61,7 +61,7 @@ def fit(
 ) -> Float[np.ndarray, "steps outputs"]:
     """Trains the model and returns its losses, step by step.
 
-    Twin: `flax_impl.fit`, one compiled program, which takes parameters and returns the trained ones with the losses.
+    Twin: `flax_impl.fit`, one compiled loop, which takes parameters and returns the trained ones with the losses.
 
     Args:
         model: the model; its parameters change.

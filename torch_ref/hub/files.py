@@ -19,7 +19,7 @@ from .checks import check_choice, shown
 
 _KEY = "twohead"
 _MODEL_FORMAT = "model/1"
-_LINEN = ("parent", "name")  # arguments that every Linen module has beside its own
+_LINEN = ("parent", "name")  # arguments that every Linen module has besides its own
 
 
 @contextmanager

@@ -135,7 +135,7 @@ def _from_named_columns(
     check_binary(f"{path}, column {treatment}", columns[treatment])
     features = [name for name in names if name not in (*asked, *_TRUTH)]
     if not features:
-        raise ValueError(f"{path}: expected at least one feature beside {', '.join(asked)}, got {listed(names)}")
+        raise ValueError(f"{path}: expected at least one feature besides {', '.join(asked)}, got {listed(names)}")
     known = "mu0" in names and "mu1" in names
     return _checked(
         path,
