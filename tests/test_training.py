@@ -14,6 +14,7 @@ import torch
 import flax_impl
 import torch_ref
 from flax_impl.hub.batching import batch_order
+from flax_impl.hub.progress import Progress
 from flax_impl.parity import largest_difference, relative_difference
 from sides import FlaxSide, TorchSide
 
@@ -228,16 +229,21 @@ def test_a_loss_of_ones_own(data: dict[str, np.ndarray]) -> None:
     assert largest_difference(port.weights(), reference.weights()) <= 1e-12
 
 
-def test_ctrl_c_is_heard(data: dict[str, np.ndarray]) -> None:
+def test_ctrl_c_is_heard(data: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two slices of the compiled loop, and the next fit is none the worse."""
+    ctrl_c = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+
+    class Pressed(Progress):
+        def __call__(self, step: int, losses: Any) -> None:
+            if not ctrl_c.is_alive():
+                ctrl_c.start()
+
+    monkeypatch.setattr("flax_impl.training.Progress", Pressed)
     model = flax_impl.TwoHead(**SMALL)
     params = model.init_params()
-    flax_impl.fit(model, params, data, steps=3, batch_size=40)
-    timer = threading.Timer(0.5, lambda: signal.raise_signal(signal.SIGINT))
-    timer.start()
     with pytest.raises(KeyboardInterrupt):
-        flax_impl.fit(model, params, data, steps=10**6, batch_size=40)
-    timer.join()
+        flax_impl.fit(model, params, data, steps=200_000, batch_size=40)
+    monkeypatch.undo()
     assert len(flax_impl.fit(model, params, data, steps=3, batch_size=40)[1]) == 3
 
 
