@@ -81,14 +81,15 @@ def fit(
     """
     check_optimizer(optimizer, Optimizer)
     arrays = _tensors(model, check_batch(data, loss, dtype=_dtype(model), whole=True))
-    rows = len(next(iter(arrays.values())))
+    first = next(iter(arrays.values()))
+    rows = len(first)
     steps = count_steps(rows, batch_size, epochs, steps)
     index, mask = batch_order(rows, batch_size=batch_size, steps=steps, shuffle=shuffle, seed=seed)
     built = optimizer.build(model.parameters())
     losses = []
     with Progress(steps, progress) as report:
         for step in range(steps):
-            chosen = torch.from_numpy(index[step][mask[step]])
+            chosen = torch.tensor(index[step][mask[step]], device=first.device)
             batch = {name: array[chosen] for name, array in arrays.items()}
             batch["mask"] = torch.ones_like(chosen, dtype=torch.bool)  # nothing is filled up here
             losses.append(_step(model, built, batch, loss))
