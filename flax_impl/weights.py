@@ -26,7 +26,8 @@ def to_numpy(params: Params) -> dict[str, np.ndarray]:
     Twin: `torch_ref.to_numpy`, which takes the model.
     """
     leaves: dict[tuple[str, ...], Any] = flatten_dict(params)
-    return {_name(path): np.array(leaf.T, order="C") for path, leaf in leaves.items()}
+    # Turned over on the host: on the device each shape would be a program to compile.
+    return {_name(path): np.array(np.asarray(leaf).T, order="C") for path, leaf in leaves.items()}
 
 
 def from_numpy(model: TwoHead | TwoInTwoOut, weights: Mapping[str, np.ndarray]) -> Params:

@@ -40,7 +40,6 @@ def compare(
     model: str,
     config: Mapping[str, Any],
     data: Mapping[str, np.ndarray],
-    inputs: tuple[str, ...],
     settings: Callable[[ModuleType], dict[str, Any]],
 ) -> Comparison:
     """Trains a model in both frameworks, and compares it before, meanwhile and after.
@@ -48,8 +47,7 @@ def compare(
     Args:
         model: its name.
         config: its constructor's arguments.
-        data: what it is trained on.
-        inputs: the names of what it is called with.
+        data: what it is trained on; it is called with what starts with x.
         settings: gives what `fit` is called with, in the words of a package.
     """
     torch = TorchSide(model, config, dtype="float64")
@@ -66,7 +64,8 @@ def compare(
         print(f"  {side.backend}: {len(losses[side.backend])} steps in {time.perf_counter() - start:.1f} s")
     differences["losses, every step"] = relative_difference(losses["flax"], losses["torch"])
     differences["parameters, trained"] = largest_difference(flax.weights(), torch.weights())
-    outputs, reference = (dict(enumerate(side.predict(*(data[name] for name in inputs)))) for side in (flax, torch))
+    inputs = [array for name, array in data.items() if name.startswith("x")]
+    outputs, reference = (dict(enumerate(side.predict(*inputs))) for side in (flax, torch))
     differences["outputs, trained"] = largest_difference(outputs, reference)
     return Comparison((torch, flax), losses, differences)
 
@@ -83,7 +82,6 @@ def article_run() -> Comparison:
         "TwoInTwoOut",
         {"in_features": 1, "hidden_features": 20, "out_features": 1},
         curves(100),
-        ("x1", "x2"),
         lambda package: {
             "optimizer": package.SGD(lr=0.1),
             "loss": package.JointLoss(),
@@ -108,7 +106,7 @@ def effects_run() -> tuple[Comparison, dict[str, dict[str, float]]]:
         return {"optimizer": optimizer, "loss": package.FactualLoss(), "steps": STEPS, "batch_size": 100}
 
     config = {"in_features": data.x.shape[1], "final_activation": "identity"}
-    result = compare("TwoHead", config, scales.standardize(data).arrays(), ("x",), settings)
+    result = compare("TwoHead", config, scales.standardize(data).arrays(), settings)
     metrics = {}
     for side in result.sides:
         in_sample, out_of_sample = effect_errors(side, scales, data), effect_errors(side, scales, held_out)

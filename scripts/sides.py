@@ -103,12 +103,13 @@ class TorchSide:
         """
         tensors = {name: self.torch.tensor(array) for name, array in batch.items()}
         inputs = {name: tensor.requires_grad_() for name, tensor in tensors.items() if name.startswith("x")}
-        wanted = dict(self.model.named_parameters()) | inputs  # one not used gets zeros, as in the port
+        wanted = dict(self.model.named_parameters()) | inputs
         outputs = self.model(*inputs.values()) if forward else ()
         found = {f"output/{i}": output for i, output in enumerate(outputs)}
         if forward and "t" in tensors:
             found["output/factual"] = self.model(*inputs.values(), tensors["t"])
         losses = self.torch.stack(loss(self.model, **tensors))
+        # What the loss never used gets zeros, as in the port.
         gradients = self.torch.autograd.grad(losses.sum(), list(wanted.values()), materialize_grads=True)
         found |= {f"loss/{i}": value for i, value in enumerate(losses)}
         found |= {f"grad/{name}": gradient for name, gradient in zip(wanted, gradients, strict=True)}

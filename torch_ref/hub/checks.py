@@ -300,6 +300,8 @@ def _on_host(name: str, array: Any) -> np.ndarray:
 def _converted(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
     with np.errstate(over="ignore"):
         converted = array.astype(dtype, copy=False)
+    if converted is array:  # seen to be finite already
+        return array
     wrong = np.argwhere(~np.isfinite(converted))
     if len(wrong):
         raise ValueError(f"{name}: expected numbers that {dtype} holds, got {_at(array, wrong)}")

@@ -49,12 +49,13 @@ def read_csv(path: Path) -> Table:
                         continue
                 if len(cells) != width:
                     raise ValueError(f"{path}, line {reader.line_num}: expected {width} values, got {len(cells)}")
-                if not all(map(_is_number, cells)):
+                row = _numbers(cells)
+                if row is None:
                     column = next(i for i, cell in enumerate(cells) if not _is_number(cell))
                     place = f"{path}, line {reader.line_num}, column {names[column] if names else column + 1}"
                     got = shown(cells[column]) if cells[column].strip() else "an empty cell"
                     raise ValueError(f"{place}: expected a finite number, got {got}")
-                values.extend(map(float, cells))
+                values.extend(row)
         except csv.Error as error:
             raise ValueError(f"{path}, line {reader.line_num}: expected comma-separated text, got {error}") from error
         except UnicodeDecodeError as error:
@@ -126,11 +127,18 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _is_number(cell: str) -> bool:
+def _numbers(cells: Sequence[str]) -> list[float] | None:
+    """Returns the cells as finite numbers, or None if one of them is none."""
     try:
-        return math.isfinite(float(cell)) and "_" not in cell  # Python reads 1_000, nobody else does
+        numbers = list(map(float, cells))
     except ValueError:
-        return False
+        return None
+    # Python reads 1_000, nobody else does.
+    return numbers if all(map(math.isfinite, numbers)) and not any("_" in cell for cell in cells) else None
+
+
+def _is_number(cell: str) -> bool:
+    return _numbers([cell]) is not None
 
 
 def _header(place: str, cells: Sequence[str]) -> tuple[str, ...]:
