@@ -6,7 +6,8 @@ Twin: `flax_impl` has the same files and the same public names.
 - `losses`: what a training minimises. `optimizers`, `schedules`: how. `training`: `train_step`, `fit`, `predict`.
 - `weights`: to and from numpy under torch's names, and safetensors files.
 - `effects`: how good estimated treatment effects are.
-- `hub`: what both packages share, in numpy only: data, batches, checks, files, progress.
+- `record`: runs a model and writes down everything, a trace, to hold a port against; it sees through `capture`.
+- `hub`: what both packages share, in numpy only: data, batches, checks, files, traces, progress.
 """
 
 try:
@@ -18,9 +19,11 @@ from .effects import ate_error, sqrt_pehe
 from .hub.data import Scales, TreatmentData, treatment_weights
 from .hub.simulation import curves, synthetic
 from .hub.sources import load_curves, load_data
+from .hub.trace import Trace, load_trace
 from .layers import ACTIVATIONS, MLP
 from .losses import CRITERIA, FactualLoss, JointLoss, sigmoid_binary_cross_entropy, squared_error
 from .optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, RMSprop, make_optimizer
+from .record import record
 from .schedules import SCHEDULES, Constant, Cosine, Exponential, Schedule, Step, make_schedule
 from .training import fit, predict, train_step
 from .two_head import TwoHead
@@ -46,6 +49,7 @@ __all__ = [
     "Scales",
     "Schedule",
     "Step",
+    "Trace",
     "TreatmentData",
     "TwoHead",
     "TwoInTwoOut",
@@ -56,9 +60,11 @@ __all__ = [
     "load_curves",
     "load_data",
     "load_model",
+    "load_trace",
     "make_optimizer",
     "make_schedule",
     "predict",
+    "record",
     "save_model",
     "sigmoid_binary_cross_entropy",
     "sqrt_pehe",

@@ -1,0 +1,277 @@
+"""The trace: everything that a training computed, written down under torch's names and in torch's layout."""
+
+import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+
+from .checks import check_choice, listed, shown
+from .files import read_arrays, write_arrays
+
+# In the order in which they happen. `param` is there for step 0 only: a later step starts from the `update` and the
+# `buffer` of the one before.
+PHASES = (
+    "input",  # the batch
+    "param",  # parameters and buffers
+    "module_input",  # what a submodule was called with
+    "activation",  # what it returned
+    "output",  # what the model returned
+    "buffer",  # what the forward pass left in the buffers
+    "loss",
+    "cotangent",  # the gradient that arrives at a submodule's output
+    "grad",  # by the parameters and by the inputs
+    "state",  # the optimiser's, after the step: `head0.layer0.weight.exp_avg`
+    "update",  # the parameters after the step
+)
+# For float32: how far the reference itself is off, `noise/grad/head0.layer0.weight`; a number for each entry.
+NOISE = "noise"
+_FORMAT = "trace/1"
+_METADATA: dict[str, type | tuple[type, ...]] = {
+    "framework": str,
+    "model": str,
+    "config": dict,
+    "loss": str,
+    "optimizer": dict,
+    "dtype": str,
+    "modules": dict,
+    "calls": list,
+    "inputs": list,
+    "buffers": list,
+    "frozen": list,
+    "versions": dict,
+    "recipe": dict,
+}
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one framework did, step by step; `record` makes it.
+
+    Args:
+        arrays: by `step/phase/name`, such as `0/grad/head1.layer2.weight`; the phases are `PHASES`. A module that is
+            called again in the same step has a number: `hidden1`, `hidden1#1`.
+        metadata: `framework`, `model`, `config` (constructor arguments), `loss`, `optimizer` (its `name`, every
+            hyper-parameter, and `lr`, the rate of each step and of the one to come), `dtype`, `modules` (class by
+            name), `calls` (what was called, in order of return), `inputs` (the entries of the batch that gradients are
+            taken by), `buffers`, `frozen` (parameters that are not trained), `versions`, and `recipe` (whatever it
+            takes to make the batches again).
+    """
+
+    arrays: dict[str, np.ndarray]
+    metadata: dict[str, Any]
+
+    @property
+    def steps(self) -> int:
+        """How many steps were taken."""
+        return 1 + max(step for step, _ in self._by_phase)
+
+    @property
+    def dtype(self) -> str:
+        """What the training computed in: float64 or float32."""
+        return self.metadata["dtype"]
+
+    def phase(self, step: int, phase: str) -> dict[str, np.ndarray]:
+        """Returns the arrays of one phase of one step, by name."""
+        return self._by_phase.get((step, phase), {})
+
+    def params(self, step: int) -> dict[str, np.ndarray]:
+        """Returns the parameters and buffers that a step starts from, in the trace's dtype."""
+        found = self.phase(0, "param") if step == 0 else self.phase(step - 1, "update") | self.phase(step - 1, "buffer")
+        return {name: self._rounded(array) for name, array in found.items()}
+
+    def state(self, step: int) -> dict[str, np.ndarray]:
+        """Returns the optimiser's state that a step starts from, in the trace's dtype; nothing before the first."""
+        return {name: self._rounded(array) for name, array in self.phase(step - 1, "state").items()}
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """Returns the batch of a step, in the trace's dtype."""
+        return {name: self._rounded(array) for name, array in self.phase(step, "input").items()}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the trace to a safetensors file, whole or not at all."""
+        write_arrays(path, self.arrays, {"format": _FORMAT, **self.metadata})
+
+    @cached_property
+    def _by_phase(self) -> dict[tuple[int, str], dict[str, np.ndarray]]:
+        found: dict[tuple[int, str], dict[str, np.ndarray]] = {}
+        for key, array in self.arrays.items():
+            step, phase, name = key.split("/", 2)
+            found.setdefault((int(step), phase), {})[name] = array
+        return found
+
+    def _rounded(self, array: np.ndarray) -> np.ndarray:
+        return array.astype(self.dtype) if array.dtype == np.float64 else array
+
+
+class TraceLike(Protocol):
+    """What a comparison asks of a trace, whichever of the two packages it comes from; see `Trace`."""
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """By `step/phase/name`."""
+        ...
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What was trained, and how."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """How many steps were taken."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """What the training computed in: float64 or float32."""
+        ...
+
+    def phase(self, step: int, phase: str) -> dict[str, np.ndarray]:
+        """Returns the arrays of one phase of one step, by name."""
+        ...
+
+    def params(self, step: int) -> dict[str, np.ndarray]:
+        """Returns the parameters and buffers that a step starts from, in the trace's dtype."""
+        ...
+
+    def state(self, step: int) -> dict[str, np.ndarray]:
+        """Returns the optimiser's state that a step starts from, in the trace's dtype; nothing before the first."""
+        ...
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """Returns the batch of a step, in the trace's dtype."""
+        ...
+
+
+def load_trace(path: str | os.PathLike[str]) -> Trace:
+    """Returns the trace that `Trace.save` wrote, in either framework.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, is no trace, or lacks a part that a trace has.
+    """
+    arrays, metadata = read_arrays(path)
+    try:
+        check_choice("format", metadata.pop("format", None), [_FORMAT])
+        _check_metadata(metadata)
+        _check_arrays(arrays, metadata)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return Trace(arrays, metadata)
+
+
+def leaves(value: Any) -> dict[str, Any]:
+    """Returns what a module takes or returns, by the end of its name: `` for the first, then `[1]`, and so on."""
+    found: list[tuple[str, Any]] = []
+
+    def walk(value: Any, key: str) -> None:
+        if isinstance(value, Mapping):
+            for name, part in value.items():
+                walk(part, f"[{name}]")
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            for i, part in enumerate(value):
+                walk(part, f"[{i}]" if not key else f"{key[:-1]}.{i}]")
+        elif value is not None:
+            found.append((key, value))
+
+    walk(value, "")
+    return {"" if i == 0 else key: leaf for i, (key, leaf) in enumerate(found)}
+
+
+def call_name(module: str, index: int) -> str:
+    """Returns the name of a module's call: `hidden1`, then `hidden1#1`, and so on."""
+    return f"{module}#{index}" if index else module
+
+
+def input_names(call: Callable[..., Any], batch: Mapping[str, Any], wanted: Sequence[str] | None) -> list[str]:
+    """Returns the entries of the batch that the model is called with: those its call names, or else the first.
+
+    Raises:
+        ValueError: `wanted` names an entry that the batch lacks.
+    """
+    if wanted is None:
+        named = [
+            name
+            for name, parameter in inspect.signature(call).parameters.items()
+            if name in batch and parameter.default is parameter.empty
+        ]
+        return named or [next(iter(batch))]
+    for name in wanted:
+        check_choice("inputs", name, batch)
+    return list(wanted)
+
+
+# Of torch's classes: those that hold channels in the second axis, where Flax has them in the last.
+_CHANNELS_FIRST = (
+    "Conv",
+    "BatchNorm",
+    "GroupNorm",
+    "InstanceNorm",
+    "MaxPool",
+    "AvgPool",
+    "AdaptiveAvgPool",
+    "Upsample",
+)
+
+
+def in_torch_layout(array: np.ndarray, reference: np.ndarray | None, kind: str) -> np.ndarray:
+    """Returns what a module of Flax's took or returned with its channels where torch has them.
+
+    Args:
+        array: of the port.
+        reference: the same entry of torch's, whose shape decides where the class does not; None where there is none.
+        kind: torch's class.
+    """
+    if array.ndim < 3:
+        return array
+    turned = np.moveaxis(array, -1, 1)
+    if kind.startswith(_CHANNELS_FIRST):
+        return turned
+    if reference is None or array.shape == reference.shape or turned.shape != reference.shape:
+        return array
+    return turned
+
+
+def _check_metadata(metadata: Mapping[str, Any]) -> None:
+    for name, kind in _METADATA.items():
+        if not isinstance(metadata.get(name), kind):
+            raise ValueError(f"{name}: expected a {kind} in the trace's metadata, got {shown(metadata.get(name))}")
+    check_choice("dtype", metadata["dtype"], ("float32", "float64"))
+
+
+def _check_arrays(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+    """Raises ValueError unless each step is whole: a part that is missing must not pass for one that agrees."""
+    steps: dict[int, dict[str, set[str]]] = {}
+    for key, array in arrays.items():
+        step, _, rest = key.partition("/")
+        phase, _, name = rest.partition("/")
+        if not step.isdecimal() or phase not in (*PHASES, NOISE) or not name:
+            raise ValueError(f"expected entries named step/phase/name, got {shown(key)}")
+        if array.dtype.kind not in "fiub":
+            raise ValueError(f"{shown(key)}: expected numbers, got {array.dtype}")
+        steps.setdefault(int(step), {}).setdefault(phase, set()).add(name)
+    if sorted(steps) != list(range(len(steps))) or not steps:
+        raise ValueError(f"expected steps from 0 on, none left out, got {listed(sorted(steps))}")
+    params = steps[0].get("param", set())
+    buffers, inputs = (set(map(str, metadata[name])) for name in ("buffers", "inputs"))
+    trained = params - buffers - set(map(str, metadata["frozen"]))
+    for step, found in steps.items():
+        by_input = {
+            name
+            for name in inputs
+            if f"{step}/input/{name}" in arrays and arrays[f"{step}/input/{name}"].dtype.kind == "f"
+        }
+        wanted = {"input": inputs, "buffer": buffers, "grad": trained | by_input, "update": params - buffers}
+        for phase, names in wanted.items():
+            if missing := sorted(names - found.get(phase, set())):
+                raise ValueError(f"step {step}: expected {phase} of {listed(missing)}, got none")
+        if not params or not found.get("loss"):
+            raise ValueError(f"step {step}: expected parameters and a loss, got none")
+
+
+def _is_float(array: np.ndarray | None) -> bool:
+    return array is not None and array.dtype.kind == "f"
