@@ -1,0 +1,222 @@
+"""Comparing a port's trace with its reference's, entry by entry, each against a bound that has a reason."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from ..hub.trace import NOISE, PHASES, TraceLike
+from .diagnose import diagnose
+from .localise import containers, localise
+from .report import Divergence, Entry, Report
+
+GATE_A = 1e-12  # float64: an honest port sits at 1e-15, the weakest of the planted faults at 1e-10
+GATE_B = 3.0  # float32: times the reference's own distance to float64
+FREE = 1e-9  # float64, free-running: what may add up over the steps
+# A gradient that cancels to nothing has no size of its own; it is measured by this share of the largest in its phase.
+_CANCELLED = 1e-3
+# Of a step in float32: optax takes 1 - beta ** step in float32, which leaves 3e-5 of the first step of Adam.
+_SCALARS = 1e-4
+_ALWAYS = ("input", "param", "output", "buffer", "loss", "grad", "update")  # to lack one of these is a divergence
+
+
+def compare(ported: TraceLike, reference: TraceLike, free: TraceLike | None = None) -> Report:
+    """Compares two traces, finds the first divergence, and names what may have caused it.
+
+    A float64 reference is gate A: every entry within 1e-12 of the reference's largest value. A float32 one is gate B,
+    step by step: the port's distance to the float64 reference may be three times the reference's own, taken over some
+    orders of the rows, plus one epsilon of the largest value.
+
+    Args:
+        ported: the port's trace, under the reference's names; forced, as `replay` gives it by default.
+        reference: the trace of `torch_ref.record`.
+        free: the port's trace from the first weights only; in float32 it is shown, and does not count.
+
+    Raises:
+        ValueError: the traces differ in dtype or in the number of steps.
+    """
+    for what in ("dtype", "steps"):
+        expected, got = getattr(reference, what), getattr(ported, what)
+        if expected != got:
+            raise ValueError(f"ported: expected a trace with {what} {expected}, got {got}")
+    entries: list[Entry] = []
+    noise = _noise(reference)
+    for step in range(reference.steps):
+        entries += _structural(_entries(ported, reference, step, noise), reference)
+    loose = [] if free is None else _free_entries(free, reference)
+    first = localise(entries, ported, reference)
+    wrong = next((entry for entry in loose if not entry.passed), None)
+    if first is None and wrong is not None:
+        first = Divergence(wrong.step, wrong.phase, wrong.name, wrong, free=True)
+    options = reference.metadata["optimizer"]
+    return Report(
+        model=reference.metadata["model"],
+        dtype=reference.dtype,
+        optimizer=str(options.get("name", "")),
+        steps=reference.steps,
+        calls=tuple(reference.metadata["calls"]),
+        entries=tuple(entries),
+        free=tuple(loose),
+        first_divergence=first,
+        diagnosis=() if first is None else tuple(diagnose(first, ported, reference)),
+        unmatched=tuple(_unmatched(ported, reference)),
+    )
+
+
+def assert_parity(ported: TraceLike, reference: TraceLike, free: TraceLike | None = None) -> Report:
+    """Returns the report of `compare`, for a test to go on with.
+
+    Raises:
+        AssertionError: the port diverges; the message has the first divergence, its numbers and the diagnosis.
+        ValueError: the traces differ in dtype or in the number of steps.
+    """
+    report = compare(ported, reference, free)
+    if not report.passed:
+        from .table import text_table
+
+        raise AssertionError(f"the port diverges from its reference\n{text_table([report])}")
+    return report
+
+
+def _entries(ported: TraceLike, reference: TraceLike, step: int, noise: Mapping[tuple[str, str], float]) -> list[Entry]:
+    found = []
+    for phase in PHASES:
+        expected, got = reference.phase(step, phase), ported.phase(step, phase)
+        if phase == "loss" and expected.keys() != got.keys():  # one side adds the parts up by itself
+            expected, got = ({"sum": np.asarray(sum(parts.values()))} for parts in (expected, got))
+        scales = _scales(reference, step, phase)
+        for name, array in expected.items():
+            if name in got:
+                bound = GATE_A if reference.dtype == "float64" else _gate_b(reference, step, phase, name, noise)
+                found.append(_entry(step, phase, name, got[name], array, scales.get(name, 0.0), bound))
+            elif phase in _ALWAYS:
+                found.append(Entry(step, phase, name, np.inf, 0.0, size=array.size, note="the port has none"))
+    return found
+
+
+def _entry(
+    step: int, phase: str, name: str, actual: np.ndarray, expected: np.ndarray, scale: float, bound: float
+) -> Entry:
+    if actual.shape != expected.shape:
+        note = f"expected shape {list(expected.shape)}, got {list(actual.shape)}"
+        return Entry(step, phase, name, np.inf, 0.0, size=expected.size, note=note)
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    scale = max(_largest(expected), scale) or 1.0
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = np.abs(actual - expected) / scale
+    same = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
+    apart = np.where(same, 0.0, np.where(np.isfinite(actual) & np.isfinite(expected), apart, np.inf))
+    worst = np.unravel_index(np.argmax(apart), apart.shape) if apart.size else ()
+    return Entry(
+        step,
+        phase,
+        name,
+        error=float(apart.max(initial=0.0)),
+        bound=bound,
+        rms=float(np.sqrt(np.mean(apart**2))) if apart.size else 0.0,
+        worst=tuple(map(int, worst)),
+        outside=int((apart > bound).sum()),
+        size=apart.size,
+    )
+
+
+def _scales(reference: TraceLike, step: int, phase: str) -> dict[str, float]:
+    """Returns the size of the numbers that each entry was made of, where that may be larger than the entry itself.
+
+    What is moved (state and parameters) is made of what it was before, and a gradient that cancels to nothing of the
+    phase's others.
+    """
+    expected = reference.phase(step, phase)
+    if phase in ("cotangent", "grad"):
+        floor = _CANCELLED * max(map(_largest, expected.values()), default=0.0)
+        return dict.fromkeys(expected, floor)
+    if phase in ("buffer", "state", "update"):
+        before = reference.state(step) if phase == "state" else reference.params(step)
+        return {name: _largest(array) for name, array in before.items()}
+    return {}
+
+
+def _noise(reference: TraceLike) -> dict[tuple[str, str], float]:
+    """Returns how far the reference's own float32 is off, as a share, for each entry: the largest over the steps.
+
+    A few orders of the rows are a small sample: the reference rounds a row alike wherever it stands, and a bias of one
+    number can be lucky in all of them. So an entry is given at least what three quarters of its phase keep to.
+    """
+    found: dict[tuple[str, str], float] = {}
+    for step in range(reference.steps):
+        for phase in PHASES:
+            scales = _scales(reference, step, phase)
+            for name, array in reference.phase(step, phase).items():
+                noise = reference.arrays.get(f"{step}/{NOISE}/{phase}/{name}")
+                if noise is not None:
+                    scale = max(_largest(array), scales.get(name, 0.0)) or 1.0
+                    found[phase, name] = max(found.get((phase, name), 0.0), float(noise) / scale)
+    usual = {phase: [noise for (of, _), noise in found.items() if of == phase] for phase in PHASES}
+    return {key: max(noise, float(np.quantile(usual[key[0]], 0.75))) for key, noise in found.items()}
+
+
+def _gate_b(reference: TraceLike, step: int, phase: str, name: str, noise: Mapping[tuple[str, str], float]) -> float:
+    if phase in ("input", "param"):
+        return 0.0  # taken over, not computed
+    bound = GATE_B * (noise.get((phase, name), 0.0) + float(np.finfo(np.float32).eps))
+    if phase == "update":
+        before, after = reference.params(step)[name], reference.phase(step, phase)[name]
+        bound += _SCALARS * _largest(after - before) / (max(_largest(before), _largest(after)) or 1.0)
+    return bound
+
+
+def _free_entries(free: TraceLike, reference: TraceLike) -> list[Entry]:
+    """Returns the losses and the parameters of the free-running training."""
+    found = []
+    for step in range(min(free.steps, reference.steps)):
+        for entry in _entries(free, reference, step, {}):
+            if entry.phase in ("buffer", "loss", "update"):
+                bound = FREE if reference.dtype == "float64" else np.inf
+                counts = reference.dtype == "float64"
+                found.append(_with(entry, bound=bound, counts=counts))
+    return found
+
+
+def _structural(entries: list[Entry], reference: TraceLike) -> list[Entry]:
+    """Lets a parent's entry not count where all that its code leads to agrees: it is only cut elsewhere."""
+    parents = containers(reference.metadata["calls"])
+
+    def of_parent(entry: Entry) -> bool:
+        return entry.phase in ("module_input", "activation", "cotangent") and module_of(entry.name) in parents
+
+    forward = ("module_input", "activation", "output", "loss")
+    agrees = {
+        group: all(entry.passed for entry in entries if entry.phase in group and not of_parent(entry))
+        for group in (forward, ("cotangent", "grad"))
+    }
+    return [
+        _with(entry, counts=False)
+        if of_parent(entry) and not entry.passed and any(entry.phase in group and agrees[group] for group in agrees)
+        else entry
+        for entry in entries
+    ]
+
+
+def module_of(name: str) -> str:
+    """Returns the module of an entry: without the number of the call and the place in a tuple."""
+    return name.partition("#")[0].partition("[")[0]
+
+
+def _unmatched(ported: TraceLike, reference: TraceLike) -> Iterable[str]:
+    """Yields the modules, moments and outputs that one side alone wrote down in the first step."""
+    for phase in PHASES:
+        expected, got = reference.phase(0, phase), ported.phase(0, phase)
+        for side, names in (
+            ("the reference", expected.keys() - got.keys()),
+            ("the port", got.keys() - expected.keys()),
+        ):
+            yield from (f"{phase}/{name}, of {side} only" for name in sorted(names))
+
+
+def _largest(array: np.ndarray) -> float:
+    finite = np.abs(array[np.isfinite(array)], dtype=np.float64) if array.dtype.kind == "f" else np.abs(array)
+    return float(finite.max(initial=0.0))
+
+
+def _with(entry: Entry, **changes: object) -> Entry:
+    return replace(entry, **changes)  # pyright: ignore[reportArgumentType]

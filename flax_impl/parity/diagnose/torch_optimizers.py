@@ -1,0 +1,265 @@
+"""torch's optimisers in numpy, as one long vector of all parameters, and what ports have made of them."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+State = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How an optimiser steps. What torch never does stands behind the line; the defaults are torch's.
+
+    Args:
+        family: adam, rmsprop or sgd.
+        rates: the learning rate of each step.
+        rate_scale: a factor of all of them.
+        grad_scale: a factor of the gradients.
+        clip_norm: bound of the gradients, or None.
+        weight_decay: share of the parameters.
+        decay: how it acts: added to the gradient (`coupled`), taken from the parameters times the learning rate
+            (`decoupled`), or without it (`unscaled`), or even added to them (`added`).
+        momentum: share of the last direction that is kept.
+        dampening: share of the gradient that is left out of the direction, but for the first step.
+        nesterov: looks one step ahead.
+        beta1: share of the first moment that is kept.
+        beta2: share of the second; RMSprop's alpha.
+        eps: added to the root.
+        correct1: whether the first moment is divided by what it lacks at first.
+        correct2: whether the second is.
+        centered: takes the variance.
+        amsgrad: keeps the largest second moment (`torch`), or the largest corrected one (`optax`).
+        clip_eps: added to the norm.
+        clip_by: `norm` over all, norm of each `array`, its `rms`, or each `value`; `decayed` takes the norm over all
+            after the decay.
+        dampen_first: whether the first step is dampened too.
+        eps_at: `outside` the root, `inside`, `both`, or outside that of the `uncorrected` second moment.
+        initial: the second moment before the first step.
+        buffer: whether the momentum holds the directions (`plain`) or the steps: those of its `own`, or made of
+            torch's directions by the last rate (`converted`), as they are (`raw`) or with the other sign (`negated`).
+        fresh: whether a state that torch lacks starts anew at each step.
+        skip: whether parameters without a gradient stay as they are.
+        undecayed: parameters that do not decay.
+        frozen: parameters that do not move.
+    """
+
+    family: str
+    rates: tuple[float, ...]
+    rate_scale: float = 1.0
+    grad_scale: float = 1.0
+    clip_norm: float | None = None
+    weight_decay: float = 0.0
+    decay: str = "coupled"
+    momentum: float = 0.0
+    dampening: float = 0.0
+    nesterov: bool = False
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    correct1: bool = True
+    correct2: bool = True
+    centered: bool = False
+    amsgrad: str = ""
+    # What ports do.
+    clip_eps: float = 1e-6
+    clip_by: str = "norm"
+    dampen_first: bool = False
+    eps_at: str = "outside"
+    initial: float = 0.0
+    buffer: str = "plain"
+    fresh: bool = False
+    skip: bool = True
+    undecayed: frozenset[str] = frozenset()
+    frozen: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which part of the long vector is which parameter."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """The size of each parameter."""
+        return np.array([int(np.prod(shape)) for shape in self.shapes.values()], int)
+
+    def flat(self, arrays: Mapping[str, np.ndarray], absent: float = np.nan) -> np.ndarray:
+        """Returns the arrays as one vector; `absent` stands where there is none."""
+        found = [np.asarray(arrays.get(name, np.full(shape, absent)), float) for name, shape in self.shapes.items()]
+        return np.concatenate([array.ravel() for array in found])
+
+    def mask(self, names: frozenset[str]) -> np.ndarray:
+        """Returns where the named parameters are."""
+        return np.repeat([name in names for name in self.shapes], self.sizes)
+
+    def largest(self, vector: np.ndarray) -> np.ndarray:
+        """Returns, for each number, the largest size in its parameter."""
+        return self._each(lambda part: np.max(np.abs(part), initial=0.0), vector)
+
+    def norm(self, vector: np.ndarray) -> np.ndarray:
+        """Returns, for each number, the norm of its parameter."""
+        return self._each(np.linalg.norm, vector)
+
+    def rms(self, vector: np.ndarray) -> np.ndarray:
+        """Returns, for each number, the root mean square of its parameter."""
+        return self.norm(vector) / np.sqrt(np.repeat(self.sizes, self.sizes))
+
+    def _each(self, function: Callable[..., Any], vector: np.ndarray) -> np.ndarray:
+        parts = np.split(vector, np.cumsum(self.sizes)[:-1])
+        return np.repeat(np.array([function(part) for part in parts], float), self.sizes)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step starts from, as vectors.
+
+    Args:
+        index: of the step.
+        params: the parameters.
+        grads: their gradients.
+        state: torch's, before the step; 0 where it has none.
+        idle: which parameters had no gradient, so that torch leaves them alone.
+        count: how many steps each number has been through, this one included.
+    """
+
+    index: int
+    params: np.ndarray
+    grads: np.ndarray
+    state: State
+    idle: np.ndarray
+    count: np.ndarray
+
+
+def torch_rule(options: Mapping[str, Any]) -> Rule | None:
+    """Returns the rule of torch's optimiser of a trace's metadata; None of one that is not known here."""
+    name, rates = options["name"], options["lr"]
+    family = {"SGD": "sgd", "Adam": "adam", "AdamW": "adam", "RMSprop": "rmsprop"}.get(name)
+    if family is None:
+        return None
+    beta1, beta2 = options.get("betas", (0.9, options.get("alpha", 0.99)))
+    return Rule(
+        family=family,
+        rates=tuple(rates) if isinstance(rates, Sequence) else (rates,),
+        rate_scale=1.0,
+        grad_scale=-1.0 if options.get("maximize") else 1.0,
+        clip_norm=options.get("clip_norm"),
+        weight_decay=options.get("weight_decay", 0.0),
+        decay="decoupled" if options.get("decoupled_weight_decay", name == "AdamW") else "coupled",
+        momentum=options.get("momentum", 0.0),
+        dampening=options.get("dampening", 0.0),
+        nesterov=bool(options.get("nesterov", False)),
+        beta1=beta1,
+        beta2=beta2,
+        eps=options.get("eps", 1e-8),
+        correct1=family == "adam",
+        correct2=family == "adam",
+        centered=bool(options.get("centered", False)),
+        amsgrad="torch" if options.get("amsgrad") else "",
+    )
+
+
+def simulate(rule: Rule, steps: Sequence[Step], layout: Layout) -> Iterator[tuple[np.ndarray, State]]:
+    """Yields the parameters and the state after each step, which starts from torch's parameters and state."""
+    own: State = {}
+    for step in steps:
+        if not rule.skip:
+            step = replace(step, idle=np.zeros_like(step.idle), count=np.full_like(step.count, step.index + 1))
+        state = {**own, **step.state}
+        if rule.buffer == "own":
+            state = {**step.state, **own}
+        elif rule.fresh:
+            state = step.state
+        update, own = _advance(rule, step, layout, state)
+        yield update, own
+
+
+def _advance(rule: Rule, at: Step, layout: Layout, before: State) -> tuple[np.ndarray, State]:
+    rate = rule.rates[min(at.index, len(rule.rates) - 1)] * rule.rate_scale
+    shrink = rule.weight_decay * at.params
+    if rule.undecayed:
+        shrink = np.where(layout.mask(rule.undecayed), 0.0, shrink)
+    added = shrink if rule.decay == "coupled" else 0.0
+    grads = at.grads * rule.grad_scale
+    grads = (
+        _clipped(rule, grads + added, layout) if rule.clip_by == "decayed" else _clipped(rule, grads, layout) + added
+    )
+    move, state = _FAMILIES[rule.family](rule, at, grads, before, rate)
+    away = {"coupled": 0.0, "decoupled": rate, "unscaled": 1.0, "added": -1.0}[rule.decay]
+    still = layout.mask(rule.frozen) | at.idle
+    state = {kind: np.where(still, before.get(kind, 0.0), after) for kind, after in state.items()}
+    return np.where(still, at.params, at.params - away * shrink - move), state
+
+
+def _clipped(rule: Rule, grads: np.ndarray, layout: Layout) -> np.ndarray:
+    if rule.clip_norm is None:
+        return grads
+    if rule.clip_by == "value":
+        return np.clip(grads, -rule.clip_norm, rule.clip_norm)
+    norm = {"array": layout.norm, "rms": layout.rms}.get(rule.clip_by, np.linalg.norm)(grads)
+    return grads * np.minimum(1.0, rule.clip_norm / (norm + rule.clip_eps))
+
+
+def _sgd(rule: Rule, at: Step, grads: np.ndarray, before: State, rate: float) -> tuple[np.ndarray, State]:
+    return _with_momentum(rule, at, grads, before, rate)
+
+
+def _rmsprop(rule: Rule, at: Step, grads: np.ndarray, before: State, rate: float) -> tuple[np.ndarray, State]:
+    first = np.where(at.count == 1, rule.initial, before.get("square_avg", 0.0))
+    square = rule.beta2 * first + (1 - rule.beta2) * grads**2
+    state = {"square_avg": square}
+    if rule.centered:
+        state["grad_avg"] = _mean(before.get("grad_avg", 0.0), grads, rule.beta2)
+    square = square / (1 - rule.beta2**at.count) if rule.correct2 else square
+    square = square - state["grad_avg"] ** 2 if rule.centered else square
+    move, momentum = _with_momentum(rule, at, grads / _root(rule, square), before, rate)
+    return move, {**state, **momentum}
+
+
+def _adam(rule: Rule, at: Step, grads: np.ndarray, before: State, rate: float) -> tuple[np.ndarray, State]:
+    mean = _mean(before.get("exp_avg", 0.0), grads, rule.beta1)
+    square = rule.beta2 * before.get("exp_avg_sq", 0.0) + (1 - rule.beta2) * grads**2
+    state = {"exp_avg": mean, "exp_avg_sq": square}
+    correct1 = 1 - rule.beta1**at.count if rule.correct1 else 1.0
+    correct2 = 1 - rule.beta2**at.count if rule.correct2 else 1.0
+    if rule.amsgrad:
+        # torch keeps the largest moment, optax the largest corrected one.
+        scale = 1.0 if rule.amsgrad == "torch" else correct2
+        state["max_exp_avg_sq"] = np.maximum(before.get("max_exp_avg_sq", 0.0), square / scale)
+        square = state["max_exp_avg_sq"] * scale
+    ahead = mean / correct1
+    if rule.nesterov:
+        ahead = rule.beta1 * mean / (1 - rule.beta1 ** (at.count + 1)) + (1 - rule.beta1) * grads / correct1
+    return rate * ahead / _root(rule, square / correct2, correct2), state
+
+
+def _with_momentum(rule: Rule, at: Step, direction: np.ndarray, before: State, rate: float) -> tuple[np.ndarray, State]:
+    if not rule.momentum:
+        return rate * direction, {}
+    dampened = rule.family == "sgd" and (rule.dampen_first or at.count > 1)
+    kept = np.where(dampened, 1 - rule.dampening, 1.0) * direction
+    buffer = before.get("momentum_buffer", 0.0)
+    if rule.buffer != "plain":
+        last = {"converted": rule.rates[max(at.index - 1, 0)], "negated": -1.0}.get(rule.buffer, 1.0)
+        buffer = rule.momentum * last * buffer + rate * kept
+        return buffer, {"momentum_buffer": buffer}
+    buffer = rule.momentum * buffer + kept
+    ahead = direction + rule.momentum * buffer if rule.nesterov else buffer
+    return rate * ahead, {"momentum_buffer": buffer}
+
+
+def _mean(before: np.ndarray | float, value: np.ndarray, beta: float) -> np.ndarray:
+    return beta * before + (1 - beta) * value
+
+
+def _root(rule: Rule, square: np.ndarray, correct: np.ndarray | float = 1.0) -> np.ndarray:
+    inside = rule.eps if rule.eps_at in ("inside", "both") else 0.0
+    outside = 0.0 if rule.eps_at == "inside" else rule.eps
+    return np.sqrt(square + inside) + (outside / np.sqrt(correct) if rule.eps_at == "uncorrected" else outside)
+
+
+_FAMILIES: dict[str, Callable[..., tuple[np.ndarray, State]]] = {"adam": _adam, "rmsprop": _rmsprop, "sgd": _sgd}
