@@ -6,27 +6,42 @@ Twin: `torch_ref` has the same files and the same public names.
 - `losses`: what a training minimises. `optimizers`, `schedules`: how. `training`: `train_step`, `fit`, `predict`.
 - `weights`: to and from numpy under torch's names, and safetensors files.
 - `effects`: how good estimated treatment effects are.
-- `hub`: what both packages share, in numpy only: data, batches, checks, files, progress.
-- `parity`: how far two sets of arrays are apart.
+- `record`: runs a model and writes down everything, a trace; it sees through `capture`, compiles in `programs`, and
+  knows optax's `moments`. `replay`: `check_parity` runs a port through its reference's training, and names the cause
+  where they part.
+- `hub`: what both packages share, in numpy only: data, batches, checks, files, traces, progress.
+- `parity`: compares two traces, finds the first divergence, names the cause and shows it, in numpy only.
 """
+
+from typing import Any
 
 try:
     import jax  # noqa: F401
 except ImportError as error:
-    raise ImportError("flax_impl needs JAX: pip install 'twohead'") from error
+    # `flax_impl.parity` and `flax_impl.hub` work where there is numpy only; the rest says what it needs.
+    _missing = error
 
-from .effects import ate_error, sqrt_pehe
-from .hub.data import Scales, TreatmentData, treatment_weights
-from .hub.simulation import curves, synthetic
-from .hub.sources import load_curves, load_data
-from .layers import ACTIVATIONS, MLP
-from .losses import CRITERIA, FactualLoss, JointLoss, sigmoid_binary_cross_entropy, squared_error
-from .optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, RMSprop, make_optimizer
-from .schedules import SCHEDULES, Constant, Cosine, Exponential, Schedule, Step, make_schedule
-from .training import fit, predict, train_step
-from .two_head import TwoHead
-from .two_in_two_out import TwoInTwoOut
-from .weights import from_numpy, load_model, save_model, to_numpy
+    def __getattr__(name: str) -> Any:
+        if name in __all__:
+            raise ImportError("flax_impl needs JAX: pip install 'twohead'") from _missing
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+else:
+    from .effects import ate_error, sqrt_pehe
+    from .hub.data import Scales, TreatmentData, treatment_weights
+    from .hub.simulation import curves, synthetic
+    from .hub.sources import load_curves, load_data
+    from .hub.trace import Trace, load_trace
+    from .layers import ACTIVATIONS, MLP
+    from .losses import CRITERIA, FactualLoss, JointLoss, sigmoid_binary_cross_entropy, squared_error
+    from .optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, RMSprop, make_optimizer
+    from .record import record
+    from .replay import check_parity, replay
+    from .schedules import SCHEDULES, Constant, Cosine, Exponential, Schedule, Step, make_schedule
+    from .training import fit, predict, train_step
+    from .two_head import TwoHead
+    from .two_in_two_out import TwoInTwoOut
+    from .weights import from_numpy, load_model, save_model, to_numpy
 
 __all__ = [
     "ACTIVATIONS",
@@ -47,19 +62,24 @@ __all__ = [
     "Scales",
     "Schedule",
     "Step",
+    "Trace",
     "TreatmentData",
     "TwoHead",
     "TwoInTwoOut",
     "ate_error",
+    "check_parity",
     "curves",
     "fit",
     "from_numpy",
     "load_curves",
     "load_data",
     "load_model",
+    "load_trace",
     "make_optimizer",
     "make_schedule",
     "predict",
+    "record",
+    "replay",
     "save_model",
     "sigmoid_binary_cross_entropy",
     "sqrt_pehe",

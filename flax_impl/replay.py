@@ -1,0 +1,143 @@
+"""Running a port through the training of its reference, and holding the two against each other."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from .hub.trace import Trace, TraceLike
+from .losses import FactualLoss
+from .optimizers import Adam
+from .parity.compare import compare
+from .parity.report import Report
+from .parity.weight_map import WeightMap, propose_map
+from .programs import Program, Variables
+from .runs import Layout, Run, from_reference, opened, shapes_of
+
+
+def check_parity(
+    reference: TraceLike,
+    model: Any,
+    loss: Callable[..., Any] = FactualLoss(),
+    *,
+    optimizer: Any = Adam(),
+    params: Any = None,
+    batches: Iterable[Mapping[str, Any]] | None = None,
+    forward: Callable[..., Any] | None = None,
+    renames: Mapping[str, str] | None = None,
+    progress: bool = True,
+) -> Report:
+    """Runs the port through the reference's training, both ways, and says whether, where and why the two part.
+
+    Args:
+        reference: as `torch_ref.record` or `load_trace` gives it.
+        model: any Linen or NNX module.
+        loss: takes the model and the batch by their names, and returns a number, or several to be added.
+        optimizer: settings of ours, or any of optax's.
+        params: the port's own first parameters, to hold its own conversion to account; None takes the reference's.
+        batches: the port's own batches, to hold its own order to account; None takes the reference's.
+        forward: takes the model and the batch by their names, and returns what to compare as the outputs; None takes
+            those of the model's calls in `loss`.
+        renames: corrects the weight map, where names alone do not say it: torch's module by the port's.
+        progress: shows a bar, or plain lines, once it takes long.
+
+    Raises:
+        WeightMapError: two candidates for a weight fit equally well.
+        ValueError: a float64 reference while JAX's 64-bit mode is off.
+    """
+    own = None if batches is None else list(batches)
+
+    def run(forced: bool) -> Trace:
+        return replay(
+            reference,
+            model,
+            loss,
+            optimizer=optimizer,
+            params=params,
+            batches=own,
+            forward=forward,
+            renames=renames,
+            forced=forced,
+            progress=progress,
+        )
+
+    return compare(run(forced=True), reference, run(forced=False))
+
+
+def replay(
+    reference: TraceLike,
+    model: Any,
+    loss: Callable[..., Any] = FactualLoss(),
+    *,
+    optimizer: Any = Adam(),
+    params: Any = None,
+    batches: Iterable[Mapping[str, Any]] | None = None,
+    forward: Callable[..., Any] | None = None,
+    renames: Mapping[str, str] | None = None,
+    forced: bool = True,
+    progress: bool = True,
+) -> Trace:
+    """Runs the port through the training of a reference, and returns its trace under the reference's names.
+
+    Forced, each step starts from the reference's parameters and moments, and the optimiser gets the reference's
+    gradients: so each step, and its optimiser by itself, is judged on its own. Not forced, the port goes its own way
+    from the first weights: so it is seen that nothing adds up.
+
+    Args:
+        reference: as `torch_ref.record` or `load_trace` gives it.
+        model: any Linen or NNX module.
+        loss: takes the model and the batch by their names, and returns a number, or several to be added.
+        optimizer: settings of ours, or any of optax's.
+        params: the port's own first parameters, to hold its own conversion to account; None takes the reference's.
+        batches: the port's own batches, to hold its own order to account; None takes the reference's.
+        forward: takes the model and the batch by their names, and returns what to compare as the outputs; None takes
+            those of the model's calls in `loss`.
+        renames: corrects the weight map, where names alone do not say it: torch's module by the port's.
+        forced: whether each step starts from the reference's.
+        progress: shows a bar, or plain lines, once it takes long.
+
+    Raises:
+        WeightMapError: two candidates for a weight fit equally well.
+        ValueError: a float64 reference while JAX's 64-bit mode is off.
+    """
+    if reference.dtype == "float64" and not jax.config.read("jax_enable_x64"):
+        raise ValueError("reference: expected float32 while JAX's 64-bit mode is off, got float64; see jax.enable_x64")
+    taken = [reference.batch(k) for k in range(reference.steps)]
+    own = taken if batches is None else [dict(batch) for batch in batches][: len(taken)]
+    held, variables = opened(model, _shapes_of(model, loss, own[0]) if params is None else params)
+    inputs = reference.metadata["inputs"]
+    named = map_weights(reference, variables, renames)
+    # Zeros for what the reference does not have, such as random keys; whatever it has replaces them.
+    variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype) if _is_shape(leaf) else leaf, variables)
+    start = variables if params is not None else from_reference(variables, named, reference, 0)
+    program = Program(held, loss, forward, tuple(inputs))
+    layout = Layout(reference.metadata["modules"], reference.arrays)
+    run = Run(program, start, optimizer, named, layout, reference if forced else None)
+    return run.through(own, recipe=reference.metadata["recipe"], progress=progress, model=model)
+
+
+def map_weights(reference: TraceLike, variables: Variables, renames: Mapping[str, str] | None = None) -> WeightMap:
+    """Returns which of the reference's weights is which of the port's; `print` shows it.
+
+    Raises:
+        WeightMapError: two candidates fit equally well.
+    """
+    shapes = {name: array.shape for name, array in reference.phase(0, "param").items()}
+    kinds = reference.metadata["modules"]
+    return propose_map(shapes, shapes_of(variables), kinds=kinds, renames=renames, partial=True)
+
+
+def _shapes_of(model: Any, loss: Callable[..., Any], batch: Mapping[str, Any]) -> Any:
+    """Returns the shapes of a Linen module's variables, from what the loss calls it with."""
+    if not isinstance(model, nn.Module):
+        return None
+    first = {name: jnp.asarray(array) for name, array in batch.items()}
+    init = nn.init(lambda module, batch: loss(module, **batch), model)
+    keys = {name: jax.random.key(0) for name in ("params", "dropout")}
+    return jax.eval_shape(init, keys, first)
+
+
+def _is_shape(leaf: Any) -> bool:
+    return isinstance(leaf, jax.ShapeDtypeStruct)

@@ -1,0 +1,381 @@
+"""Pairs that are not ours, written the way people write them: found to agree, and a fault in each found and named."""
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+import torch.nn.functional as F
+from flax import nnx
+
+import flax_impl
+import torch_ref
+from flax_impl.parity import Report, assert_parity
+from torch_ref import Trace
+
+Batches = list[dict[str, np.ndarray]]
+DTYPES = ["float64", "float32"]
+
+
+@pytest.fixture(autouse=True)
+def usual_promotion() -> Iterator[None]:
+    """JAX as other people have it: not strict. Not even optax's Adam runs otherwise."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def recorded(model: torch.nn.Module, batches: Batches, loss: Any, optimizer: Any, dtype: str) -> Trace:
+    return torch_ref.record(model.to(getattr(torch, dtype)), batches, loss, optimizer=optimizer, progress=False)
+
+
+def checked(reference: Trace, model: Any, loss: Any, optimizer: Any, **more: Any) -> Report:
+    with jax.enable_x64(reference.dtype == "float64"):
+        return flax_impl.check_parity(reference, model, loss, optimizer=optimizer, progress=False, **more)
+
+
+def first_cause(report: Report) -> str:
+    assert report.first_divergence is not None
+    assert report.diagnosis, report.first_divergence
+    assert report.diagnosis[0].certain
+    return report.diagnosis[0].text
+
+
+# A convolution net with batch norm in training mode: blocks in torch.nn.Sequential against Linen's automatic names.
+
+
+class TorchConvNet(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = torch.nn.Sequential(
+            torch.nn.Conv2d(2, 4, 3, padding=1, bias=False),
+            torch.nn.BatchNorm2d(4),
+            torch.nn.ReLU(inplace=True),
+            torch.nn.MaxPool2d(2),
+            torch.nn.Conv2d(4, 4, 3, padding=1),
+            torch.nn.BatchNorm2d(4),
+            torch.nn.ReLU(inplace=True),
+        )
+        self.classifier = torch.nn.Linear(4 * 3 * 3, 5)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.features(image).flatten(1))
+
+
+class ConvBlock(nn.Module):
+    features: int
+    use_bias: bool
+    epsilon: float = 1e-5
+    momentum: float = 0.9
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.Conv(self.features, (3, 3), use_bias=self.use_bias)(x)
+        return nn.relu(nn.BatchNorm(use_running_average=False, momentum=self.momentum, epsilon=self.epsilon)(x))
+
+
+class LinenConvNet(nn.Module):
+    epsilon: float = 1e-5
+    turned: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = ConvBlock(4, use_bias=False, epsilon=self.epsilon)(x)
+        x = nn.max_pool(x, (2, 2), strides=(2, 2))
+        x = ConvBlock(4, use_bias=True, epsilon=self.epsilon)(x)
+        if self.turned:
+            x = x.transpose(0, 3, 1, 2)
+        return nn.Dense(5)(x.reshape(len(x), -1))
+
+
+class UnbiasedBatchNorm(nn.Module):
+    """What a porter writes who wants torch's running variance: unbiased."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        features = x.shape[-1]
+        mean = self.variable("batch_stats", "mean", jnp.zeros, features)
+        var = self.variable("batch_stats", "var", jnp.ones, features)
+        scale = self.param("scale", nn.initializers.ones, features)
+        bias = self.param("bias", nn.initializers.zeros, features)
+        of_batch = x.mean((0, 1, 2)), x.var((0, 1, 2))
+        count = x.size // features
+        if not self.is_initializing():
+            mean.value = 0.9 * mean.value + 0.1 * of_batch[0]
+            var.value = 0.9 * var.value + 0.1 * of_batch[1] * count / (count - 1)
+        one = (1, 1, 1, features)
+        normal = (x - of_batch[0].reshape(one)) * jax.lax.rsqrt(of_batch[1].reshape(one) + 1e-5)
+        return normal * scale.reshape(one) + bias.reshape(one)
+
+
+class LinenConvNetOfTorch(nn.Module):
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.relu(UnbiasedBatchNorm(name="bn1")(nn.Conv(4, (3, 3), use_bias=False, name="conv1")(x)))
+        x = nn.max_pool(x, (2, 2), strides=(2, 2))
+        x = nn.relu(UnbiasedBatchNorm(name="bn2")(nn.Conv(4, (3, 3), name="conv2")(x)))
+        return nn.Dense(5, name="fc")(x.transpose(0, 3, 1, 2).reshape(len(x), -1))
+
+
+def torch_cross_entropy(model: Any, image: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(model(image), label.long())
+
+
+def jax_cross_entropy(model: Any, image: jax.Array, label: jax.Array) -> jax.Array:
+    logits = model(image.transpose(0, 2, 3, 1))
+    return optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
+
+
+def images(steps: int = 3, rows: int = 8) -> Batches:
+    generator = np.random.default_rng(0)
+    return [
+        {"image": generator.normal(size=(rows, 2, 6, 6)), "label": generator.integers(0, 5, rows).astype(np.int32)}
+        for _ in range(steps)
+    ]
+
+
+def sgd(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_convolution_net_with_batch_norm(dtype: str) -> None:
+    torch.manual_seed(0)
+    reference = recorded(TorchConvNet(), images(), torch_cross_entropy, sgd, dtype)
+    report = checked(reference, LinenConvNetOfTorch(), jax_cross_entropy, optax.sgd(0.05, momentum=0.9))
+    assert report.passed, str(report.first_divergence)
+    compared = {(entry.phase, entry.name) for entry in report.entries}
+    assert {
+        ("activation", "features.1"),
+        ("module_input", "features.4"),
+        ("cotangent", "features.0"),
+        ("grad", "features.0.weight"),
+        ("grad", "image"),
+        ("state", "classifier.weight.momentum_buffer"),
+        ("buffer", "features.5.running_var"),
+    } <= compared
+
+
+@pytest.mark.parametrize(
+    ("model", "where", "cause"),
+    [
+        (LinenConvNet(), ("buffer", "features.1.running_var"), "unbiased"),
+        (LinenConvNet(epsilon=1e-3), ("activation", "features.1"), "epsilon=1e-5"),
+        (LinenConvNet(turned=False), ("module_input", "features.5"), "x.transpose(0, 3, 1, 2)"),
+    ],
+)
+def test_a_fault_in_the_convolution_net(model: nn.Module, where: tuple[str, str], cause: str) -> None:
+    """Linen's own batch norm is one: its running variance is biased."""
+    torch.manual_seed(0)
+    reference = recorded(TorchConvNet(), images(), torch_cross_entropy, sgd, "float64")
+    report = checked(reference, model, jax_cross_entropy, optax.sgd(0.05, momentum=0.9))
+    first = report.first_divergence
+    assert first is not None
+    assert (first.phase, first.name) == where
+    assert cause in first_cause(report)
+
+
+# A transformer encoder block with embedding, layer norm and GELU; fused attention projections against split ones.
+
+
+class TorchEncoder(torch.nn.Module):
+    def __init__(self, layers: int = 2) -> None:
+        super().__init__()
+        self.tok_emb = torch.nn.Embedding(11, 8)
+        self.pos_emb = torch.nn.Embedding(6, 8)
+        self.layers = torch.nn.ModuleList(
+            torch.nn.TransformerEncoderLayer(
+                8, 2, 16, dropout=0.0, activation=F.gelu, batch_first=True, norm_first=True
+            )
+            for _ in range(layers)
+        )
+        self.ln_f = torch.nn.LayerNorm(8)
+        self.lm_head = torch.nn.Linear(8, 11)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        x = self.tok_emb(tokens) + self.pos_emb(torch.arange(tokens.shape[1]))
+        for layer in self.layers:
+            x = layer(x)
+        return self.lm_head(self.ln_f(x))
+
+
+class LinenBlock(nn.Module):
+    epsilon: float = 1e-5
+    activation: Callable[[jax.Array], jax.Array] = staticmethod(lambda x: nn.gelu(x, approximate=False))
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False)(x)
+        x = x + nn.MultiHeadDotProductAttention(2)(y)
+        y = nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False)(x)
+        return x + nn.Dense(8)(self.activation(nn.Dense(16)(y)))
+
+
+class LinenEncoder(nn.Module):
+    layers: int = 2
+    epsilon: float = 1e-5
+    activation: Callable[[jax.Array], jax.Array] = staticmethod(lambda x: nn.gelu(x, approximate=False))
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        x = nn.Embed(11, 8, name="token_embedding")(tokens)
+        x = x + nn.Embed(6, 8, name="position_embedding")(jnp.arange(tokens.shape[1]))[None]
+        for _ in range(self.layers):
+            x = LinenBlock(self.epsilon, self.activation)(x)
+        x = nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False, name="final_norm")(x)
+        return nn.Dense(11, name="head")(x)
+
+
+def torch_next_token(model: Any, tokens: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(model(tokens)[:, :-1].flatten(0, 1), tokens[:, 1:].flatten().long())
+
+
+def jax_next_token(model: Any, tokens: jax.Array) -> jax.Array:
+    return optax.softmax_cross_entropy_with_integer_labels(model(tokens)[:, :-1], tokens[:, 1:]).mean()
+
+
+def sentences() -> Batches:
+    generator = np.random.default_rng(1)
+    return [{"tokens": generator.integers(0, 11, (4, 6)).astype(np.int32)} for _ in range(3)]
+
+
+def adamw(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=1e-3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_transformer_encoder(dtype: str) -> None:
+    torch.manual_seed(0)
+    reference = recorded(TorchEncoder(), sentences(), torch_next_token, adamw, dtype)
+    report = checked(reference, LinenEncoder(), jax_next_token, optax.adamw(1e-3, weight_decay=1e-2))
+    assert report.passed, str(report.first_divergence)
+    compared = {(entry.phase, entry.name) for entry in report.entries}
+    assert {
+        ("activation", "layers.0.self_attn"),
+        ("activation", "layers.1.linear2"),
+        ("grad", "layers.1.self_attn.in_proj_weight"),
+        ("cotangent", "tok_emb"),
+        ("update", "pos_emb.weight"),
+    } <= compared
+
+
+@pytest.mark.parametrize(
+    ("model", "optimizer", "where", "cause"),
+    [
+        (
+            LinenEncoder(activation=nn.gelu),
+            optax.adamw(1e-3, weight_decay=1e-2),
+            ("module_input", "layers.0.linear1"),
+            "use jax.nn.gelu(approximate=False)",
+        ),
+        (
+            LinenEncoder(epsilon=1e-6),
+            optax.adamw(1e-3, weight_decay=1e-2),
+            ("activation", "layers.0.norm1"),
+            "epsilon=1e-5",
+        ),
+        (LinenEncoder(), optax.adamw(1e-3), ("update", "tok_emb.weight"), "0.0001"),
+    ],
+)
+def test_a_fault_in_the_transformer(model: nn.Module, optimizer: Any, where: tuple[str, str], cause: str) -> None:
+    torch.manual_seed(0)
+    reference = recorded(TorchEncoder(), sentences(), torch_next_token, adamw, "float64")
+    report = checked(reference, model, jax_next_token, optimizer)
+    first = report.first_divergence
+    assert first is not None
+    assert (first.phase, first.name) == where
+    assert cause in first_cause(report)
+
+
+# An MLP in NNX, its layers in a list, against torch.nn.Sequential.
+
+
+class TorchMLP(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.nn.Sequential(
+            torch.nn.Linear(5, 8), torch.nn.ELU(), torch.nn.Linear(8, 8), torch.nn.ELU(), torch.nn.Linear(8, 1)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x)
+
+
+class NNXMLP(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs, alpha: float = 1.0) -> None:
+        self.alpha = alpha
+        widths = (5, 8, 8, 1)
+        self.layers = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in pairwise(widths)])
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i, layer in enumerate(self.layers):
+            x = layer(x)
+            if i < len(self.layers) - 1:
+                x = nnx.elu(x, self.alpha)
+        return x
+
+
+def torch_squares(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return F.mse_loss(model(x), y)
+
+
+def jax_squares(model: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+    return optax.squared_error(model(x), y).mean()
+
+
+def jax_half_squares(model: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+    return optax.l2_loss(model(x), y).mean()
+
+
+def rows() -> Batches:
+    generator = np.random.default_rng(2)
+    return [{"x": generator.normal(size=(9, 5)), "y": generator.normal(size=(9, 1))} for _ in range(4)]
+
+
+def adam(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=1e-2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_mlp_in_nnx(dtype: str) -> None:
+    torch.manual_seed(0)
+    reference = recorded(TorchMLP(), rows(), torch_squares, adam, dtype)
+    model = NNXMLP(nnx.Rngs(0))
+    before = jax.tree.map(np.asarray, nnx.state(model))
+    report = checked(reference, model, jax_squares, optax.adam(1e-2))
+    assert report.passed, str(report.first_divergence)
+    compared = {(entry.phase, entry.name) for entry in report.entries}
+    assert {("activation", "net.2"), ("cotangent", "net.0"), ("grad", "x"), ("state", "net.4.bias.exp_avg")} <= compared
+    after = jax.tree.map(np.asarray, nnx.state(model))
+    assert jax.tree.all(jax.tree.map(np.array_equal, before, after))  # the user's model is left as it is
+
+
+@pytest.mark.parametrize(
+    ("alpha", "loss", "optimizer", "where", "cause"),
+    [
+        (0.5, jax_squares, optax.adam(1e-2), ("module_input", "net.0"), "alpha=0.5"),
+        (1.0, jax_half_squares, optax.adam(1e-2), ("loss", "0"), "half the reference's"),
+        (1.0, jax_squares, optax.adam(1e-2, eps_root=1e-8), ("update", "net.0.weight"), "root"),
+    ],
+)
+def test_a_fault_in_the_mlp(alpha: float, loss: Any, optimizer: Any, where: tuple[str, str], cause: str) -> None:
+    torch.manual_seed(0)
+    reference = recorded(TorchMLP(), rows(), torch_squares, adam, "float64")
+    with jax.enable_x64(True):
+        report = checked(reference, NNXMLP(nnx.Rngs(0), alpha), loss, optimizer)
+    first = report.first_divergence
+    assert first is not None
+    assert (first.phase, first.name) == where
+    assert cause in first_cause(report)
+    with pytest.raises(AssertionError, match=r"first divergence at step \d"):
+        assert_parity(*both_traces(reference, NNXMLP(nnx.Rngs(0), alpha), loss, optimizer))
+
+
+def both_traces(reference: Trace, model: Any, loss: Any, optimizer: Any) -> tuple[flax_impl.Trace, Trace]:
+    with jax.enable_x64(True):
+        return flax_impl.replay(reference, model, loss, optimizer=optimizer, progress=False), reference
