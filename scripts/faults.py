@@ -1,0 +1,144 @@
+"""Faults as people make them when they port, planted in copies of the port, to see whether the harness finds them."""
+
+import importlib
+import shutil
+import sys
+import tempfile
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pairs import Recipe, check, reference
+
+PORT = Path(__file__).parents[1] / "flax_impl"
+STEPS = 6  # into the second epoch, past the batch that is filled up and the one with an empty arm
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A small change to the port.
+
+    Args:
+        title: what is wrong, for the table.
+        file: of the port.
+        old: the text that is changed.
+        new: what it becomes.
+        group: where in a step it lives: data, weights, forward, loss, backward or optimiser.
+        where: how the name of the culprit starts.
+        cause: words of the diagnosis that names it.
+        recipe: what the pair is like, other than the usual.
+        converts: False where the port's own conversion refuses the reference's weights.
+    """
+
+    title: str
+    file: str
+    old: str
+    new: str
+    group: str
+    where: str
+    cause: tuple[str, ...]
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    converts: bool = True
+
+
+def load_faults() -> list[Fault]:
+    """Returns the faults that there are."""
+    listed = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())["fault"]
+    return [Fault(**{**fault, "cause": tuple(fault["cause"])}) for fault in listed]
+
+
+@dataclass(frozen=True)
+class Kill:
+    """What the harness said of a fault."""
+
+    fault: Fault
+    report: Any
+
+    @property
+    def caught(self) -> bool:
+        """Whether the port was found to diverge."""
+        return not self.report.passed
+
+    @property
+    def localised(self) -> bool:
+        """Whether the first divergence is where the fault is."""
+        first = self.report.first_divergence
+        return first is not None and first.group == self.fault.group and first.name.startswith(self.fault.where)
+
+    @property
+    def named(self) -> bool:
+        """Whether the first diagnosis is the fault."""
+        first = self.report.diagnosis[:1]
+        return bool(first) and all(words in first[0].text for words in self.fault.cause)
+
+    @property
+    def misnamed(self) -> bool:
+        """Whether something else is said to be certain."""
+        return not self.named and any(finding.certain for finding in self.report.diagnosis[:1])
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what the table says, as JSON takes it."""
+        return {
+            "fault": self.fault.title,
+            "group": self.fault.group,
+            "where": self.fault.where,
+            "caught": self.caught,
+            "localised": self.localised,
+            "named": self.named,
+            "first_divergence": str(self.report.first_divergence or ""),
+            "misnamed": self.misnamed,
+            "diagnosis": [str(finding) for finding in self.report.diagnosis],
+        }
+
+
+def plant(fault: Fault, folder: Path) -> ModuleType:
+    """Returns a copy of the port with the fault in it, made in a folder.
+
+    Raises:
+        ValueError: the text that is to be changed is not there: the port has moved on.
+    """
+    number = 1 + sum(path.name.startswith("port_with_fault_") for path in folder.iterdir())
+    name = f"port_with_fault_{folder.name}_{number}"
+    shutil.copytree(PORT, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    path = folder / name / fault.file
+    text = path.read_text()
+    if fault.old not in text:
+        raise ValueError(f"{fault.title}: expected {fault.old!r} in {fault.file}, found none")
+    text = text.replace(fault.old, fault.new)
+    if "jax." in fault.new and "\nimport jax\n" not in text:
+        text = text.replace("import jax.numpy as jnp\n", "import jax\nimport jax.numpy as jnp\n")
+    path.write_text(text)
+    sys.path.insert(0, str(folder))
+    try:
+        importlib.invalidate_caches()
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(folder))
+
+
+def kill(fault: Fault) -> Kill:
+    """Plants a fault and asks the harness."""
+    recipe = Recipe(**{"steps": STEPS, **fault.recipe})
+    with tempfile.TemporaryDirectory() as folder:
+        return Kill(fault, check(recipe, reference(recipe), plant(fault, Path(folder)), fault.converts))
+
+
+def matrix_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the table of all faults, as `Kill.to_json` gives them, and what they add up to."""
+    mark = {True: "yes", False: "NO"}
+    width = max(len(row["fault"]) for row in rows)
+    lines = [f"{'fault':{width}}  caught  localised  named  first divergence"]
+    for row in rows:
+        marks = f"{mark[row['caught']]:6}  {mark[row['localised']]:9}  {mark[row['named']]:5}"
+        lines.append(f"{row['fault']:{width}}  {marks}  {row['first_divergence']}")
+    caught, localised, named, misnamed = (
+        sum(row[what] for row in rows) for what in ("caught", "localised", "named", "misnamed")
+    )
+    lines.append(
+        f"{len(rows)} faults: {caught} caught, {localised} localised, {named} named by the first diagnosis, "
+        f"{misnamed} misnamed with confidence"
+    )
+    return "\n".join(lines)
