@@ -136,7 +136,8 @@ def _shapes_of(model: Any, loss: Callable[..., Any], batch: Mapping[str, Any]) -
     first = {name: jnp.asarray(array) for name, array in batch.items()}
     init = nn.init(lambda module, batch: loss(module, **batch), model)
     keys = {name: jax.random.key(0) for name in ("params", "dropout")}
-    return jax.eval_shape(init, keys, first)
+    with jax.numpy_dtype_promotion("standard"):  # Linen draws float32 whatever comes in; only shapes matter here
+        return jax.eval_shape(init, keys, first)
 
 
 def _is_shape(leaf: Any) -> bool:

@@ -12,7 +12,7 @@ from flax import nnx
 
 from .hub.checks import check_choice, shown
 from .hub.progress import Progress
-from .hub.trace import Trace, TraceLike, in_torch_layout
+from .hub.trace import Trace, TraceLike, config_of, in_torch_layout
 from .moments import moments_of, with_moments
 from .parity.weight_map import WeightMap, propose_map
 from .programs import Path, Program, Variables, evaluate, init_state, step
@@ -52,6 +52,7 @@ class Run:
         self.names, self.layout, self.leader = names, layout, leader
         self.state = init_state(optimizer, variables.params)
         self.calls: list[str] = []
+        self.units: dict[str, np.floating[Any] | int] = {}
 
     def through(
         self, batches: Sequence[Mapping[str, Any]], *, recipe: Mapping[str, Any] | None, progress: bool, model: Any
@@ -71,7 +72,7 @@ class Run:
         metadata = {
             "framework": "flax",
             "model": type(model).__name__,
-            "config": dict(getattr(model, "config", {})),
+            "config": config_of(model),
             "loss": shown(getattr(self.program.loss, "__name__", self.program.loss)),
             "optimizer": {"name": type(self.optimizer).__name__, "lr": lr if isinstance(lr, float) else None},
             "dtype": dtype,
@@ -113,18 +114,21 @@ class Run:
         found |= {f"buffer/{name}": array for name, array in self._named(Variables({}, after.buffers, {})).items()}
         params, self.state = step(self.optimizer, self.state, self.variables.params, by_param)
         self.variables = Variables(params, after.buffers, after.others)
+        found |= {f"update/{name}": array for name, array in self._named(Variables(params, {}, {})).items()}
         for moment, tree in moments_of(self.state, params).items():
-            moments = self._named(Variables(tree, {}, {}))
-            found |= {f"state/{name}.{moment}": array for name, array in moments.items()}
-        moved = self._named(Variables(params, {}, {}))
-        return found | {f"update/{name}": array for name, array in moved.items()}
+            moments = {f"{name}.{moment}": array for name, array in self._named(Variables(tree, {}, {})).items()}
+            if leader is not None and k == 0:
+                self.units[moment] = _unit(moments, found, leader)
+            found |= {f"state/{name}": array / self.units.get(moment, 1) for name, array in moments.items()}
+        return found
 
     def _force_moments(self, k: int, leader: TraceLike) -> None:
         """Gives the optimiser the reference's moments, as far as it knows them by name."""
         params, moments = self.variables.params, {}
         for moment, tree in moments_of(self.state, params).items():
             suffix = f".{moment}"
-            taken = {n.removesuffix(suffix): a for n, a in leader.state(k).items() if n.endswith(suffix)}
+            unit = self.units.get(moment, 1)
+            taken = {n.removesuffix(suffix): a * unit for n, a in leader.state(k).items() if n.endswith(suffix)}
             if taken:
                 of_port = self.names.to_flax(taken)
                 like = Variables(tree, {}, {})
@@ -139,6 +143,21 @@ class Run:
         end = min((name.find(mark) for mark in "#[" if mark in name), default=len(name))
         module = self.names.modules.get(name[:end])
         return None if module is None else module + name[end:]
+
+
+def _unit(moments: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], leader: TraceLike) -> Any:
+    """Returns how large a moment is as a share of the reference's after the first step, where both took the same step.
+
+    A port may hold it in a unit of its own: optax.rmsprop multiplies by the rate before the momentum, torch after it.
+    """
+    before, after, state = leader.params(0), leader.phase(0, "update"), leader.phase(0, "state")
+    shared = [name for name in moments if name in state]
+    steps = [(found[f"update/{n}"] - before[n], after[n] - before[n]) for n in after if f"update/{n}" in found]
+    if not shared or not all(np.allclose(ours, theirs, rtol=1e-3, atol=1e-7) for ours, theirs in steps):
+        return 1
+    ours, theirs = (np.concatenate([side[name].ravel() for name in shared]) for side in (moments, state))
+    unit = (ours * theirs).sum() / max((theirs**2).sum(), np.finfo(np.float32).tiny)
+    return ours.dtype.type(unit) if abs(unit - 1) > 1e-3 and np.allclose(ours, unit * theirs, rtol=1e-3) else 1
 
 
 def from_reference(variables: Variables, names: WeightMap, reference: TraceLike, k: int) -> Variables:

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import ModuleType
 from typing import Any
 
@@ -151,4 +151,6 @@ def check(recipe: Recipe, trace: Any, package: ModuleType | None = None, convert
         model = recipe.build(package)
         params = package.from_numpy(model, trace.params(0)) if converts else None
         batches = recipe.batches(package)
-        return port.check_parity(trace, model, params=params, batches=batches, progress=False, **recipe.make(package))
+        settings = recipe.make(package)
+        report = port.check_parity(trace, model, params=params, batches=batches, progress=False, **settings)
+    return replace(report, model=recipe.model, optimizer=recipe.optimizer)

@@ -110,11 +110,13 @@ def recorded(arguments: argparse.Namespace) -> tuple[Recipe, Any]:
         )
     try:
         recipe = Recipe(**{**made, "schedule": tuple(made["schedule"])})
-        wrong = recipe.model not in MODELS or recipe.optimizer not in OPTIMIZERS or recipe.dtype != trace.dtype
-        if wrong or recipe.steps != trace.steps:
-            raise ValueError("its recipe is not that of its arrays")
-    except (TypeError, ValueError, KeyError) as error:
-        raise ValueError(f"{arguments.check}: {error}") from error
+        if (recipe.dtype, recipe.steps) != (trace.dtype, trace.steps):
+            raise ValueError("its recipe is of another dtype or number of steps than its arrays")
+        port = import_backend("flax")
+        for make in (recipe.build, recipe.make, recipe.batches):
+            make(port)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{arguments.check}: expected a trace that this command recorded, got {error}") from error
     for name in ("model", "dtype", "optimizer", "steps", "seed"):
         asked, got = getattr(arguments, name), getattr(recipe, name)
         if asked is not None and asked != got:

@@ -25,7 +25,7 @@ REFERENCE, PORT = ROOT / "torch_ref", ROOT / "flax_impl"
 ONLY_TORCH = {
     ("Optimizer.build", "parameters"): "torch's optimiser holds the parameters it moves",
     ("Schedule.build", "optimizer"): "torch's schedule moves the rate of an optimiser",
-    ("record", "row_orders"): "the reference alone measures how far float32 is off",
+    ("record", "row_orders"): "the reference alone measures what rounding does",
 }
 ONLY_FLAX = {
     ("train_step", "params"): "the port is pure: parameters go in and come out",
@@ -51,6 +51,10 @@ ONLY_FLAX_NAMES = {
     "replay": "the port is held against the reference, not the other way round",
 }
 # Files and top-level functions that one side has besides the other's.
+ONLY_TORCH_FILES = {
+    "noise.py": "the reference alone measures what rounding does",
+    "steps.py": "a step of the port is a compiled call: programs.py, runs.py",
+}
 ONLY_FLAX_FILES = {
     "parity": "serves any pair of traces; numpy only",
     "moments.py": "torch's names for the moments are the common language; the port translates",
@@ -79,7 +83,7 @@ def names(package: Path) -> list[str]:
 
 def test_the_same_files() -> None:
     of_port = [name for name in names(PORT) if name.split("/")[0] not in ONLY_FLAX_FILES]
-    assert of_port == names(REFERENCE)
+    assert of_port == [name for name in names(REFERENCE) if name not in ONLY_TORCH_FILES]
 
 
 def test_the_hub_is_the_same_to_the_byte() -> None:
@@ -107,7 +111,9 @@ def top_level(path: Path) -> list[str]:
     return [name for name in found if not name.startswith("_")]
 
 
-@pytest.mark.parametrize("file", [name for name in names(REFERENCE) if "/" not in name])
+@pytest.mark.parametrize(
+    "file", [name for name in names(REFERENCE) if "/" not in name and name not in ONLY_TORCH_FILES]
+)
 def test_the_same_order_in_each_file(file: str) -> None:
     of_port = [name for name in top_level(PORT / file) if name not in ONLY_FLAX_FUNCTIONS]
     assert of_port == [name for name in top_level(REFERENCE / file) if name not in ONLY_TORCH_FUNCTIONS]

@@ -1,6 +1,7 @@
 """The trace: everything that a training computed, written down under torch's names and in torch's layout."""
 
 import inspect
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,10 +28,10 @@ PHASES = (
     "state",  # the optimiser's, after the step: `head0.layer0.weight.exp_avg`
     "update",  # the parameters after the step
 )
-# For float32: how far the reference itself is off, `noise/grad/head0.layer0.weight`; a number for each entry.
+# How far rounding moves the reference itself, `noise/grad/head0.layer0.weight`; a number for each entry.
 NOISE = "noise"
 _FORMAT = "trace/1"
-_METADATA: dict[str, type | tuple[type, ...]] = {
+_METADATA: dict[str, type] = {
     "framework": str,
     "model": str,
     "config": dict,
@@ -236,10 +237,21 @@ def in_torch_layout(array: np.ndarray, reference: np.ndarray | None, kind: str) 
     return turned
 
 
+def config_of(model: object) -> dict[str, Any]:
+    """Returns the constructor's arguments that a model tells, where JSON can hold them."""
+    config = getattr(model, "config", {})
+    try:
+        return json.loads(json.dumps(dict(config), allow_nan=False))
+    except (TypeError, ValueError):
+        return {}
+
+
 def _check_metadata(metadata: Mapping[str, Any]) -> None:
     for name, kind in _METADATA.items():
         if not isinstance(metadata.get(name), kind):
-            raise ValueError(f"{name}: expected a {kind} in the trace's metadata, got {shown(metadata.get(name))}")
+            raise ValueError(
+                f"{name}: expected a {kind.__name__} in the trace's metadata, got {shown(metadata.get(name))}"
+            )
     check_choice("dtype", metadata["dtype"], ("float32", "float64"))
 
 
@@ -257,7 +269,7 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any])
     if sorted(steps) != list(range(len(steps))) or not steps:
         raise ValueError(f"expected steps from 0 on, none left out, got {listed(sorted(steps))}")
     params = steps[0].get("param", set())
-    buffers, inputs = (set(map(str, metadata[name])) for name in ("buffers", "inputs"))
+    buffers, calls, inputs = (set(map(str, metadata[name])) for name in ("buffers", "calls", "inputs"))
     trained = params - buffers - set(map(str, metadata["frozen"]))
     for step, found in steps.items():
         by_input = {
@@ -265,7 +277,13 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any])
             for name in inputs
             if f"{step}/input/{name}" in arrays and arrays[f"{step}/input/{name}"].dtype.kind == "f"
         }
-        wanted = {"input": inputs, "buffer": buffers, "grad": trained | by_input, "update": params - buffers}
+        wanted = {
+            "activation": calls,
+            "input": inputs,
+            "buffer": buffers,
+            "grad": trained | by_input,
+            "update": params - buffers,
+        }
         for phase, names in wanted.items():
             if missing := sorted(names - found.get(phase, set())):
                 raise ValueError(f"step {step}: expected {phase} of {listed(missing)}, got none")

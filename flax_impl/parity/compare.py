@@ -7,7 +7,7 @@ import numpy as np
 
 from ..hub.trace import NOISE, PHASES, TraceLike
 from .diagnose import diagnose
-from .localise import containers, localise
+from .localise import containers, in_order, localise
 from .report import Divergence, Entry, Report
 
 GATE_A = 1e-12  # float64: an honest port sits at 1e-15, the weakest of the planted faults at 1e-10
@@ -42,7 +42,7 @@ def compare(ported: TraceLike, reference: TraceLike, free: TraceLike | None = No
     entries: list[Entry] = []
     noise = _noise(reference)
     for step in range(reference.steps):
-        entries += _structural(_entries(ported, reference, step, noise), reference)
+        entries += in_order(_structural(_entries(ported, reference, step, noise), reference), reference)
     loose = [] if free is None else _free_entries(free, reference)
     first = localise(entries, ported, reference)
     wrong = next((entry for entry in loose if not entry.passed), None)
@@ -87,7 +87,7 @@ def _entries(ported: TraceLike, reference: TraceLike, step: int, noise: Mapping[
         scales = _scales(reference, step, phase)
         for name, array in expected.items():
             if name in got:
-                bound = GATE_A if reference.dtype == "float64" else _gate_b(reference, step, phase, name, noise)
+                bound = _bound(reference, step, phase, name, noise)
                 found.append(_entry(step, phase, name, got[name], array, scales.get(name, 0.0), bound))
             elif phase in _ALWAYS:
                 found.append(Entry(step, phase, name, np.inf, 0.0, size=array.size, note="the port has none"))
@@ -99,7 +99,7 @@ def _entry(
 ) -> Entry:
     if actual.shape != expected.shape:
         note = f"expected shape {list(expected.shape)}, got {list(actual.shape)}"
-        return Entry(step, phase, name, np.inf, 0.0, size=expected.size, note=note)
+        return Entry(step, phase, name, np.inf, bound, size=expected.size, note=note)
     actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     scale = max(_largest(expected), scale) or 1.0
     with np.errstate(invalid="ignore", over="ignore"):
@@ -155,10 +155,14 @@ def _noise(reference: TraceLike) -> dict[tuple[str, str], float]:
     return {key: max(noise, float(np.quantile(usual[key[0]], 0.75))) for key, noise in found.items()}
 
 
-def _gate_b(reference: TraceLike, step: int, phase: str, name: str, noise: Mapping[tuple[str, str], float]) -> float:
+def _bound(reference: TraceLike, step: int, phase: str, name: str, noise: Mapping[tuple[str, str], float]) -> float:
+    """Returns how far an entry may be off, as a share."""
+    own = noise.get((phase, name), 0.0)
+    if reference.dtype == "float64":
+        return max(GATE_A, GATE_B * own)  # the latter where an entry hangs on the last digits: g / (|g| + 1e-8)
     if phase in ("input", "param"):
         return 0.0  # taken over, not computed
-    bound = GATE_B * (noise.get((phase, name), 0.0) + float(np.finfo(np.float32).eps))
+    bound = GATE_B * (own + float(np.finfo(np.float32).eps))
     if phase == "update":
         before, after = reference.params(step)[name], reference.phase(step, phase)[name]
         bound += _SCALARS * _largest(after - before) / (max(_largest(before), _largest(after)) or 1.0)

@@ -16,16 +16,22 @@ def localise(entries: Iterable[Entry], ported: TraceLike, reference: TraceLike) 
 
     A module whose input agrees and whose output does not is to blame. Where an input is the first to disagree, the code
     before it is, which is named after the module whose output it works on.
+
+    Args:
+        entries: in the order in which things happen.
+        ported: the port's trace.
+        reference: the reference's.
     """
-    by_step: dict[int, dict[Key, Entry]] = {}
-    for entry in entries:
-        by_step.setdefault(entry.step, {})[entry.phase, entry.name] = entry
-    for step, of_step in sorted(by_step.items()):
-        for key in _events(reference, step, of_step):
-            entry = of_step.get(key)
-            if entry is not None and not entry.passed:
-                return _blame(entry, ported, reference, step)
-    return None
+    wrong = next((entry for entry in entries if not entry.passed), None)
+    return None if wrong is None else _blame(wrong, ported, reference, wrong.step)
+
+
+def in_order(entries: Iterable[Entry], reference: TraceLike) -> list[Entry]:
+    """Returns the entries of one step in the order in which things happen."""
+    known = {(entry.phase, entry.name): entry for entry in entries}
+    step = next((entry.step for entry in known.values()), 0)
+    events = dict.fromkeys([*_events(reference, step, known), *known])  # the latter: what has no place of its own
+    return [known[key] for key in events if key in known]
 
 
 def containers(calls: Sequence[str]) -> set[str]:

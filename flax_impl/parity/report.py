@@ -155,6 +155,6 @@ class Report:
             "max_scaled_error": error if error < float("inf") else "inf",
             "first_divergence": None
             if first is None
-            else {"step": first.step, "phase": first.phase, "name": first.name},
+            else {"step": first.step, "phase": first.phase, "name": first.name, "text": str(first)},
             "diagnosis": [str(finding) for finding in self.diagnosis],
         }
