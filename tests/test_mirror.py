@@ -250,6 +250,7 @@ def imports(path: Path) -> set[str]:
         ("torch_ref/hub", {"numpy", "safetensors", "jaxtyping", "tqdm", "causallib", "pyarrow"}),
         ("flax_impl/parity", {"numpy", "jaxtyping"}),
         ("flax_impl/parity/diagnose", {"numpy", "jaxtyping"}),
+        ("flax_impl/parity/matching", {"numpy", "jaxtyping"}),
     ],
 )
 def test_who_may_import_whom(folder: str, allowed: set[str]) -> None:
