@@ -36,7 +36,7 @@ else:
     from .losses import CRITERIA, FactualLoss, JointLoss, sigmoid_binary_cross_entropy, squared_error
     from .optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, RMSprop, make_optimizer
     from .record import record
-    from .replay import check_parity, replay
+    from .replay import check_parity, map_weights, replay
     from .schedules import SCHEDULES, Constant, Cosine, Exponential, Schedule, Step, make_schedule
     from .training import fit, predict, train_step
     from .two_head import TwoHead
@@ -77,6 +77,7 @@ __all__ = [
     "load_trace",
     "make_optimizer",
     "make_schedule",
+    "map_weights",
     "predict",
     "record",
     "replay",

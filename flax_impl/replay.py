@@ -108,7 +108,7 @@ def replay(
     own = taken if batches is None else [dict(batch) for batch in batches][: len(taken)]
     held, variables = opened(model, _shapes_of(model, loss, own[0]) if params is None else params)
     inputs = reference.metadata["inputs"]
-    named = map_weights(reference, variables, renames)
+    named = _map_of(reference, variables, renames)
     # Zeros for what the reference does not have, such as random keys; whatever it has replaces them.
     variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype) if _is_shape(leaf) else leaf, variables)
     start = variables if params is not None else from_reference(variables, named, reference, 0)
@@ -118,12 +118,31 @@ def replay(
     return run.through(own, recipe=reference.metadata["recipe"], progress=progress, model=model)
 
 
-def map_weights(reference: TraceLike, variables: Variables, renames: Mapping[str, str] | None = None) -> WeightMap:
-    """Returns which of the reference's weights is which of the port's; `print` shows it.
+def map_weights(
+    reference: TraceLike,
+    model: Any,
+    loss: Callable[..., Any] = FactualLoss(),
+    *,
+    params: Any = None,
+    renames: Mapping[str, str] | None = None,
+) -> WeightMap:
+    """Returns which of the reference's weights is which of the port's, as the replay takes them; `print` shows it.
+
+    Args:
+        reference: as `torch_ref.record` or `load_trace` gives it.
+        model: any Linen or NNX module.
+        loss: as for `replay`; it shows what a Linen module is called with.
+        params: the port's parameters; None finds out their shapes.
+        renames: corrects the map: torch's module by the port's.
 
     Raises:
-        WeightMapError: two candidates fit equally well.
+        WeightMapError: two candidates for a weight fit equally well.
     """
+    _, variables = opened(model, _shapes_of(model, loss, reference.batch(0)) if params is None else params)
+    return _map_of(reference, variables, renames)
+
+
+def _map_of(reference: TraceLike, variables: Variables, renames: Mapping[str, str] | None) -> WeightMap:
     shapes = {name: array.shape for name, array in reference.phase(0, "param").items()}
     kinds = reference.metadata["modules"]
     return propose_map(shapes, shapes_of(variables), kinds=kinds, renames=renames, partial=True)

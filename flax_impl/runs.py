@@ -61,6 +61,9 @@ class Run:
         dtype = jax.tree.leaves(self.variables.params)[0].dtype.name
         check_choice("dtype of the parameters", dtype, ("float32", "float64"))
         arrays = {f"0/param/{name}": array for name, array in self._named(self.variables).items()}
+        for path, leaf in self.variables.named().items():  # what has no counterpart is seen as that
+            if (name := ".".join(path[1:])) in self.names.flax_only:
+                arrays.setdefault(f"0/param/{name}", np.asarray(leaf))
         with Progress(len(batches), progress) as report:
             for k, batch in enumerate(batches):
                 batch = {name: cast(np.asarray(array), dtype) for name, array in batch.items()}
@@ -83,6 +86,7 @@ class Run:
             "frozen": [],
             "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "numpy")},
             "recipe": dict(recipe or {}),
+            "weight_map": str(self.names),
         }
         return Trace(arrays, metadata)
 

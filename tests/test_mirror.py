@@ -48,6 +48,7 @@ ONLY_FLAX_MEMBERS = {
 }
 ONLY_FLAX_NAMES = {
     "check_parity": "the port is held against the reference, not the other way round",
+    "map_weights": "torch's names are the common language; the port translates",
     "replay": "the port is held against the reference, not the other way round",
 }
 # Files and top-level functions that one side has besides the other's.

@@ -130,6 +130,10 @@ def _section(index: int, report: Report, *, alone: bool) -> str:
             f"<details>\n<summary><h3>Not compared: {count}</h3></summary>",
             f"<p>Only one side has them.</p>\n<ul>\n{names}\n</ul>\n</details>",
         ]
+    if report.weight_map:
+        lines = "\n".join(map(_text, report.weight_map.splitlines()))
+        table = _scrolled(f"<pre>{lines}</pre>", "Which weight is which")
+        parts.append(f"<details>\n<summary><h3>Which weight is which</h3></summary>\n{table}\n</details>")
     return "\n".join([*parts, "</section>"])
 
 

@@ -1,6 +1,6 @@
 """What a comparison found: every entry, the first divergence, and what may have caused it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -119,6 +119,7 @@ class Report:
         first_divergence: None where all agrees.
         diagnosis: what may have caused it, best first.
         unmatched: entries that only one side has, and that are therefore not compared.
+        weight_map: which of the reference's weights is which of the port's, in a table.
     """
 
     model: str
@@ -130,7 +131,13 @@ class Report:
     free: tuple[Entry, ...] = ()
     first_divergence: Divergence | None = None
     diagnosis: tuple[Finding, ...] = ()
-    unmatched: tuple[str, ...] = field(default=())
+    unmatched: tuple[str, ...] = ()
+    weight_map: str = ""
+
+    def __str__(self) -> str:
+        from .table import text_table  # which shows reports
+
+        return text_table([self])
 
     @property
     def passed(self) -> bool:

@@ -13,6 +13,11 @@ def weight_findings(first: Divergence, ported: TraceLike, reference: TraceLike) 
     """Returns what makes the port's first parameters of the reference's."""
     got, expected, dtype = ported.phase(0, "param"), reference.phase(0, "param"), reference.dtype
     name = first.name
+    if name not in expected:
+        text = f"the port has `{name}`, which the reference lacks"
+        if name.endswith("bias"):
+            return [Finding(f"{text}: leave it out (use_bias=False), as the reference's layer has none")]
+        return [Finding(f"{text}: leave the module out that holds it, or say with a rename which one of torch's it is")]
     if name not in got:
         leaf = name.rpartition(".")[2]
         text = f"the port has no `{name}`"
