@@ -121,7 +121,7 @@ class Run:
         found |= {f"update/{name}": array for name, array in self._named(Variables(params, {}, {})).items()}
         for moment, tree in moments_of(self.state, params).items():
             moments = {f"{name}.{moment}": array for name, array in self._named(Variables(tree, {}, {})).items()}
-            if leader is not None and k == 0:
+            if leader is not None and k == 0 and moment == "momentum_buffer":
                 self.units[moment] = _unit(moments, found, leader)
             found |= {f"state/{name}": array / self.units.get(moment, 1) for name, array in moments.items()}
         return found

@@ -54,12 +54,13 @@ def ratio(entry: Entry) -> float:
 
 def described(entry: Entry) -> str:
     """Returns all that is known of an entry's error."""
+    if entry.note:
+        return plain(entry.note)
     parts = [f"error {number(entry.error)}", f"bound {number(entry.bound)}"]
     if entry.worst:
         parts.append(f"worst at {list(entry.worst)}")
     if entry.size:
         parts += [f"{entry.outside} of {entry.size} outside", f"rms {number(entry.rms)}"]
-    parts += [entry.note] if entry.note else []
     return plain(", ".join(parts + ([] if entry.counts else ["does not count"])))
 
 

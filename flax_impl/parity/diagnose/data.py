@@ -11,6 +11,10 @@ def data_findings(first: Divergence, ported: TraceLike, reference: TraceLike) ->
     """Returns what makes the port's batch of the reference's."""
     got, expected, dtype = ported.phase(first.step, "input"), reference.phase(first.step, "input"), reference.dtype
     found = []
+    for other in range(first.step):
+        if _equal(got, ported.phase(other, "input"), dtype):
+            text = f"the port's step {first.step} repeats the batch of its step {other}: draw anew in every epoch"
+            return [Finding(f"{text}, with the reference's generator and seed")]
     for other in range(reference.steps):
         if other != first.step and _equal(got, reference.phase(other, "input"), dtype):
             text = f"the port's step {first.step} has the reference's batch of step {other}: the batches are shifted"
@@ -28,6 +32,9 @@ def data_findings(first: Divergence, ported: TraceLike, reference: TraceLike) ->
         factor = factor_between(got[first.name], expected[first.name], dtype) if first.name in got else None
         if factor is not None:
             found.append(Finding(f"the port's `{first.name}` is {neat(factor)} times the reference's: scale it alike"))
+        elif all(close(got[name], expected[name], dtype) for name in reference.metadata["inputs"] if name in got):
+            text = f"the port's batch has the reference's rows, but another {names_text(wrong)}"
+            found.append(Finding(f"{text}: make these entries as the reference's are made"))
         else:
             text = f"the port's batch has other rows in {names_text(wrong)}"
             text += ": shuffle with the reference's generator and seed"

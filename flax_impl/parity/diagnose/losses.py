@@ -26,7 +26,7 @@ def loss_findings(first: Divergence, ported: TraceLike, reference: TraceLike) ->
     pairs = _at_outputs(ported, reference, step)
     if not pairs:
         return _by_size(losses, theirs, batch, dtype)
-    found = _rows(pairs, batch) or _factors(pairs, batch, dtype) or _criterion(pairs, batch, reference, step)
+    found = _rows(pairs, batch) or _factors(pairs, batch, dtype) or _criterion(pairs, batch)
     return found or _by_size(losses, theirs, batch, dtype)
 
 
@@ -93,6 +93,12 @@ def _rows(pairs: list[_Pair], batch: Mapping[str, np.ndarray]) -> list[Finding]:
             text = f"rows that `{name}` leaves out count in the port's loss"
             return [Finding(f"{text}: multiply by the mask, or use jnp.where, before the mean")]
     lost = [pair for pair in other if not pair.rows.any()]
+    taken = [pair for pair in other if lost and (pair.rows & lost[0].rows_expected).any()]
+    if taken:
+        text = f"the rows of `{lost[0].name}` train `{taken[0].name}` in the port"
+        return [
+            Finding(f"{text}: look at how the rows are picked, t == 0 for the first head and t == 1 for the second")
+        ]
     if lost:
         return [Finding(f"nothing arrives at `{lost[0].name}` in the port: its part of the loss is left out; add it")]
     rows = int((other[0].rows != other[0].rows_expected).sum())
@@ -168,6 +174,9 @@ def _whole_factor(
                 "divided by each head's own rows where the reference's divides by those of the batch",
             )
         )
+    for more, less in ((1, "one too many"), (-1, "one too few")):
+        rows = [n / (n + more) if n + more else 0.0 for n in counts]
+        known.append((rows, f"divided by {less} rows: divide by their number"))
     if total != length:
         known.append(
             ([n / length for n in counts], "divided by all rows, padding included: divide by those that count")
@@ -183,10 +192,17 @@ def _whole_factor(
     for expected, text in known:
         if are(expected) and not are([1.0] * len(factors)):
             return [Finding(f"the port's loss is {text}")]
-    if same is not None and same != 1:
-        return [Finding(f"the port's loss is {neat(same)} times the reference's: take that factor out")]
+    if are([1.0] * len(factors)):
+        return [
+            Finding("the port's loss has another value and the same slope: a constant, or parts added up otherwise")
+        ]
+    explicit = all(float(f"{factor:.3g}") == round(factor, 9) for factor in factors)  # as people write a weight
+    if same is not None:
+        text = f"the port's loss is {neat(same)} times the reference's: take that factor out"
+        return [Finding(text, certain=explicit)]
     shown = ", ".join(neat(factor) for factor in factors)
-    return [Finding(f"the parts of the port's loss are {shown} times the reference's: weigh the heads alike")]
+    text = f"the parts of the port's loss are {shown} times the reference's: weigh the heads alike"
+    return [Finding(text, certain=explicit)]
 
 
 def _row_sets(counts: list[int], batch: Mapping[str, np.ndarray], length: int) -> list[np.ndarray]:
@@ -202,26 +218,35 @@ def _row_sets(counts: list[int], batch: Mapping[str, np.ndarray], length: int) -
     return sets
 
 
-def _criterion(pairs: list[_Pair], batch: Mapping[str, np.ndarray], reference: TraceLike, step: int) -> list[Finding]:
-    """Recognises the loss of a row by its slope."""
+def _criterion(pairs: list[_Pair], batch: Mapping[str, np.ndarray]) -> list[Finding]:
+    """Recognises the loss of a row by its slope, and what it is compared with."""
     for pair in pairs:
         rows = pair.rows_expected & pair.rows
-        for target in batch.values():
-            if target.shape != pair.output.shape or target.dtype.kind != "f" or not rows.any():
-                continue
-            slopes = _slopes(pair.output[rows], target[rows])
-            weights = [np.ones(int(rows.sum()))]
-            weights += [a[rows] for a in batch.values() if a.shape == (len(rows),) and a.dtype.kind == "f"]
-            ours, theirs = (
-                next(
-                    (label for label, slope in slopes.items() for w in weights if _proportional(side[rows], slope, w)),
-                    None,
-                )
-                for side in (pair.actual, pair.expected)
+        targets = {n: a for n, a in batch.items() if a.shape == pair.output.shape and a.dtype.kind == "f"}
+        if not rows.any():
+            continue
+        weights = [np.ones(int(rows.sum()))]
+        weights += [a[rows] for a in batch.values() if a.shape == (len(rows),) and a.dtype.kind == "f"]
+        ours, theirs = (
+            next(
+                (
+                    (label, name)
+                    for name, target in targets.items()
+                    for label, slope in _slopes(pair.output[rows], target[rows]).items()
+                    if any(_proportional(side[rows], slope, w) for w in weights)
+                ),
+                None,
             )
-            if ours and theirs and ours != theirs:
-                text = f"the port's loss of a row is {ours} where the reference's is {theirs}"
-                return [Finding(f"{text}: use {theirs}")]
+            for side in (pair.actual, pair.expected)
+        )
+        if ours and theirs and ours[0] != theirs[0]:
+            text = f"the port's loss of a row is {ours[0]} where the reference's is {theirs[0]}"
+            return [Finding(f"{text}: use {theirs[0]}")]
+        if ours and theirs and ours != theirs:
+            text = (
+                f"the port compares `{pair.name}` with `{ours[1]}` where the reference compares it with `{theirs[1]}`"
+            )
+            return [Finding(f"{text}: hand over the targets in the reference's order")]
     return []
 
 

@@ -41,7 +41,9 @@ def weight_findings(first: Divergence, ported: TraceLike, reference: TraceLike) 
         others = [
             n for n in expected if n != name and expected[n].shape == target.shape and close(actual, expected[n], dtype)
         ]
-        found += [_swapped(name, other, wrong) for other in others[:1]]
+        found += [_swapped(name, other, got, expected, dtype) for other in others[:1]]
+    if not found and dtype == "float64" and np.array_equal(actual, target.astype(np.float32)):
+        found.append(Finding(f"`{name}` went through float32 in the port: convert in float64 (jax.enable_x64)"))
     if not found and not actual.any():
         found.append(Finding(f"`{name}` is zero in the port, as Flax draws it: copy the reference's"))
     if not found and (factor := factor_between(actual, target, dtype)) is not None:
@@ -58,9 +60,11 @@ def weight_findings(first: Divergence, ported: TraceLike, reference: TraceLike) 
     return found
 
 
-def _swapped(name: str, other: str, wrong: list[str]) -> Finding:
+def _swapped(name: str, other: str, got: dict[str, np.ndarray], expected: dict[str, np.ndarray], dtype: str) -> Finding:
     """Says which modules are swapped: the shortest names under which the two differ."""
     parts, others = name.split("."), other.split(".")
     differ = next(i for i, (a, b) in enumerate(zip(parts, others, strict=False)) if a != b)
     one, two = ".".join(parts[: differ + 1]), ".".join(others[: differ + 1])
-    return Finding(f"the port has `{two}`'s weights in `{one}`: they are swapped; put each where its name says")
+    mutual = other in got and close(got[other], expected[name], dtype)
+    text = f"the port has `{two}`'s weights in `{one}`{', and the other way round: they are swapped' if mutual else ''}"
+    return Finding(f"{text}; put each where its name says")
