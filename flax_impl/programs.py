@@ -14,6 +14,7 @@ from flax import nnx
 from jax import Array
 
 from .capture import Capture, zeros_for
+from .hub.trace import leaves
 
 Path = tuple[str, ...]
 
@@ -81,7 +82,8 @@ class Program:
                 answer = ask(call, **batch)
             buffers = held.pop("batch_stats", variables.buffers)
             return _flat(answer), Variables(variables.params, buffers, held)
-        model = nnx.merge(self.model, variables.params, variables.buffers, variables.others)
+        own = jax.tree.map(lambda leaf: leaf, variables)  # NNX moves a variable only in the trace that it is made in
+        model = nnx.merge(self.model, own.params, own.buffers, own.others)
 
         class Rooted:
             """The model, whose calls are counted."""
@@ -119,7 +121,7 @@ def evaluate(
         capture = Capture(probes)
         start = Variables(params, variables.buffers, variables.others)
         losses, after = program.run(program.loss, start, {**batch, **by_input}, capture)
-        outputs = [leaf for root in capture.roots for leaf in _flat(root)]
+        outputs = [leaf for root in capture.roots for leaf in leaves(root).values()]
         return sum(losses[1:], losses[0]), (losses, after, capture.inputs, capture.outputs, outputs)
 
     _, (_, _, _, shapes, _) = jax.eval_shape(total, variables.params, by_input, {})
@@ -179,4 +181,4 @@ def _path(collection: str, keys: Any) -> Path:
 
 
 def _flat(value: Any) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, tuple | list) else (value,)
+    return tuple(leaves(value).values())

@@ -162,7 +162,11 @@ def check(recipe: Recipe, trace: Any, package: ModuleType | None = None, convert
     package = package or port
     import jax
 
-    with jax.enable_x64(recipe.dtype == "float64"), jax.default_matmul_precision("highest"):
+    with (
+        jax.enable_x64(recipe.dtype == "float64"),
+        jax.default_matmul_precision("highest"),
+        jax.numpy_dtype_promotion("standard"),  # as users have it, whatever the caller set
+    ):
         model = recipe.build(package)
         params = package.from_numpy(model, trace.params(0)) if converts else None
         batches = recipe.batches(package)

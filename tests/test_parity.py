@@ -43,7 +43,7 @@ class Worst:
 def test_two_head(measured: list[str]) -> None:
     worst = Worst()
 
-    @settings(max_examples=110)
+    @settings(max_examples=100)
     @given(two_head_cases())
     def check(case: Case) -> None:
         worst.check("TwoHead", "FactualLoss", case)
@@ -56,7 +56,7 @@ def test_two_head(measured: list[str]) -> None:
 def test_two_in_two_out(measured: list[str]) -> None:
     worst = Worst()
 
-    @settings(max_examples=60)
+    @settings(max_examples=50)
     @given(two_in_two_out_cases())
     def check(case: Case) -> None:
         worst.check("TwoInTwoOut", "JointLoss", case)

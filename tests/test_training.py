@@ -235,7 +235,7 @@ def test_ctrl_c_is_heard(data: dict[str, np.ndarray], monkeypatch: pytest.Monkey
 
     class Pressed(Progress):
         def __call__(self, step: int, losses: Any) -> None:
-            if not ctrl_c.is_alive():
+            if ctrl_c.ident is None:  # not started yet
                 ctrl_c.start()
 
     monkeypatch.setattr("flax_impl.training.Progress", Pressed)

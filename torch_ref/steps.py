@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .capture import Call, Capture, rows_of_calls
-from .hub.trace import call_name
+from .hub.trace import call_name, leaves
 
 
 def evaluate(
@@ -143,7 +143,7 @@ def is_float(value: Any) -> bool:
 
 
 def _flat(value: Any) -> list[Tensor]:
-    return list(value) if isinstance(value, tuple | list) else [value]
+    return list(leaves(value).values())
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

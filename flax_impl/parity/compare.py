@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 
@@ -12,9 +13,10 @@ from .report import Divergence, Entry, Report
 
 GATE_A = 1e-12  # float64: an honest port sits at 1e-15, the weakest of the planted faults at 1e-10
 GATE_B = 3.0  # float32: times the reference's own distance to float64
-FREE = 1e-9  # float64, free-running: what may add up over the steps
+FREE = 1e-7  # float64, free-running: what may add up, where Adam divides a gradient that cancels to nothing by 1e-8
 # A gradient that cancels to nothing has no size of its own; it is measured by this share of the largest in its phase.
 _CANCELLED = 1e-3
+_OF_MODULES = ("module_input", "activation", "cotangent")
 # Of a step in float32: optax takes 1 - beta ** step in float32, which leaves 3e-5 of the first step of Adam.
 _SCALARS = 1e-4
 _ALWAYS = ("input", "param", "output", "buffer", "loss", "grad", "update")  # to lack one of these is a divergence
@@ -96,6 +98,19 @@ def _entries(ported: TraceLike, reference: TraceLike, step: int, noise: Mapping[
     return found
 
 
+def _in_shape_of(expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
+    """Returns what a module took or returned with its axes, or its rows, laid out as the reference has them.
+
+    A port may hold [batch, sequence] where torch has [sequence, batch], or one axis for the two.
+    """
+    if actual.shape == expected.shape or actual.size != expected.size or actual.ndim > 4:
+        return actual
+    turned = [actual.transpose(axes) for axes in permutations(range(actual.ndim))]
+    fitting = [array for array in turned if array.shape == expected.shape]
+    fitting = fitting or [array.reshape(expected.shape) for array in (actual, np.moveaxis(actual, 0, -1))]
+    return min(fitting, key=lambda array: float(np.nanmax(np.abs(array - expected), initial=0.0)))
+
+
 def _of_its_own(name: str, reference: TraceLike) -> bool:
     """Returns whether an entry is a buffer of a user's own, such as a mask, which a port may compute instead."""
     return name in reference.metadata["buffers"] and not name.endswith(("running_mean", "running_var"))
@@ -104,6 +119,8 @@ def _of_its_own(name: str, reference: TraceLike) -> bool:
 def _entry(
     step: int, phase: str, name: str, actual: np.ndarray, expected: np.ndarray, scale: float, bound: float
 ) -> Entry:
+    if phase in _OF_MODULES:
+        actual = _in_shape_of(expected, actual)
     if actual.shape != expected.shape:
         note = f"expected shape {list(expected.shape)}, got {list(actual.shape)}"
         return Entry(step, phase, name, np.inf, bound, size=expected.size, note=note)
@@ -193,7 +210,7 @@ def _structural(entries: list[Entry], reference: TraceLike) -> list[Entry]:
     parents = containers(reference.metadata["calls"])
 
     def of_parent(entry: Entry) -> bool:
-        return entry.phase in ("module_input", "activation", "cotangent") and module_of(entry.name) in parents
+        return entry.phase in _OF_MODULES and module_of(entry.name) in parents
 
     forward = ("module_input", "activation", "output", "loss")
     agrees = {

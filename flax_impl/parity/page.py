@@ -27,7 +27,7 @@ _FIRST = 10
 _PHASES = list(GROUPS)  # in the order in which they happen
 _TREE = {
     "weights": ("param",),
-    "forward": ("input", "module_input", "activation", "output", "loss"),
+    "forward": ("input", "module_input", "activation", "output", "buffer", "loss"),
     "backward": ("cotangent", "grad"),
     "optimiser": ("state", "update"),
 }

@@ -54,13 +54,12 @@ def ratio(entry: Entry) -> float:
 
 def described(entry: Entry) -> str:
     """Returns all that is known of an entry's error."""
-    if entry.note:
-        return plain(entry.note)
     parts = [f"error {number(entry.error)}", f"bound {number(entry.bound)}"]
     if entry.worst:
         parts.append(f"worst at {list(entry.worst)}")
     if entry.size:
         parts += [f"{entry.outside} of {entry.size} outside", f"rms {number(entry.rms)}"]
+    parts += [entry.note] if entry.note else []
     return plain(", ".join(parts + ([] if entry.counts else ["does not count"])))
 
 
@@ -112,7 +111,9 @@ def _block(report: Report) -> list[str]:
     ]
     lines = _wrapped(title(report), "")
     lines += _wrapped(f"first divergence at {first}", "  ")
-    lines += _wrapped(f"{first.entry.phase} `{first.entry.name}`: {described(first.entry)}", "  ")
+    lines += _wrapped(
+        f"{first.entry.phase} `{first.entry.name}`: {plain(first.entry.note) or described(first.entry)}", "  "
+    )
     lines += ["", *(f"  {_short(line, _WIDTH - 2)}" for line in _aligned([head, *rows], right=(0, 3, 4)))]
     if len(wrong) > _FIRST:
         lines.append(f"  and {len(wrong) - _FIRST} more out of bounds")
