@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.extend.core import get_opaque_trace_state
 
 from .hub.trace import call_name, leaves
 
@@ -29,6 +30,7 @@ class Capture:
         self.outputs: OrderedDict[str, Array] = OrderedDict()
         self.roots: list[Any] = []
         self._counts: dict[str, int] = {}
+        self._trace = get_opaque_trace_state(convention="flax")
 
     @contextmanager
     def linen(self) -> Iterator[None]:
@@ -74,6 +76,8 @@ class Capture:
             yield
 
     def _take(self, module: str, taken: tuple[Any, Mapping[str, Any]], output: Any) -> Any:
+        if get_opaque_trace_state(convention="flax") != self._trace:
+            return output  # within nn.scan or the like: what is in there does not live on outside
         index = self._counts.get(module, 0)
         self._counts[module] = index + 1
         name = call_name(module, index)

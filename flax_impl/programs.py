@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import flax.linen as nn
@@ -46,7 +46,7 @@ class Variables:
 jax.tree_util.register_dataclass(Variables, ["params", "buffers", "others"], [])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Program:
     """What is compiled: a model, its loss, and what else is asked of it.
 
@@ -61,6 +61,17 @@ class Program:
     loss: Callable[..., Any]
     forward: Callable[..., Any] | None
     inputs: tuple[str, ...]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Program) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @cached_property
+    def _key(self) -> tuple[Any, ...]:
+        parts = (self.model, self.loss, self.forward, *self.inputs)
+        return tuple(part if _hashable(part) else id(part) for part in parts)  # nn.Sequential holds a list
 
     def run(
         self, ask: Callable[..., Any], variables: Variables, batch: Mapping[str, Array], capture: Capture
@@ -178,6 +189,14 @@ def _path(collection: str, keys: Any) -> Path:
     # NNX wraps each array in a variable, whose `value` is no part of the name.
     names = [getattr(key, "key", getattr(key, "idx", None)) for key in keys]
     return (collection, *(str(name) for name in names if name is not None))
+
+
+def _hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _flat(value: Any) -> tuple[Any, ...]:

@@ -27,7 +27,7 @@ def record(
     """Trains the model, a step for each batch, and returns all that was computed on the way.
 
     Every submodule is looked into while one jitted call computes everything; nothing of the model changes. What runs
-    under a lifted transformation of Linen's (`nn.scan`, `nn.remat`) cannot be looked into.
+    under a lifted transformation (`nn.scan`, `nn.remat`) is computed, but not looked into.
 
     Twin: `torch_ref.record`, whose model holds its parameters, and which knows the noise of float32.
 

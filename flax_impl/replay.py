@@ -109,8 +109,8 @@ def replay(
     held, variables = opened(model, _shapes_of(model, loss, own[0]) if params is None else params)
     inputs = reference.metadata["inputs"]
     named = _map_of(reference, variables, renames)
-    # Zeros for what the reference does not have, such as random keys; whatever it has replaces them.
-    variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype) if _is_shape(leaf) else leaf, variables)
+    # Zeros for what the reference does not have; whatever it has replaces them.
+    variables = jax.tree.map(lambda leaf: _zeros(leaf, reference.dtype) if _is_shape(leaf) else leaf, variables)
     start = variables if params is not None else from_reference(variables, named, reference, 0)
     program = Program(held, loss, forward, tuple(inputs))
     layout = Layout(reference.metadata["modules"], reference.arrays)
@@ -157,6 +157,10 @@ def _shapes_of(model: Any, loss: Callable[..., Any], batch: Mapping[str, Any]) -
     keys = {name: jax.random.key(0) for name in ("params", "dropout")}
     with jax.numpy_dtype_promotion("standard"):  # Linen draws float32 whatever comes in; only shapes matter here
         return jax.eval_shape(init, keys, first)
+
+
+def _zeros(leaf: Any, dtype: str) -> jax.Array:
+    return jnp.zeros(leaf.shape, dtype if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype)
 
 
 def _is_shape(leaf: Any) -> bool:

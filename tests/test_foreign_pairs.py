@@ -379,3 +379,135 @@ def test_a_fault_in_the_mlp(alpha: float, loss: Any, optimizer: Any, where: tupl
 def both_traces(reference: Trace, model: Any, loss: Any, optimizer: Any) -> tuple[flax_impl.Trace, Trace]:
     with jax.enable_x64(True):
         return flax_impl.replay(reference, model, loss, optimizer=optimizer, progress=False), reference
+
+
+# What other people's models taught.
+
+
+class TorchTwoOutputs(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Linear(5, 6), torch.nn.Tanh())
+        self.mean, self.scale = torch.nn.Linear(6, 1), torch.nn.Linear(6, 1)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        code = self.body(x)
+        return {"mean": self.mean(code), "scale": self.scale(code)}
+
+
+class LinenTwoOutputs(nn.Module):
+    lifted: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
+        dense = nn.remat(nn.Dense) if self.lifted else nn.Dense
+        code = nn.Sequential([dense(6), jnp.tanh], name="body")(x)
+        return {"mean": nn.Dense(1, name="mean")(code), "scale": nn.Dense(1, name="scale")(code)}
+
+
+def parts(model: Any, x: Any, y: Any) -> Any:
+    outputs = model(x)
+    return ((outputs["mean"] - y) ** 2).mean(), (outputs["scale"] ** 2).mean()
+
+
+def whole(model: Any, x: Any, y: Any) -> Any:
+    return sum(parts(model, x, y))
+
+
+def rmsprop(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.RMSprop(parameters, lr=1e-2, momentum=0.5)
+
+
+@pytest.mark.parametrize("lifted", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dictionaries_parts_lists_and_lifted_modules(dtype: str, lifted: bool) -> None:
+    """And a momentum that holds the rate, as optax.rmsprop's does."""
+    torch.manual_seed(0)
+    reference = recorded(TorchTwoOutputs(), rows(), parts, rmsprop, dtype)
+    optimizer = optax.rmsprop(1e-2, decay=0.99, momentum=0.5, eps_in_sqrt=False)
+    report = checked(reference, LinenTwoOutputs(lifted), whole, optimizer)
+    assert report.passed, str(report.first_divergence)
+    assert {entry.name for entry in report.entries if entry.phase == "output"} == {"0", "1"}
+
+
+class TorchSequenceFirst(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.att, self.ln = torch.nn.MultiheadAttention(4, 2), torch.nn.LayerNorm(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.ln(x + self.att(x, x, x)[0])
+
+
+class LinenBatchFirst(nn.Module):
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x.transpose(1, 0, 2)
+        x = x + nn.MultiHeadDotProductAttention(2)(x)
+        return nn.LayerNorm(epsilon=1e-5)(x).transpose(1, 0, 2)
+
+
+def cubes(model: Any, x: Any, shift: Any) -> Any:
+    return (model(x + shift) ** 3).mean()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_axes_in_another_order(dtype: str) -> None:
+    torch.manual_seed(0)
+    generator = np.random.default_rng(0)
+    batches = [{"x": generator.normal(size=(5, 3, 4)), "shift": generator.normal(size=(5, 1, 4))} for _ in range(2)]
+    reference = recorded(TorchSequenceFirst(), batches, cubes, adam, dtype)
+    report = checked(reference, LinenBatchFirst(), cubes, optax.adam(1e-2))
+    assert report.passed, str(report.first_divergence)
+
+
+class TorchSignal(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = torch.nn.Conv1d(2, 4, 3, padding=1), torch.nn.BatchNorm1d(4)
+        self.groups, self.fc = torch.nn.GroupNorm(2, 4), torch.nn.Linear(4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.groups(self.norm(self.conv(x))).mean(2))
+
+
+class NNXSignal(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs, groups: int = 2, momentum: float = 0.9) -> None:
+        self.conv = nnx.Conv(2, 4, (3,), padding=1, rngs=rngs)
+        self.norm = nnx.BatchNorm(4, momentum=momentum, epsilon=1e-5, rngs=rngs)
+        self.groups = nnx.GroupNorm(4, num_groups=groups, epsilon=1e-5, rngs=rngs)
+        self.fc = nnx.Linear(4, 1, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fc(self.groups(self.norm(self.conv(x.transpose(0, 2, 1)))).mean(1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "where", "cause"),
+    [
+        ({}, ("buffer", "norm.running_var"), "unbiased"),
+        ({"groups": 4}, ("activation", "groups"), "has 4 groups in the port where the reference has 2"),
+        ({"momentum": 0.99}, ("buffer", "norm.running_mean"), "pass momentum=0.9"),
+    ],
+)
+def test_norms_in_nnx(changes: dict[str, Any], where: tuple[str, str], cause: str) -> None:
+    """In training a batch norm's variance is biased, which is all that differs; in evaluation nothing does."""
+    generator = np.random.default_rng(0)
+    batches = [{"x": generator.normal(size=(7, 2, 10)), "y": generator.normal(size=(7, 1))} for _ in range(2)]
+    for evaluated in (False, True):
+        torch.manual_seed(0)
+        model = NNXSignal(nnx.Rngs(0), **changes)
+        signal = TorchSignal()
+        if evaluated:
+            signal.eval()
+            model.eval()
+        report = checked(
+            recorded(signal, batches, torch_squares, adam, "float64"), model, jax_squares, optax.adam(1e-2)
+        )
+        first = report.first_divergence
+        if evaluated and "groups" not in changes:
+            assert first is None
+        else:
+            assert first is not None
+            assert (first.phase, first.name) == where
+            assert cause in first_cause(report)

@@ -87,15 +87,26 @@ def _entries(ported: TraceLike, reference: TraceLike, step: int, noise: Mapping[
             expected, got = ({"sum": np.asarray(sum(parts.values()))} for parts in (expected, got))
         scales = _scales(reference, step, phase)
         for name, array in expected.items():
-            if name in got:
+            if name in got and _comparable(phase, name, got[name], array):
                 bound = _bound(reference, step, phase, name, noise)
                 found.append(_entry(step, phase, name, got[name], array, scales.get(name, 0.0), bound))
-            elif phase in _ALWAYS and not _of_its_own(name, reference):
+            elif phase in _ALWAYS and not _of_its_own(name, reference) and not (phase == "output" and got):
                 found.append(Entry(step, phase, name, np.inf, 0.0, size=array.size, note="the port has none"))
         if phase == "param":
             extra = [name for name in got if name not in expected]
             found += [Entry(step, phase, name, np.inf, 0.0, note="the reference has none") for name in extra]
     return found
+
+
+def _comparable(phase: str, name: str, actual: np.ndarray, expected: np.ndarray) -> bool:
+    """Returns whether an entry is the same thing on both sides, whatever its numbers.
+
+    Of modules, calls of other batches are not, as where a port makes one call of two, nor further arguments of other
+    sizes, such as a mask where torch is handed a key.
+    """
+    if phase not in _OF_MODULES or actual.size == expected.size:
+        return True
+    return "[" not in name and actual.shape[:1] == expected.shape[:1]
 
 
 def _in_shape_of(expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
@@ -201,25 +212,45 @@ def _free_entries(free: TraceLike, reference: TraceLike) -> list[Entry]:
             if entry.phase in ("buffer", "loss", "update"):
                 bound = FREE if reference.dtype == "float64" else np.inf
                 counts = reference.dtype == "float64"
-                found.append(_with(entry, bound=bound, counts=counts))
+                found.append(replace(entry, bound=bound, counts=counts))
     return found
 
 
 def _structural(entries: list[Entry], reference: TraceLike) -> list[Entry]:
-    """Lets a parent's entry not count where all that its code leads to agrees: it is only cut elsewhere."""
+    """Lets a module's entry not count where all that comes of it agrees: the two models are only cut elsewhere.
+
+    A parent may return more or less than its twin, two calls may be one, a key may be handed over otherwise. What comes
+    of them decides: outputs and losses, then gradients; and of a parent, the modules that take what it returns.
+    """
+    decided = {
+        phase: all(e.passed for e in entries if e.phase in by)
+        for phases, by in (
+            (("module_input", "activation"), ("output", "buffer", "loss")),
+            (("cotangent",), ("grad",)),
+        )
+        for phase in phases
+    }
+    passed = {(e.phase, e.name): e.passed for e in entries}
     parents = containers(reference.metadata["calls"])
 
-    def of_parent(entry: Entry) -> bool:
-        return entry.phase in _OF_MODULES and module_of(entry.name) in parents
+    def counts(entry: Entry) -> bool:
+        if entry.phase == "module_input" and "[" in entry.name:
+            return not passed.get(("activation", entry.name.partition("[")[0]), False)
+        if entry.phase == "activation" and module_of(entry.name) in parents:
+            returned = reference.phase(entry.step, entry.phase)[entry.name]
+            takers = [
+                passed["module_input", name]
+                for name, taken in reference.phase(entry.step, "module_input").items()
+                if ("module_input", name) in passed
+                and module_of(name) not in parents
+                and np.array_equal(taken, returned, equal_nan=True)
+            ]
+            return not (takers and all(takers))
+        return True
 
-    forward = ("module_input", "activation", "output", "loss")
-    agrees = {
-        group: all(entry.passed for entry in entries if entry.phase in group and not of_parent(entry))
-        for group in (forward, ("cotangent", "grad"))
-    }
     return [
-        _with(entry, counts=False)
-        if of_parent(entry) and not entry.passed and any(entry.phase in group and agrees[group] for group in agrees)
+        replace(entry, counts=False)
+        if entry.phase in decided and not entry.passed and (decided[entry.phase] or not counts(entry))
         else entry
         for entry in entries
     ]
@@ -246,7 +277,3 @@ def _unmatched(ported: TraceLike, reference: TraceLike) -> Iterable[str]:
 def _largest(array: np.ndarray) -> float:
     finite = np.abs(array[np.isfinite(array)], dtype=np.float64) if array.dtype.kind == "f" else np.abs(array)
     return float(finite.max(initial=0.0))
-
-
-def _with(entry: Entry, **changes: object) -> Entry:
-    return replace(entry, **changes)  # pyright: ignore[reportArgumentType]

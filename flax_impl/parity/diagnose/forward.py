@@ -23,6 +23,7 @@ def forward_findings(first: Divergence, ported: TraceLike, reference: TraceLike)
     if phase == "buffer":
         return buffer_findings(name, actual, expected, reference, step)
     searches = [
+        lambda: _residual(first, actual, expected, reference) if phase == "module_input" else [],
         lambda: _another_entry(first, actual, expected, ported, reference),
         lambda: _inside(first, actual, ported, reference) if first.phase == "activation" and not first.before else [],
         lambda: _activation(first, actual, expected, reference),
@@ -43,6 +44,8 @@ def _another_entry(
     phase, name, dtype = first.phase, first.entry.name, reference.dtype
     everywhere = reference.phase(first.step, phase)
     for other, array in everywhere.items():
+        if phase == "module_input" and other not in ported.phase(first.step, phase):
+            continue  # a module that the port does not have, such as torch.nn.Dropout
         within = other.startswith(f"{name}.") or name.startswith(f"{other}.")
         if (
             other == name

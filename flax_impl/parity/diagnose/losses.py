@@ -194,7 +194,10 @@ def _whole_factor(
             return [Finding(f"the port's loss is {text}")]
     if are([1.0] * len(factors)):
         return [
-            Finding("the port's loss has another value and the same slope: a constant, or parts added up otherwise")
+            Finding(
+                "the port's loss has another value and the same slope: a constant, a penalty on the "
+                "parameters, or parts that are added up otherwise"
+            )
         ]
     explicit = all(float(f"{factor:.3g}") == round(factor, 9) for factor in factors)  # as people write a weight
     if same is not None:

@@ -33,6 +33,8 @@ def norm_findings(
     """
     x = np.asarray(taken, np.float64)
     expected = np.asarray(reference.phase(step, "activation")[module], np.float64)
+    if kind.startswith("Group"):
+        return _group_findings(module, x, actual, expected, own, dtype)
     for label, (mean, variance) in _statistics(kind, x, own):
         shape = [1, -1, *[1] * (x.ndim - 2)] if kind.startswith(("Batch", "Group", "Instance")) else [-1]
         scale, shift = (
@@ -40,7 +42,7 @@ def norm_findings(
         )
         eps = _epsilon(x, actual, mean, variance, scale, shift, dtype)
         theirs = _epsilon(x, expected, mean, variance, scale, shift, dtype)
-        if eps is not None and (label or theirs is None or abs(eps - theirs) > 1e-3 * max(eps, theirs, 1e-12)):
+        if eps is not None and (label or (theirs is not None and abs(eps - theirs) > 1e-3 * max(eps, theirs, 1e-12))):
             if label:
                 return [
                     Finding(f"`{module}` normalises {label} in the port, which the reference's does not: change that")
@@ -62,6 +64,38 @@ def norm_findings(
         text = f"`{module}` loses digits in the port where means are large: pass use_fast_variance=False"
         return [Finding(text, certain=False)]
     return []
+
+
+def _group_findings(
+    module: str,
+    x: np.ndarray,
+    actual: np.ndarray,
+    expected: np.ndarray,
+    own: Mapping[str, np.ndarray],
+    dtype: str,
+) -> list[Finding]:
+    """Returns with how many groups, and which epsilon, each side's output comes of the input."""
+    channels = x.shape[1]
+    shape = [1, -1, *[1] * (x.ndim - 2)]
+    scale, shift = (own[key].reshape(shape) if key in own else d for key, d in (("weight", 1.0), ("bias", 0.0)))
+    found: list[tuple[int, float] | None] = []
+    for side in (actual, expected):
+        fitting = None
+        for groups in (n for n in range(1, channels + 1) if channels % n == 0):
+            grouped = x.reshape(len(x), groups, -1)
+            statistics = (np.repeat(of(grouped, 2), channels // groups, 1) for of in (np.mean, np.var))
+            mean, variance = (array.reshape(*array.shape, *[1] * (x.ndim - 2)) for array in statistics)
+            eps = _epsilon(x, side, mean, variance, scale, shift, dtype)
+            fitting = fitting or (None if eps is None else (groups, eps))
+        found.append(fitting)
+    ours, theirs = found
+    if ours is None or theirs is None:
+        return []
+    if ours[0] != theirs[0]:
+        text = f"`{module}` has {ours[0]} groups in the port where the reference has {theirs[0]}"
+        return [Finding(f"{text}: pass num_groups={theirs[0]}")]
+    text = f"`{module}` has epsilon {_power(ours[1])} in the port where the reference has {_power(theirs[1])}"
+    return [Finding(f"{text}: pass epsilon={_power(theirs[1])}")]
 
 
 def buffer_findings(
