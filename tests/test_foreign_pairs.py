@@ -268,23 +268,23 @@ def test_transformer_encoder(dtype: str) -> None:
     ("model", "optimizer", "where", "cause"),
     [
         (
-            LinenEncoder(activation=nn.gelu),
+            LinenEncoder(1, activation=nn.gelu),
             optax.adamw(1e-3, weight_decay=1e-2),
             ("module_input", "layers.0.linear1"),
             "use jax.nn.gelu(approximate=False)",
         ),
         (
-            LinenEncoder(epsilon=1e-6),
+            LinenEncoder(1, epsilon=1e-6),
             optax.adamw(1e-3, weight_decay=1e-2),
             ("activation", "layers.0.norm1"),
             "epsilon=1e-5",
         ),
-        (LinenEncoder(), optax.adamw(1e-3), ("update", "tok_emb.weight"), "0.0001"),
+        (LinenEncoder(1), optax.adamw(1e-3), ("update", "tok_emb.weight"), "0.0001"),
     ],
 )
 def test_a_fault_in_the_transformer(model: nn.Module, optimizer: Any, where: tuple[str, str], cause: str) -> None:
     torch.manual_seed(0)
-    reference = recorded(TorchEncoder(), sentences(), torch_next_token, adamw, "float64")
+    reference = recorded(TorchEncoder(layers=1), sentences(), torch_next_token, adamw, "float64")
     report = checked(reference, model, jax_next_token, optimizer)
     first = report.first_divergence
     assert first is not None
