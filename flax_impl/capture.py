@@ -96,7 +96,8 @@ class Capture:
 
         def add(value: Any) -> Any:
             if isinstance(value, Mapping):
-                return type(value)((key, add(part)) for key, part in value.items())  # pyright: ignore[reportCallIssue]
+                parts = {key: add(value[key]) for key in sorted(value, key=str)}  # as `leaves` has them
+                return type(value)((key, parts[key]) for key in value)  # pyright: ignore[reportCallIssue]
             if isinstance(value, tuple | list):
                 parts = [add(part) for part in value]
                 return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)

@@ -115,7 +115,7 @@ def recorded(arguments: argparse.Namespace) -> tuple[Recipe, Any]:
         port = import_backend("flax")
         for make in (recipe.build, recipe.make, recipe.batches):
             make(port)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
         raise ValueError(f"{arguments.check}: expected a trace that this command recorded, got {error}") from error
     for name in ("model", "dtype", "optimizer", "steps", "seed"):
         asked, got = getattr(arguments, name), getattr(recipe, name)

@@ -19,6 +19,7 @@ _CANCELLED = 1e-3
 _OF_MODULES = ("module_input", "activation", "cotangent")
 # Of a step in float32: optax takes 1 - beta ** step in float32, which leaves 3e-5 of the first step of Adam.
 _SCALARS = 1e-4
+_HANGING = 1e-8
 _ALWAYS = ("input", "param", "output", "buffer", "loss", "grad", "update")  # to lack one of these is a divergence
 
 
@@ -194,10 +195,13 @@ def _bound(reference: TraceLike, step: int, phase: str, name: str, noise: Mappin
     """Returns how far an entry may be off, as a share."""
     own = noise.get((phase, name), 0.0)
     if reference.dtype == "float64":
-        return max(GATE_A, GATE_B * own)  # the latter where an entry hangs on the last digits: g / (|g| + 1e-8)
+        # The noise where an entry hangs on the last digits, as g / (|g| + 1e-8) does; but no more than that explains.
+        return max(GATE_A, min(GATE_B * own, _HANGING))
     if phase in ("input", "param"):
         return 0.0  # taken over, not computed
     bound = GATE_B * (own + float(np.finfo(np.float32).eps))
+    if phase == "state":
+        bound += _SCALARS
     if phase == "update":
         before, after = reference.params(step)[name], reference.phase(step, phase)[name]
         bound += _SCALARS * _largest(after - before) / (max(_largest(before), _largest(after)) or 1.0)

@@ -30,6 +30,7 @@ PHASES = (
 )
 # How far rounding moves the reference itself, `noise/grad/head0.layer0.weight`; a number for each entry.
 NOISE = "noise"
+_FLOATS = ("param", "loss", "cotangent", "grad", "state", "update", NOISE)
 _FORMAT = "trace/1"
 _METADATA: dict[str, type] = {
     "framework": str,
@@ -171,8 +172,8 @@ def leaves(value: Any) -> dict[str, Any]:
 
     def walk(value: Any, key: str) -> None:
         if isinstance(value, Mapping):
-            for name, part in value.items():
-                walk(part, f"[{name}]")
+            for name in sorted(value, key=str):  # whatever order the two sides put them in
+                walk(value[name], f"[{name}]")
         elif isinstance(value, Sequence) and not isinstance(value, str):
             for i, part in enumerate(value):
                 walk(part, f"[{i}]" if not key else f"{key[:-1]}.{i}]")
@@ -253,6 +254,9 @@ def _check_metadata(metadata: Mapping[str, Any]) -> None:
                 f"{name}: expected a {kind.__name__} in the trace's metadata, got {shown(metadata.get(name))}"
             )
     check_choice("dtype", metadata["dtype"], ("float32", "float64"))
+    for name, kind in metadata["modules"].items():
+        if not isinstance(kind, str):
+            raise ValueError(f"modules: expected the class of {shown(name)} by name, got {shown(kind)}")
 
 
 def _check_arrays(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
@@ -261,10 +265,14 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any])
     for key, array in arrays.items():
         step, _, rest = key.partition("/")
         phase, _, name = rest.partition("/")
-        if not step.isdecimal() or phase not in (*PHASES, NOISE) or not name:
+        if not step.isdecimal() or str(int(step)) != step or phase not in (*PHASES, NOISE) or not name:
             raise ValueError(f"expected entries named step/phase/name, got {shown(key)}")
         if array.dtype.kind not in "fiub":
             raise ValueError(f"{shown(key)}: expected numbers, got {array.dtype}")
+        if phase in _FLOATS and array.dtype.kind != "f":
+            raise ValueError(f"{shown(key)}: expected floating numbers, got {array.dtype}")
+        if phase == NOISE and (array.ndim or not array >= 0):
+            raise ValueError(f"{shown(key)}: expected one number of at least 0, got {shown(array)}")
         steps.setdefault(int(step), {}).setdefault(phase, set()).add(name)
     if sorted(steps) != list(range(len(steps))) or not steps:
         raise ValueError(f"expected steps from 0 on, none left out, got {listed(sorted(steps))}")
@@ -289,6 +297,9 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any])
                 raise ValueError(f"step {step}: expected {phase} of {listed(missing)}, got none")
         if not params or not found.get("loss"):
             raise ValueError(f"step {step}: expected parameters and a loss, got none")
+        for phase in ("module_input", "output", "cotangent") if calls else ():
+            if not found.get(phase):
+                raise ValueError(f"step {step}: expected entries of {phase}, got none")
 
 
 def _is_float(array: np.ndarray | None) -> bool:

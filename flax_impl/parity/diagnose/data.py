@@ -4,7 +4,7 @@ import numpy as np
 
 from ...hub.trace import TraceLike
 from ..report import Divergence, Finding
-from .evidence import close, factor_between, names_text, neat
+from .evidence import factor_between, names_text, neat
 
 
 def data_findings(first: Divergence, ported: TraceLike, reference: TraceLike) -> list[Finding]:
@@ -27,19 +27,20 @@ def data_findings(first: Divergence, ported: TraceLike, reference: TraceLike) ->
                 f"the port's batch has the reference's rows {kind}: take the rows in the order that the reference has"
             )
         )
-    if not found:
-        wrong = [name for name in expected if name not in got or not close(got[name], expected[name], dtype)]
-        factor = factor_between(got[first.name], expected[first.name], dtype) if first.name in got else None
-        if factor is not None:
-            found.append(Finding(f"the port's `{first.name}` is {neat(factor)} times the reference's: scale it alike"))
-        elif all(close(got[name], expected[name], dtype) for name in reference.metadata["inputs"] if name in got):
-            text = f"the port's batch has the reference's rows, but another {names_text(wrong)}"
-            found.append(Finding(f"{text}: make these entries as the reference's are made"))
-        else:
-            text = f"the port's batch has other rows in {names_text(wrong)}"
-            text += ": shuffle with the reference's generator and seed"
-            found.append(Finding(text, certain=all(name in got for name in wrong)))
-    return found
+    if found:
+        return found
+    wrong = [name for name in expected if name not in got or not _same(got[name], expected[name])]
+    right = [
+        name for name in expected if name not in wrong and expected[name].dtype.kind == "f" and expected[name].ndim
+    ]
+    factor = factor_between(got[first.name], expected[first.name], dtype) if first.name in got else None
+    if factor is not None:
+        return [Finding(f"the port's `{first.name}` is {neat(factor)} times the reference's: scale it alike")]
+    if right:
+        text = f"the port's batch has the reference's rows, by {names_text(right)}, but another {names_text(wrong)}"
+        return [Finding(f"{text}: make these entries as the reference's are made")]
+    text = f"the port's batch has other rows in {names_text(wrong)}: shuffle with the reference's generator and seed"
+    return [Finding(text, certain=all(name in got for name in wrong))]
 
 
 def _equal(got: dict[str, np.ndarray], expected: dict[str, np.ndarray], dtype: str) -> bool:

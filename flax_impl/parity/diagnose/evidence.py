@@ -15,7 +15,9 @@ def close(actual: np.ndarray, predicted: np.ndarray, dtype: str) -> bool:
     actual, predicted = np.asarray(actual, np.float64), np.asarray(predicted, np.float64)
     if not (np.isfinite(actual).all() and np.isfinite(predicted).all()):
         return False
-    return float(np.abs(actual - predicted).max(initial=0)) <= _CLOSE[dtype] * float(np.abs(predicted).max(initial=0))
+    with np.errstate(over="ignore"):
+        apart = float(np.abs(actual - predicted).max(initial=0))
+    return apart <= _CLOSE[dtype] * float(np.abs(predicted).max(initial=0))
 
 
 def factor_between(actual: np.ndarray, expected: np.ndarray, dtype: str) -> float | None:
@@ -26,7 +28,7 @@ def factor_between(actual: np.ndarray, expected: np.ndarray, dtype: str) -> floa
     if square == 0:
         return None
     factor = float((np.asarray(actual, np.float64) * expected).sum()) / square
-    if factor == 0 or abs(factor - 1) <= _CLOSE[dtype] or not close(actual, factor * expected, dtype):
+    if factor == 0 or abs(factor - 1) <= 1e-4 or not close(actual, factor * expected, dtype):
         return None
     return factor
 

@@ -1,6 +1,7 @@
 """Known differences in the loss, seen in what it sends back to the outputs: factors, rows, weights, criterion."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -26,8 +27,32 @@ def loss_findings(first: Divergence, ported: TraceLike, reference: TraceLike) ->
     pairs = _at_outputs(ported, reference, step)
     if not pairs:
         return _by_size(losses, theirs, batch, dtype)
-    found = _rows(pairs, batch) or _factors(pairs, batch, dtype) or _criterion(pairs, batch)
-    return found or _by_size(losses, theirs, batch, dtype)
+    found = _rows(pairs, batch)
+    if not found and (found := _factors(pairs, batch, dtype)):
+        # The slopes have a factor; where the values have another, it is not the whole story.
+        ratios = [pair.actual.sum() / pair.expected.sum() for pair in pairs if pair.rows_expected.any()]
+        values = [float(losses[name] / theirs[name]) for name in theirs if name in losses and theirs[name]]
+        constant_factor = constant(np.array(ratios), dtype)
+        if constant_factor is not None and not all(
+            abs(v - constant_factor) < 1e-3 * abs(constant_factor) for v in values
+        ):
+            found = [replace(finding, certain=False) for finding in found]
+    return found or _everywhere(ported, reference, step) or _by_size(losses, theirs, batch, dtype)
+
+
+def _everywhere(ported: TraceLike, reference: TraceLike, step: int) -> list[Finding]:
+    """Returns the criterion of a row, certain only if it is that at every output of every step.
+
+    A Huber loss is the absolute error where all errors are large.
+    """
+    found = _criterion(_at_outputs(ported, reference, step), reference.phase(step, "input"))
+    for k in range(reference.steps):
+        for pair in _at_outputs(ported, reference, k):
+            here = _criterion([pair], reference.phase(k, "input"))
+            of_criterion = bool(found) and "loss of a row" in found[0].text
+            if of_criterion and here != found and (pair.rows & pair.rows_expected).any():
+                return [replace(finding, certain=False) for finding in found]
+    return found
 
 
 class _Pair:
@@ -152,7 +177,10 @@ def _whole_factor(
 
     same = constant(np.array(factors), dtype)
     known = [
-        ([0.5] * len(factors), "half the reference's, as optax.l2_loss has it: use optax.squared_error"),
+        (
+            [0.5] * len(factors),
+            "half the reference's, as optax.l2_loss has it: use optax.squared_error, or take the factor out",
+        ),
         ([2.0] * len(factors), "twice the reference's: take the 2 out, or put in the half"),
         ([float(n) for n in counts], "a sum where the reference's is a mean over the rows: divide by their number"),
         (
@@ -196,7 +224,8 @@ def _whole_factor(
         return [
             Finding(
                 "the port's loss has another value and the same slope: a constant, a penalty on the "
-                "parameters, or parts that are added up otherwise"
+                "parameters, or parts that are added up otherwise",
+                certain=False,
             )
         ]
     explicit = all(float(f"{factor:.3g}") == round(factor, 9) for factor in factors)  # as people write a weight

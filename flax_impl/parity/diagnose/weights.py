@@ -65,6 +65,12 @@ def _swapped(name: str, other: str, got: dict[str, np.ndarray], expected: dict[s
     parts, others = name.split("."), other.split(".")
     differ = next(i for i, (a, b) in enumerate(zip(parts, others, strict=False)) if a != b)
     one, two = ".".join(parts[: differ + 1]), ".".join(others[: differ + 1])
+    whole = [n for n in expected if n.startswith(f"{one}.")]
+    theirs = [f"{two}{n.removeprefix(one)}" for n in whole]
+    if not all(
+        n in got and m in expected and close(got[n], expected[m], dtype) for n, m in zip(whole, theirs, strict=True)
+    ):
+        one, two = name, other
     mutual = other in got and close(got[other], expected[name], dtype)
     text = f"the port has `{two}`'s weights in `{one}`{', and the other way round: they are swapped' if mutual else ''}"
     return Finding(f"{text}; put each where its name says")
