@@ -26,7 +26,9 @@ def test_the_wheel_holds_the_two_packages_and_nothing_else(tmp_path: Path) -> No
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"torch_ref", "flax_impl"}
-    assert {"torch_ref/py.typed", "flax_impl/py.typed", "flax_impl/hub/data.py"} <= set(names)
+    assert {"torch_ref/py.typed", "flax_impl/py.typed", "flax_impl/hub/data.py", "flax_impl/parity/page.css"} <= set(
+        names
+    )
     expected = {
         path.relative_to(ROOT).as_posix()
         for package in ("torch_ref", "flax_impl")

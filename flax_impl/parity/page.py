@@ -5,6 +5,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from .report import GROUPS, Entry, Report
 from .table import (
@@ -56,6 +57,7 @@ def html_page(reports: Sequence[Report]) -> str:
     Args:
         reports: of any pairs of trainings.
     """
+    style = Path(__file__).with_suffix(".css").read_text()
     failed = sum(not report.passed for report in reports)
     if not reports:
         verdict = "Nothing was compared"
@@ -72,7 +74,7 @@ def html_page(reports: Sequence[Report]) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             # Names come from files: whatever they hold, nothing is run or fetched.
             "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
-            f"<title>Parity: {verdict}</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
+            f"<title>Parity: {verdict}</title>\n<style>\n{style}</style>\n</head>\n<body>",
             f'<header>\n<p class="kicker">Parity report</p>\n<h1>{verdict}</h1>\n</header>',
             "<main>",
             *([_overview(reports)] if len(reports) > 1 else []),
@@ -400,109 +402,3 @@ def _prose(text: str) -> str:
 
 
 # Two hues that no colour-blindness confuses; blue is within bounds, orange is not, and the further the darker.
-_STYLE = """
-:root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --ink: #17212b; --soft: #566473; --line: #dce1e7;
-  --link: #0b5cad; --good: #0b5cad; --good-back: #e6f0fa; --bad: #a33a06; --bad-back: #fdeee1; --shade: #0003;
-  --e0: #f3f5f7; --e1: #e4eff9; --e2: #d3e5f5; --e3: #bcd8ef; --e4: #9cc5e6; --e5: #78b0dc; --e-ink: #17293a;
-  --f1: #f4a958; --f2: #df7b2b; --f3: #b0440f; --f4: #761f0c; --f12-ink: #201000; --f34-ink: #fff; }
-@media (prefers-color-scheme: dark) { :root {
-  --page: #0f151b; --card: #171f27; --ink: #e3e9ef; --soft: #9aa8b6; --line: #2b3641; --shade: #000c;
-  --link: #7db8f0; --good: #8cc2f5; --good-back: #15293c; --bad: #ffb070; --bad-back: #38210f;
-  --e0: #1d262f; --e1: #1b2f43; --e2: #1d3a56; --e3: #20466a; --e4: #24547f; --e5: #2a6499; --e-ink: #e3edf6;
-  --f1: #a1520c; --f2: #bf640f; --f3: #f09a45; --f4: #ffd79e; --f12-ink: #fff; --f34-ink: #231200; } }
-* { box-sizing: border-box; }
-html { -webkit-text-size-adjust: 100%; scroll-behavior: smooth; }
-body { margin: 0 auto; max-width: 84rem; padding: 1.5rem clamp(.75rem, 3vw, 2.5rem) 3rem; overflow-wrap: anywhere;
-  background: var(--page); color: var(--ink); font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-.kicker { margin: 0; color: var(--soft); }
-h1 { margin: 0 0 1.25rem; font-size: clamp(1.6rem, 5vw, 2.2rem); line-height: 1.2; letter-spacing: -.015em; }
-h2 { margin: 0 0 .75rem; font-size: 1.3rem; line-height: 1.3; }
-h3 { margin: 1.5rem 0 .5rem; font-size: 1.05rem; }
-h4 { margin: 1.5rem 0 .5rem; font-size: 1rem; }
-summary { cursor: pointer; margin-top: 1rem; color: var(--soft); }
-summary h3 { display: inline; color: var(--ink); }
-section, footer { margin-bottom: 1.25rem; padding: clamp(.9rem, 2.5vw, 1.6rem); border: 1px solid var(--line);
-  border-radius: .75rem; background: var(--card); }
-a { color: var(--link); }
-code { font: .92em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; unicode-bidi: isolate; }
-:focus-visible { outline: 3px solid var(--link); outline-offset: 2px; }
-.verdict { margin: 0; padding: .7rem 1rem; border-left: .3rem solid; border-radius: .4rem; }
-.agrees { border-color: var(--good); background: var(--good-back); }
-.diverges { border-color: var(--bad); background: var(--bad-back); }
-.good { color: var(--good); white-space: nowrap; }
-.bad { color: var(--bad); white-space: nowrap; }
-dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 15rem), 1fr)); gap: .9rem 1.5rem;
-  margin: 1rem 0 0; }
-dt, dd span { color: var(--soft); font-size: .87rem; }
-dd { margin: 0; }
-dd b { display: block; font-size: 1.1rem; font-variant-numeric: tabular-nums; }
-.diagnosis { margin: 0; padding: 0; list-style: none; }
-.diagnosis li { display: flex; flex-wrap: wrap; gap: .2rem .75rem; padding: .5rem 0;
-  border-top: 1px solid var(--line); }
-.diagnosis li:first-child { border-top: 0; }
-.diagnosis span { flex: 1 1 16rem; min-width: 0; }
-.certain, .perhaps { flex: 0 0 5rem; height: max-content; border: 2px solid var(--bad); border-radius: 1rem;
-  text-align: center; font-size: .82rem; color: var(--bad); }
-.certain { background: var(--bad); color: var(--card); }
-.perhaps { border-style: dashed; }
-.scroll { position: relative; max-width: 100%; overflow: auto;
-  background: linear-gradient(to left, var(--card) 2rem, transparent) right / 4rem 100% no-repeat local,
-    linear-gradient(to left, var(--shade), transparent) right / 1rem 100% no-repeat scroll; }
-table { border-collapse: collapse; font-size: .9rem; overflow-wrap: normal; }
-.caption { margin: .3rem 0 .6rem; color: var(--soft); font-size: .87rem; }
-th { font-weight: 600; text-align: left; }
-.list, .tree { width: 100%; }
-.list { --gap: 1.25rem; }
-.tree { --gap: .8rem; }
-.list th, .list td, .tree th, .tree td { padding: .4rem var(--gap) .4rem 0; border-top: 1px solid var(--line);
-  vertical-align: baseline; }
-.list th:last-child, .list td:last-child, .tree td:last-child, .tree th:last-child { padding-right: 0; }
-thead th { border-top: 0 !important; white-space: nowrap; color: var(--soft); font-size: .82rem; font-weight: 500; }
-.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-.list code, .tree code { overflow-wrap: anywhere; }
-.list th[scope=row] { min-width: 9rem; overflow-wrap: anywhere; }
-.list td { white-space: nowrap; }
-.list td:last-child { min-width: 12rem; white-space: normal; }
-.tree .node { display: block; min-width: 9rem; padding-left: calc(var(--depth) * clamp(.6rem, 2vw, 1.2rem)); }
-.tree .number span { display: inline-block; }
-.none { color: var(--soft); }
-.culprit { display: inline-block; padding: 0 .5em; border-radius: 1em; background: var(--bad); color: var(--card);
-  font-size: .8rem; }
-.map { border-collapse: separate; border-spacing: 1px; font-size: .78rem; line-height: 1.35;
-  font-variant-numeric: tabular-nums; }
-.few { columns: calc(13.5rem + 2.1rem * var(--steps)); column-gap: 2rem; }
-.maps .scroll { margin-bottom: 1rem; break-inside: avoid; }
-.map td, .map thead th + th { width: 2rem; min-width: 2rem; padding: .12rem 0; text-align: center; }
-.map td { border-radius: .2rem; }
-.map th[scope=row], .map thead th:first-child { position: sticky; left: 0; z-index: 1; padding: 0 .6rem 0 0;
-  background: var(--card); font-weight: 400; }
-.map code { display: block; width: max-content; min-width: 6rem; max-width: 19rem; overflow-wrap: anywhere; }
-.few code { max-width: 13rem; }
-.map thead b { color: var(--ink); }
-.map th[scope=rowgroup] { padding: .55rem 0 .1rem; font-size: .82rem; }
-.map th[scope=rowgroup] span { position: sticky; left: 0; }
-.map td[class]:hover { outline: 2px solid var(--ink); }
-@media (max-width: 40rem) {
-  .list { --gap: .8rem; }
-  .tree { --gap: .4rem; font-size: .8rem; }
-  .tree thead th { font-size: .72rem; }
-  .tree .node { min-width: 5.5rem; }
-  .tree .number span { display: grid; justify-items: end; }
-  .map code { max-width: 8.5rem; } }
-.chip { display: inline-block; min-width: 2.4em; padding: 0 .35em; border-radius: .25em; text-align: center;
-  font-weight: inherit; }
-.e0, .e1, .e2, .e3, .e4, .e5 { color: var(--e-ink); }
-.e0 { background: var(--e0); } .e1 { background: var(--e1); } .e2 { background: var(--e2); }
-.e3 { background: var(--e3); } .e4 { background: var(--e4); } .e5 { background: var(--e5); }
-.f1, .f2 { color: var(--f12-ink); font-weight: 700; } .f1 { background: var(--f1); } .f2 { background: var(--f2); }
-.f3, .f4 { color: var(--f34-ink); font-weight: 700; } .f3 { background: var(--f3); } .f4 { background: var(--f4); }
-.n { color: var(--soft); letter-spacing: -.04em; outline: 1px dashed var(--soft); outline-offset: -1px; }
-.legend { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: .35rem 1.5rem;
-  margin: 0; padding: 0; list-style: none; }
-.legend li { display: flex; gap: .6rem; align-items: baseline; }
-.legend .chip { flex: 0 0 3em; }
-footer p { margin-top: 0; max-width: 60rem; }
-.hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
-@media print { body { max-width: none; padding: 0; } .scroll { overflow: visible; } }
-@media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
-"""
