@@ -260,7 +260,7 @@ def _in_linear(
     alone = np.median(np.abs(exact - rounded_to(taken, "float32") @ rounded_to(weight, "float32").T - shift)) / size
     if dtype == "float64" and 0.02 * alone < np.median(np.abs(actual - exact)) / size < 50 * alone:
         text = f"`{module}` has the digits of float32 only in the port: {_PRECISIONS['float32']}"
-        return [Finding(text, certain=False)]
+        return [Finding(text, certain=np.array_equal(actual, rounded_to(actual, "float32")))]
     return []
 
 
