@@ -9,6 +9,7 @@ import numpy as np
 from ..hub.trace import NOISE, PHASES, TraceLike
 from .diagnose import diagnose
 from .localise import containers, in_order, localise
+from .measures import apart_and_size
 from .report import Divergence, Entry, Report
 
 GATE_A = 1e-12  # float64: an honest port sits at 1e-15, the weakest of the planted faults at 1e-10
@@ -136,13 +137,9 @@ def _entry(
     if actual.shape != expected.shape:
         note = f"expected shape {list(expected.shape)}, got {list(actual.shape)}"
         return Entry(step, phase, name, np.inf, bound, size=expected.size, note=note)
-    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
-    scale = max(_largest(expected), scale) or 1.0
-    with np.errstate(invalid="ignore", over="ignore"):
-        apart = np.abs(actual - expected) / scale
-    same = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
-    apart = np.where(same, 0.0, np.where(np.isfinite(actual) & np.isfinite(expected), apart, np.inf))
-    worst = np.unravel_index(np.argmax(apart), apart.shape) if apart.size else ()
+    with np.errstate(over="ignore"):
+        apart = apart_and_size(actual, expected)[0] / (max(_largest(expected), scale) or 1.0)
+    worst = np.unravel_index(np.argmax(apart), expected.shape) if apart.size else ()
     return Entry(
         step,
         phase,

@@ -19,7 +19,7 @@ def scaled_difference(actual: Float[np.ndarray, "*shape"], reference: Float[np.n
     Raises:
         ValueError: the shapes differ.
     """
-    apart, size = _apart(actual, reference)
+    apart, size = apart_and_size(actual, reference)
     return _share(apart.max(initial=0.0), size.max(initial=0.0))
 
 
@@ -35,7 +35,7 @@ def relative_difference(actual: Float[np.ndarray, "*shape"], reference: Float[np
     Raises:
         ValueError: the shapes differ.
     """
-    return max(map(_share, *_apart(actual, reference)), default=0.0)
+    return max(map(_share, *apart_and_size(actual, reference)), default=0.0)
 
 
 def largest_difference(actual: Mapping[Any, np.ndarray], reference: Mapping[Any, np.ndarray]) -> float:
@@ -53,15 +53,22 @@ def largest_difference(actual: Mapping[Any, np.ndarray], reference: Mapping[Any,
     return max(scaled_difference(actual[name], reference[name]) for name in reference)
 
 
-def _apart(actual: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns, for each number, how far it is from the reference and how large that is, in one dimension."""
+def apart_and_size(actual: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns, for each number, how far it is from the reference and how large that is, in one dimension.
+
+    NaN and infinity must stand in the same places; where they do not, the distance is infinite.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
     actual, reference = np.asarray(actual, np.float64), np.asarray(reference, np.float64)
     if actual.shape != reference.shape:
         raise ValueError(f"actual: expected shape {list(reference.shape)}, got {list(actual.shape)}")
     finite = np.isfinite(actual) & np.isfinite(reference)
     same = finite | (actual == reference) | (np.isnan(actual) & np.isnan(reference))
     actual, reference = np.where(finite, actual, 0), np.where(finite, reference, 0)
-    return np.where(same, np.abs(actual - reference), np.inf).ravel(), np.abs(reference).ravel()
+    with np.errstate(over="ignore"):
+        return np.where(same, np.abs(actual - reference), np.inf).ravel(), np.abs(reference).ravel()
 
 
 def _share(apart: float, size: float) -> float:
