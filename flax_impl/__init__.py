@@ -37,7 +37,9 @@ else:
     from .optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, RMSprop, make_optimizer
     from .record import record
     from .replay import check_parity, map_weights, replay
+    from .replicas import fit_replicas, predict_replicas
     from .schedules import SCHEDULES, Constant, Cosine, Exponential, Schedule, Step, make_schedule
+    from .sharding import initialize_distributed, make_mesh
     from .training import fit, predict, train_step
     from .two_head import TwoHead
     from .two_in_two_out import TwoInTwoOut
@@ -70,15 +72,19 @@ __all__ = [
     "check_parity",
     "curves",
     "fit",
+    "fit_replicas",
     "from_numpy",
+    "initialize_distributed",
     "load_curves",
     "load_data",
     "load_model",
     "load_trace",
+    "make_mesh",
     "make_optimizer",
     "make_schedule",
     "map_weights",
     "predict",
+    "predict_replicas",
     "record",
     "replay",
     "save_model",

@@ -1,7 +1,7 @@
 """What the models are made of: linear layers under explicit names, and activations by name."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -10,6 +10,7 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.nn.initializers import variance_scaling
 from jaxtyping import Bool, Float
@@ -92,15 +93,25 @@ class MLP(nn.Module):
         return x
 
 
-def init_params(model: nn.Module, seed: int, *inputs: Float[Array, "batch in"]) -> Params:
-    """Returns initial parameters of a model that is called with inputs like these."""
-    return _init(model, jax.random.key(check_integer("seed", seed, at_least=0)), *inputs)
+def init_params(model: nn.Module, seed: int | Iterable[int], *inputs: Float[Array, "batch in"]) -> Params:
+    """Returns initial parameters of a model that is called with inputs like these; for several seeds stacked ones."""
+    if not isinstance(seed, Iterable):
+        return _init(model, jax.random.key(check_integer("seed", seed, at_least=0)), *inputs)
+    seeds = [check_integer(f"seed[{i}]", each, at_least=0) for i, each in enumerate(seed)]
+    if not seeds:
+        raise ValueError("seed: expected a whole number, or at least one of them, got none")
+    return _init_each(model, jax.vmap(jax.random.key)(np.asarray(seeds, np.int32)), *inputs)
 
 
 @partial(jax.jit, static_argnames="model")
 def _init(model: nn.Module, key: chex.PRNGKey, *inputs: Array) -> Params:
     variables: Any = model.init(key, *inputs)
     return variables["params"]
+
+
+@partial(jax.jit, static_argnames="model")
+def _init_each(model: nn.Module, keys: chex.PRNGKey, *inputs: Array) -> Params:
+    return jax.vmap(lambda key: _init(model, key, *inputs))(keys)
 
 
 def _uniform(bound: float) -> Callable[..., Array]:

@@ -15,8 +15,9 @@ from jax import Array
 from jax.core import Tracer
 from jaxtyping import Bool, Float, Int
 
-from .hub.checks import check_binary, check_choice, check_rows, check_shape
+from .hub.checks import check_binary, check_choice, check_pair, check_rows, check_shape
 from .layers import keep_rows
+from .pytrees import pytree
 
 
 def squared_error(prediction: Float[Array, "*shape"], target: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -60,6 +61,7 @@ CRITERIA: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
+@pytree("head_weights")
 @dataclass(frozen=True)
 class FactualLoss:
     """The loss of the two-head model on the outcomes that were observed: a part for each head, to be added.
@@ -73,17 +75,20 @@ class FactualLoss:
         criterion: `"squared_error"` or `"sigmoid_binary_cross_entropy"`.
         reduction: `"per_head"` divides each head's weighted sum by its own number of rows, as the article does;
             `"batch"` divides both by the number of rows in the batch, as CFR does with `treatment_weights`.
+        head_weights: factors of the two parts.
 
     Raises:
-        ValueError: an unknown criterion or reduction.
+        ValueError: an unknown criterion or reduction, or weights that are not two numbers of at least 0.
     """
 
     criterion: str = "squared_error"
     reduction: Literal["per_head", "batch"] = "per_head"
+    head_weights: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         check_choice("criterion", self.criterion, CRITERIA)
         check_choice("reduction", self.reduction, ("per_head", "batch"))
+        object.__setattr__(self, "head_weights", check_pair("head_weights", self.head_weights, at_least=0))
 
     def __call__(
         self,
@@ -118,11 +123,12 @@ class FactualLoss:
             count0 = count1 = count0 + count1
         outcome = model(x, t)
         check_shape("y", y, (len(x), outcome.shape[1]))
-        loss0 = _masked_mean(CRITERIA[self.criterion], outcome, y, w, rows0, count0)
-        loss1 = _masked_mean(CRITERIA[self.criterion], outcome, y, w, rows1, count1)
+        loss0 = self.head_weights[0] * _masked_mean(CRITERIA[self.criterion], outcome, y, w, rows0, count0)
+        loss1 = self.head_weights[1] * _masked_mean(CRITERIA[self.criterion], outcome, y, w, rows1, count1)
         return loss0, loss1
 
 
+@pytree("output_weights")
 @dataclass(frozen=True)
 class JointLoss:
     """The loss of the two-input/two-output model: a mean for each output, to be added.
@@ -131,15 +137,18 @@ class JointLoss:
 
     Args:
         criterion: `"squared_error"` or `"sigmoid_binary_cross_entropy"`.
+        output_weights: factors of the two parts.
 
     Raises:
-        ValueError: an unknown criterion.
+        ValueError: an unknown criterion, or weights that are not two numbers of at least 0.
     """
 
     criterion: str = "squared_error"
+    output_weights: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         check_choice("criterion", self.criterion, CRITERIA)
+        object.__setattr__(self, "output_weights", check_pair("output_weights", self.output_weights, at_least=0))
 
     def __call__(
         self,
@@ -170,8 +179,8 @@ class JointLoss:
         check_shape("y1", y1, (len(x1), prediction1.shape[1]))
         check_shape("y2", y2, (len(x1), prediction2.shape[1]))
         count = mask.sum()
-        loss1 = _masked_mean(CRITERIA[self.criterion], prediction1, y1, w, mask, count)
-        loss2 = _masked_mean(CRITERIA[self.criterion], prediction2, y2, w, mask, count)
+        loss1 = self.output_weights[0] * _masked_mean(CRITERIA[self.criterion], prediction1, y1, w, mask, count)
+        loss2 = self.output_weights[1] * _masked_mean(CRITERIA[self.criterion], prediction2, y2, w, mask, count)
         return loss1, loss2
 
 

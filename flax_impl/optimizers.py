@@ -5,7 +5,6 @@ raised to a power or subtracted from 1 stays a Python number: in float32, 1 - 0.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
-from .hub.checks import check_number, check_numbers, shown
+from .hub.checks import check_numbers, check_pair, shown
 from .hub.settings import make_settings
 from .pytrees import pytree
 from .schedules import Constant, Schedule
@@ -125,11 +124,7 @@ class Adam(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        betas = tuple(self.betas) if isinstance(self.betas, Sequence) else ()
-        if len(betas) != 2:
-            raise ValueError(f"betas: expected two numbers, got {shown(self.betas)}")
-        betas = tuple(check_number(f"betas[{i}]", beta, at_least=0, below=1) for i, beta in enumerate(betas))
-        object.__setattr__(self, "betas", betas)
+        object.__setattr__(self, "betas", check_pair("betas", self.betas, at_least=0, below=1))
         check_numbers(self, eps={"at_least": 0}, weight_decay={"at_least": 0})
 
     def _core(self) -> optax.GradientTransformation:

@@ -33,3 +33,8 @@ def pytree(*leaves: str) -> Callable[[type[_Settings]], type[_Settings]]:
         return settings
 
     return register
+
+
+def as_pytree(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a loss or the like as a pytree: settings as they are, any other function as one without leaves."""
+    return jax.tree_util.Partial(call) if jax.tree_util.all_leaves([call]) else call

@@ -1,6 +1,6 @@
 """The two-head model: a shared representation, and a head for each treatment."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -105,6 +105,10 @@ class TwoHead(nn.Module):
         return jnp.concatenate(self(x), axis=1)
 
     @nn.nowrap
-    def init_params(self, seed: int = 0) -> Params:
-        """Returns initial parameters in float32, drawn from the distributions that torch draws from."""
+    def init_params(self, seed: int | Iterable[int] = 0) -> Params:
+        """Returns initial parameters in float32, drawn from the distributions that torch draws from.
+
+        Args:
+            seed: of the draw; several, such as `range(10)`, give stacked parameters for `fit_replicas`.
+        """
         return init_params(self, seed, jnp.zeros((1, self.in_features), jnp.float32))

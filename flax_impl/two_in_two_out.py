@@ -1,6 +1,6 @@
 """The two-input/two-output model: both inputs through the same hidden layers, two outputs from both codes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from numbers import Integral
 from typing import Any
@@ -103,8 +103,12 @@ class TwoInTwoOut(nn.Module):
         return jnp.concatenate(self(x1, x2), axis=1)
 
     @nn.nowrap
-    def init_params(self, seed: int = 0) -> Params:
-        """Returns initial parameters in float32, drawn from the distributions that torch draws from."""
+    def init_params(self, seed: int | Iterable[int] = 0) -> Params:
+        """Returns initial parameters in float32, drawn from the distributions that torch draws from.
+
+        Args:
+            seed: of the draw; several, such as `range(10)`, give stacked parameters for `fit_replicas`.
+        """
         return init_params(self, seed, *[jnp.zeros((1, self.in_features), jnp.float32)] * 2)
 
 

@@ -25,12 +25,14 @@ REFERENCE, PORT = ROOT / "torch_ref", ROOT / "flax_impl"
 ONLY_TORCH = {
     ("Optimizer.build", "parameters"): "torch's optimiser holds the parameters it moves",
     ("Schedule.build", "optimizer"): "torch's schedule moves the rate of an optimiser",
+    ("fit", "process_group"): "torch's processes talk through a group, the port's devices form a mesh",
     ("record", "row_orders"): "the reference alone measures what rounding does",
 }
 ONLY_FLAX = {
     ("train_step", "params"): "the port is pure: parameters go in and come out",
     ("train_step", "opt_state"): "the port is pure: the optimiser's state goes in and comes out",
     ("fit", "params"): "the port is pure: parameters go in and come out",
+    ("fit", "mesh"): "the port's devices form a mesh, torch's processes talk through a group",
     ("predict", "params"): "a Linen module does not hold its parameters",
     ("record", "params"): "a Linen module does not hold its parameters",
     ("record", "weight_map"): "torch's names are the common language; the port translates",
@@ -47,6 +49,9 @@ ONLY_FLAX_MEMBERS = {
     "init_params": "torch draws weights in the constructor",
 }
 ONLY_FLAX_NAMES = {
+    "fit_replicas": "torch trains one model at a time",
+    "make_mesh": "torch's processes talk through a group",
+    "predict_replicas": "torch trains one model at a time",
     "check_parity": "the port is held against the reference, not the other way round",
     "map_weights": "torch's names are the common language; the port translates",
     "replay": "the port is held against the reference, not the other way round",
@@ -57,19 +62,31 @@ ONLY_TORCH_FILES = {
     "steps.py": "a step of the port is a compiled call: programs.py, runs.py",
 }
 ONLY_FLAX_FILES = {
+    "compiled.py": "torch compiles nothing",
+    "loops.py": "torch's loop is a loop",
     "parity": "serves any pair of traces; numpy only",
     "moments.py": "torch's names for the moments are the common language; the port translates",
     "programs.py": "torch compiles nothing",
     "pytrees.py": "torch has no compiled training that would take settings as values",
+    "replica_runs.py": "torch trains one model at a time",
+    "replicas.py": "torch trains one model at a time",
     "replay.py": "the port is held against the reference, not the other way round",
     "runs.py": "a port runs by itself or behind the reference, which only runs by itself",
 }
 ONLY_TORCH_FUNCTIONS = {
     "Call": "a call is complete only after the backward pass; the port's are arrays of one compiled call",
     "rows_of_calls": "the reference splits the batch; the port never does",
+    "mean_divisor": "DDP averages over processes; the port's mean is over the whole batch by itself",
+    "Share": "a process of torch's does its share; the port's program is split by where its arrays lie",
+    "Loss": "the port's is beside what is compiled",
     "MakeOptimizer": "torch's optimiser holds the parameters it moves, so it comes in three ways",
 }
 ONLY_FLAX_FUNCTIONS = {
+    "fetch": "an array of the port's may lie on several hosts",
+    "lost_peers_named": "in torch, `Share` names them",
+    "lowered": "torch's autocast lowers by itself",
+    "make_mesh": "torch's processes talk through a group",
+    "Placement": "the port's arrays lie over a mesh; torch's processes take their share",
     "zeros_for": "the port takes gradients by zeros that it adds; torch has hooks",
     "linear": "torch.nn.Linear is the reference of what it draws",
     "keep_rows": "the port masks rows where the reference leaves them out",

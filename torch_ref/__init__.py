@@ -26,6 +26,7 @@ from .losses import CRITERIA, FactualLoss, JointLoss, sigmoid_binary_cross_entro
 from .optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, RMSprop, make_optimizer
 from .record import record
 from .schedules import SCHEDULES, Constant, Cosine, Exponential, Schedule, Step, make_schedule
+from .sharding import initialize_distributed
 from .training import fit, predict, train_step
 from .two_head import TwoHead
 from .two_in_two_out import TwoInTwoOut
@@ -58,6 +59,7 @@ __all__ = [
     "curves",
     "fit",
     "from_numpy",
+    "initialize_distributed",
     "load_curves",
     "load_data",
     "load_model",

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .hub.checks import check_binary, check_choice, check_rows, check_shape
+from .hub.checks import check_binary, check_choice, check_pair, check_rows, check_shape
+from .sharding import mean_divisor
 
 
 def squared_error(prediction: Float[Tensor, "*shape"], target: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -69,17 +70,20 @@ class FactualLoss:
         criterion: `"squared_error"` or `"sigmoid_binary_cross_entropy"`.
         reduction: `"per_head"` divides each head's weighted sum by its own number of rows, as the article does;
             `"batch"` divides both by the number of rows in the batch, as CFR does with `treatment_weights`.
+        head_weights: factors of the two parts.
 
     Raises:
-        ValueError: an unknown criterion or reduction.
+        ValueError: an unknown criterion or reduction, or weights that are not two numbers of at least 0.
     """
 
     criterion: str = "squared_error"
     reduction: Literal["per_head", "batch"] = "per_head"
+    head_weights: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         check_choice("criterion", self.criterion, CRITERIA)
         check_choice("reduction", self.reduction, ("per_head", "batch"))
+        object.__setattr__(self, "head_weights", check_pair("head_weights", self.head_weights, at_least=0))
 
     def __call__(
         self,
@@ -113,8 +117,8 @@ class FactualLoss:
         y0, _ = model(x[rows0])
         _, y1 = model(x[rows1])
         check_shape("y", y, (len(x), y0.shape[1]))
-        loss0 = _mean(CRITERIA[self.criterion](y0, y[rows0]), w[rows0], count0)
-        loss1 = _mean(CRITERIA[self.criterion](y1, y[rows1]), w[rows1], count1)
+        loss0 = self.head_weights[0] * _mean(CRITERIA[self.criterion](y0, y[rows0]), w[rows0], count0)
+        loss1 = self.head_weights[1] * _mean(CRITERIA[self.criterion](y1, y[rows1]), w[rows1], count1)
         return loss0, loss1
 
 
@@ -126,15 +130,18 @@ class JointLoss:
 
     Args:
         criterion: `"squared_error"` or `"sigmoid_binary_cross_entropy"`.
+        output_weights: factors of the two parts.
 
     Raises:
-        ValueError: an unknown criterion.
+        ValueError: an unknown criterion, or weights that are not two numbers of at least 0.
     """
 
     criterion: str = "squared_error"
+    output_weights: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         check_choice("criterion", self.criterion, CRITERIA)
+        object.__setattr__(self, "output_weights", check_pair("output_weights", self.output_weights, at_least=0))
 
     def __call__(
         self,
@@ -165,8 +172,8 @@ class JointLoss:
         check_shape("y1", y1, (len(x1), prediction1.shape[1]))
         check_shape("y2", y2, (len(x1), prediction2.shape[1]))
         count = int(mask.sum())
-        loss1 = _mean(CRITERIA[self.criterion](prediction1, y1[mask]), w[mask], count)
-        loss2 = _mean(CRITERIA[self.criterion](prediction2, y2[mask]), w[mask], count)
+        loss1 = self.output_weights[0] * _mean(CRITERIA[self.criterion](prediction1, y1[mask]), w[mask], count)
+        loss2 = self.output_weights[1] * _mean(CRITERIA[self.criterion](prediction2, y2[mask]), w[mask], count)
         return loss1, loss2
 
 
@@ -184,4 +191,4 @@ def _rows(w: Tensor | None, mask: Tensor | None, **inputs: Tensor) -> tuple[Tens
 
 
 def _mean(loss: Float[Tensor, "rows out"], w: Float[Tensor, " rows"], count: int) -> Float[Tensor, ""]:
-    return (loss.mean(dim=1) * w).sum() / max(count, 1)
+    return (loss.mean(dim=1) * w).sum() / mean_divisor(count)

@@ -1,13 +1,13 @@
 """Optimisers by name; the arguments are torch's, and so is their meaning."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from .hub.checks import check_number, check_numbers, shown
+from .hub.checks import check_numbers, check_pair, shown
 from .hub.settings import make_settings
 from .schedules import Constant, Schedule
 
@@ -121,11 +121,7 @@ class Adam(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        betas = tuple(self.betas) if isinstance(self.betas, Sequence) else ()
-        if len(betas) != 2:
-            raise ValueError(f"betas: expected two numbers, got {shown(self.betas)}")
-        betas = tuple(check_number(f"betas[{i}]", beta, at_least=0, below=1) for i, beta in enumerate(betas))
-        object.__setattr__(self, "betas", betas)
+        object.__setattr__(self, "betas", check_pair("betas", self.betas, at_least=0, below=1))
         check_numbers(self, eps={"at_least": 0}, weight_decay={"at_least": 0})
 
     def _core(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

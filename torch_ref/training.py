@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .hub.batching import batch_order, count_steps
+from .hub.batching import BatchOrder, count_steps
 from .hub.checks import (
     check_batch,
+    check_choice,
     check_data,
     check_inputs,
     check_integer,
@@ -22,13 +24,19 @@ from .hub.checks import (
 from .hub.progress import Progress
 from .losses import FactualLoss
 from .optimizers import Adam, Optimizer
+from .precision import PRECISIONS, matmul_precision
+from .sharding import Share
 from .weights import to_numpy
 
 Loss = Callable[..., tuple[Tensor, ...]]
 
 
 def train_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batch: Mapping[str, Any], loss: Loss = FactualLoss()
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Mapping[str, Any],
+    loss: Loss = FactualLoss(),
+    precision: str = "float32",
 ) -> Float[Tensor, " outputs"]:
     """Takes one step of the optimiser and returns the losses before it.
 
@@ -39,11 +47,15 @@ def train_step(
         optimizer: as `Optimizer.build` makes it from the model's parameters.
         batch: arrays by the names that `loss` gives them: for `FactualLoss` x, t, y and perhaps w and mask.
         loss: takes the model and the batch by their names, and returns one number for each output, to be added.
+        precision: as for `fit`.
 
     Raises:
-        ValueError: the batch is empty, or does not fit the loss or the model.
+        ValueError: the batch is empty, or does not fit the loss or the model; an unknown precision.
     """
-    return _step(model, optimizer, _tensors(model, check_batch(batch, loss, dtype=_dtype(model), whole=False)), loss)
+    check_choice("precision", precision, PRECISIONS)
+    tensors = _tensors(model, check_batch(batch, loss, dtype=_dtype(model), whole=False))
+    with Share(None).over(model, loss) as losses_of:
+        return _step(model, optimizer, tensors, losses_of, precision)
 
 
 def fit(
@@ -57,7 +69,9 @@ def fit(
     batch_size: int | None = None,
     shuffle: bool = True,
     seed: int = 0,
+    precision: str = "float32",
     progress: bool = True,
+    process_group: dist.ProcessGroup | None = None,
 ) -> Float[np.ndarray, "steps outputs"]:
     """Trains the model and returns its losses, step by step.
 
@@ -73,28 +87,38 @@ def fit(
         batch_size: rows in a batch; None takes all rows in every step.
         shuffle: new batches in every epoch, or the rows as they lie.
         seed: of the numpy generator that draws the batches.
+        precision: of the products: `"float32"` (all digits, whatever the device), `"tf32"` (11 bits where the device
+            has them, for speed) or `"bfloat16"` (8 bits, by autocast). Parameters, losses and the optimiser stay in the
+            parameters' dtype.
         progress: shows a bar, or plain lines, once the training takes long.
+        process_group: processes to share the training by DistributedDataParallel, such as
+            `torch.distributed.group.WORLD`; None is this process alone. Every process calls `fit` with the same
+            arguments, and gets the same losses and weights.
 
     Raises:
-        ValueError: the data is empty, or does not fit the loss or the model.
+        ValueError: the data is empty, or does not fit the loss or the model; an unknown precision.
         FloatingPointError: a loss became NaN or infinite; the message names the step.
+        ConnectionError: another process of the group ended.
     """
     check_optimizer(optimizer, Optimizer)
+    check_choice("precision", precision, PRECISIONS)
     arrays = _tensors(model, check_batch(data, loss, dtype=_dtype(model), whole=True))
     first = next(iter(arrays.values()))
     rows = len(first)
     steps = count_steps(rows, batch_size, epochs, steps)
-    index, mask = batch_order(rows, batch_size=batch_size, steps=steps, shuffle=shuffle, seed=seed)
+    order = BatchOrder(rows, batch_size=batch_size, shuffle=shuffle, seed=seed)
+    share = Share(process_group)
     built = optimizer.build(model.parameters())
     losses = []
-    with Progress(steps, progress) as report:
+    with Progress(steps, progress) as report, share.over(model, loss) as losses_of:
         for step in range(steps):
-            chosen = torch.tensor(index[step][mask[step]], device=first.device)
+            index, mask = share.rows(*(array[0] for array in order.take(1)))
+            chosen = torch.tensor(index, device=first.device)
             batch = {name: array[chosen] for name, array in arrays.items()}
-            batch["mask"] = torch.ones_like(chosen, dtype=torch.bool)  # nothing is filled up here
-            losses.append(_step(model, built, batch, loss))
+            batch["mask"] = torch.tensor(mask, device=first.device)
+            losses.append(_step(model, built, batch, losses_of, precision))
             report(step + 1, losses[-1])
-    history = torch.stack(losses).cpu().numpy()
+        history = share.mean(torch.stack(losses)).cpu().numpy()
     check_losses(history, 0, steps)
     check_trained(to_numpy(model))
     return history
@@ -126,11 +150,16 @@ def predict(model: nn.Module, *inputs: Any, batch_size: int = 65_536) -> tuple[n
 
 
 def _step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batch: Mapping[str, Tensor], loss: Loss
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Mapping[str, Tensor],
+    losses_of: Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]],
+    precision: str,
 ) -> Float[Tensor, " outputs"]:
-    losses = loss(model, **batch)
-    optimizer.zero_grad()
-    torch.autograd.backward(losses)  # the article's loss0.backward(), loss1.backward(), in one walk
+    with matmul_precision(precision, next(iter(batch.values())).device.type):
+        losses = losses_of(batch)
+        optimizer.zero_grad()
+        torch.autograd.backward(losses)  # the article's loss0.backward(), loss1.backward(), in one walk
     for parameter in model.parameters():
         if parameter.grad is None and parameter.requires_grad:
             parameter.grad = torch.zeros_like(parameter)  # a loss that never used it: no gradient is a gradient of zero

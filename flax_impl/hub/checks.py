@@ -15,6 +15,7 @@ import numpy as np
 # What float32 and int32 hold: beyond it the frameworks differ, or fail in words of their own.
 _LARGEST_NUMBER = float(np.finfo(np.float32).max)
 _LARGEST_INTEGER = int(np.iinfo(np.int32).max)
+_PART = 2**16  # rows that are looked at together: a look at all at once would take a quarter of the data's memory
 
 
 def listed(names: Iterable[object]) -> str:
@@ -59,6 +60,15 @@ def check_number(
         expected = " ".join(["a finite number", " and ".join(bounds)]).strip()
         raise ValueError(f"{argument}: expected {expected}, got {shown(value)}")
     return number
+
+
+def check_pair(argument: str, value: Any, **bounds: float) -> tuple[float, float]:
+    """Returns two numbers as floats; raises ValueError unless there are two, as `check_number` takes them."""
+    pair = tuple(value) if isinstance(value, Sequence) else ()
+    if len(pair) != 2:
+        raise ValueError(f"{argument}: expected two numbers, got {shown(value)}")
+    first, second = (check_number(f"{argument}[{i}]", number, **bounds) for i, number in enumerate(pair))
+    return first, second
 
 
 def check_numbers(settings: object, **bounds: Mapping[str, float]) -> None:
@@ -108,9 +118,8 @@ def check_binary(argument: str, array: np.ndarray) -> None:
 
 def check_finite(argument: str, array: np.ndarray) -> None:
     """Raises ValueError, naming the first place, where the array holds NaN or infinity."""
-    wrong = np.argwhere(~np.isfinite(array))
-    if len(wrong):
-        raise ValueError(f"{argument}: expected finite numbers, got {_at(array, wrong)}")
+    if not _all_finite(array):
+        raise ValueError(f"{argument}: expected finite numbers, got {_at(array, np.argwhere(~np.isfinite(array)))}")
 
 
 def check_data(
@@ -161,7 +170,7 @@ def check_data(
             array = _converted(name, array, dtype)
         if name == "w" and array.min() < 0:
             raise ValueError(f"w: expected weights of at least 0, got {arrays[name].min()} in row {array.argmin()}")
-        arrays[name] = array.astype(np.int32) if name == "t" else array
+        arrays[name] = array.astype(np.int32, copy=False) if name == "t" else array
     return arrays
 
 
@@ -209,6 +218,24 @@ def check_optimizer(optimizer: object, kind: type) -> None:
     """Raises ValueError unless a training gets the settings of an optimiser."""
     if not isinstance(optimizer, kind):
         raise ValueError(f"optimizer: expected settings such as Adam(lr=0.001), got {shown(optimizer)}")
+
+
+def check_processes(coordinator: object, processes: object, process_id: object) -> None:
+    """Raises ValueError unless all three are None, or say where process 0 is, how many there are, and which this is."""
+    given = {"coordinator": coordinator, "processes": processes, "process_id": process_id}
+    if all(value is None for value in given.values()):
+        return
+    missing = [name for name, value in given.items() if value is None]
+    if missing:
+        raise ValueError(f"{', '.join(missing)}: expected all of {', '.join(given)}, or none, got None")
+    if (
+        not isinstance(coordinator, str)
+        or not coordinator.rpartition(":")[0]
+        or not coordinator.rpartition(":")[2].isdigit()
+    ):
+        raise ValueError(f"coordinator: expected host:port, got {shown(coordinator)}")
+    if check_integer("process_id", process_id, at_least=0) >= check_integer("processes", processes, at_least=1):
+        raise ValueError(f"process_id: expected a number below {processes}, the number of processes, got {process_id}")
 
 
 def check_labels(criterion: str, arrays: Mapping[str, np.ndarray]) -> None:
@@ -273,6 +300,8 @@ def check_outputs(outputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
     return tuple(outputs)
 
 
+# What a survivor says.
+LOST = "expected all processes to stay until the training ends, but one of them is gone"
 _DIVERGED = "the training diverged; try a smaller lr, clip_norm, or standardised data"
 
 
@@ -297,14 +326,18 @@ def _on_host(name: str, array: Any) -> np.ndarray:
     return array
 
 
+def _all_finite(array: np.ndarray) -> bool:
+    return all(np.isfinite(array[start : start + _PART]).all() for start in range(0, len(array), _PART))
+
+
 def _converted(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
     with np.errstate(over="ignore"):
         converted = array.astype(dtype, copy=False)
     if converted is array:  # seen to be finite already
         return array
-    wrong = np.argwhere(~np.isfinite(converted))
-    if len(wrong):
-        raise ValueError(f"{name}: expected numbers that {dtype} holds, got {_at(array, wrong)}")
+    if not _all_finite(converted):
+        got = _at(array, np.argwhere(~np.isfinite(converted)))
+        raise ValueError(f"{name}: expected numbers that {dtype} holds, got {got}")
     return converted
 
 

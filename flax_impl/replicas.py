@@ -1,0 +1,202 @@
+"""Many trainings at once: other seeds, other data, other settings, each with its own rows in its own order."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float
+
+from .compiled import Loss, apply, dtype_of, predict_in_parts
+from .hub.batching import BatchOrder, count_steps
+from .hub.checks import (
+    check_batch,
+    check_choice,
+    check_integer,
+    check_losses,
+    check_optimizer,
+    check_trained,
+    listed,
+    shown,
+)
+from .hub.progress import Progress
+from .layers import Params
+from .losses import FactualLoss
+from .optimizers import Adam, Optimizer
+from .precision import PRECISIONS
+from .pytrees import as_pytree
+from .replica_runs import Work, run_on_cores, run_vectorized
+from .sharding import Placement, lost_peers_named
+from .weights import to_numpy
+
+
+def fit_replicas(
+    model: nn.Module,
+    params: Params,
+    data: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    *,
+    optimizer: Optimizer | Sequence[Optimizer] = Adam(),
+    loss: Loss | Sequence[Loss] = FactualLoss(),
+    epochs: int | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    shuffle: bool = True,
+    seed: int | Sequence[int] = 0,
+    precision: str = "float32",
+    keep_diverged: bool = False,
+    progress: bool = True,
+    mesh: Mesh | None = None,
+) -> tuple[Params, Float[np.ndarray, "replicas steps outputs"]]:
+    """Trains many models at once; returns their parameters, stacked, and their losses.
+
+    Each replica ends as `fit` would end with the same arguments. What differs between replicas is given as a sequence
+    with an entry for each; what is given once holds for all.
+
+    On a GPU or TPU the trainings are one program, vectorised over the replicas. On a CPU, where a single training keeps
+    about one core busy, every core trains a replica of its own.
+
+    Args:
+        model: the model.
+        params: to start from, stacked: [replicas, …] each, such as `model.init_params(range(10))`.
+        data: as for `fit`; a sequence has the same names and as many rows in each. An array that is the same object in
+            all of them (`{**shared, "w": w}` for each `w`) is held once.
+        optimizer: settings of the optimiser; those of a sequence may differ in rates, decays and bounds.
+        loss: what is minimised; those of a sequence may differ in their weights.
+        epochs: how often every row is seen; give this or `steps`.
+        steps: how many steps the optimiser takes.
+        batch_size: rows in a batch; None takes all rows in every step.
+        shuffle: new batches in every epoch, or the rows as they lie.
+        seed: of the generators that draw the batches.
+        precision: as for `fit`.
+        keep_diverged: returns replicas that diverged beside the others, with losses or parameters that are not finite;
+            otherwise they are an error.
+        progress: shows a bar, or plain lines, once it takes long.
+        mesh: devices to share the trainings, see `make_mesh`; None is one device.
+
+    Raises:
+        ValueError: as for `fit`; sequences of other lengths than there are replicas; settings that differ in more than
+            numbers.
+        FloatingPointError: a loss became NaN or infinite; the message names the replica and the step.
+        ConnectionError: another process of the mesh ended.
+    """
+    check_choice("precision", precision, PRECISIONS)
+    count = _count(params)
+    optimizers, losses_of, seeds, datas = (
+        _for_each(name, value, count)
+        for name, value in {"optimizer": optimizer, "loss": loss, "seed": seed, "data": data}.items()
+    )
+    for settings in optimizers:
+        check_optimizer(settings, Optimizer)
+    tables = _tables(datas, losses_of[0], dtype_of(params))
+    rows = len(next(iter(tables[0].values())))
+    work = Work(
+        model=model,
+        precision=precision,
+        params=params,
+        tables=tables,
+        optimizers=_alike("optimizer", optimizers, optimizers),
+        losses=_alike("loss", losses_of, [as_pytree(of_one) for of_one in losses_of]),
+        orders=[BatchOrder(rows, batch_size=batch_size, shuffle=shuffle, seed=of_one) for of_one in seeds],
+        steps=count_steps(rows, batch_size, epochs, steps),
+        place=Placement(mesh),
+    )
+    run = run_on_cores if mesh is None and jax.default_backend() == "cpu" else run_vectorized
+    with Progress(count * work.steps, progress) as report, lost_peers_named(mesh):
+        trained, losses = run(work, report)
+    if not keep_diverged:
+        _check_each(trained, losses)
+    return trained, losses
+
+
+def predict_replicas(
+    model: nn.Module, params: Params, *inputs: Any, batch_size: int = 65_536
+) -> tuple[np.ndarray, ...]:
+    """Returns the outputs of every replica for all rows: for a two-head model `(y0, y1)`, each [replicas, rows, out].
+
+    Args:
+        model: the model.
+        params: its parameters, stacked, as `fit_replicas` returns them.
+        inputs: what the model is called with, each [rows, features].
+        batch_size: how many rows go through at a time, all replicas together.
+
+    Raises:
+        ValueError: an input is empty, holds NaN or infinity, or does not fit the model.
+        FloatingPointError: an output is not finite.
+    """
+    part = max(1, check_integer("batch_size", batch_size, at_least=1) // _count(params))
+    return predict_in_parts(_apply_each, model, params, inputs, part)
+
+
+@partial(jax.jit, static_argnames="model")
+def _apply_each(model: nn.Module, params: Params, *inputs: Any) -> Any:
+    return jax.vmap(partial(apply, model), (0, *[None] * len(inputs)))(params, *inputs)
+
+
+def _count(params: Params) -> int:
+    """Returns how many replicas stacked parameters are of."""
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(params)]
+    counts = {shape[0] if shape else 0 for shape in shapes}
+    if len(counts) != 1 or 0 in counts:
+        got = listed(sorted({str(list(shape)) for shape in shapes}))
+        raise ValueError(f"params: expected stacked parameters, [replicas, …] each, got {got}")
+    return counts.pop()
+
+
+def _for_each(argument: str, value: Any, count: int) -> list[Any]:
+    """Returns an entry for each replica."""
+    if not isinstance(value, Sequence | np.ndarray):
+        return [value] * count
+    if len(value) != count:
+        raise ValueError(f"{argument}: expected one, or one for each of {count} replicas, got {len(value)}")
+    return list(value)
+
+
+def _alike(argument: str, given: Sequence[Any], trees: Sequence[Any]) -> list[Any]:
+    """Returns the settings; raises ValueError where one program does not do for all."""
+    for one, tree in zip(given, trees, strict=True):
+        if jax.tree.structure(tree) != jax.tree.structure(trees[0]):
+            raise ValueError(
+                f"{argument}: expected settings that differ in numbers only, got {shown(given[0])} and {shown(one)}"
+            )
+    return list(trees)
+
+
+def _tables(datas: Sequence[Any], loss: Any, dtype: str) -> list[dict[str, np.ndarray]]:
+    """Returns each replica's table, checked; what is one object in several stays one."""
+    known: dict[int, Any] = {}
+    tables = []
+    for number, data in enumerate(datas):
+        if id(data) not in known:
+            shared = (
+                {name: known.get(id(array), array) for name, array in data.items()} if hasattr(data, "items") else data
+            )
+            table = known[id(data)] = check_batch(shared, loss, dtype=dtype, whole=True)
+            known |= {id(data[name]): array for name, array in table.items()}
+        tables.append(known[id(data)])
+        expected, got = ({name: len(array) for name, array in table.items()} for table in (tables[0], tables[-1]))
+        if got != expected:
+            raise ValueError(
+                f"data: expected the same names and as many rows in each, got {_rows(expected)} and, in replica "
+                f"{number}, {_rows(got)}"
+            )
+    return tables
+
+
+def _rows(lengths: Mapping[str, int]) -> str:
+    return f"{next(iter(lengths.values()))} rows of {listed(lengths)}"
+
+
+def _check_each(params: Params, losses: np.ndarray) -> None:
+    """Raises FloatingPointError, naming the replica, where a training left the finite numbers."""
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
+    for number, history in enumerate(losses):
+        if np.isfinite(history).all() and all(np.isfinite(leaf[number]).all() for leaf in leaves):
+            continue
+        try:
+            check_losses(history, 0, len(history))
+            check_trained(to_numpy(jax.tree.map(lambda leaf, n=number: leaf[n], params)))
+        except FloatingPointError as error:
+            raise FloatingPointError(f"replica {number}: {error}") from error
