@@ -27,6 +27,7 @@ except ImportError as error:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 else:
+    from .compiled import cache_compilations
     from .effects import ate_error, sqrt_pehe
     from .hub.data import Scales, TreatmentData, treatment_weights
     from .hub.simulation import curves, synthetic
@@ -69,6 +70,7 @@ __all__ = [
     "TwoHead",
     "TwoInTwoOut",
     "ate_error",
+    "cache_compilations",
     "check_parity",
     "curves",
     "fit",

@@ -25,6 +25,24 @@ def import_backend(backend: str, dtype: str = "float32") -> ModuleType:
     return package
 
 
+def join_processes(
+    package: ModuleType, coordinator: str | None, processes: int | None, process_id: int | None
+) -> tuple[dict[str, Any], bool]:
+    """Joins this process to the others; returns what `fit` takes to share a training, and whether this is process 0.
+
+    Raises:
+        ValueError: only some of the three are given, or they make no sense.
+        ConnectionError: the others were not to be found.
+    """
+    package.initialize_distributed(coordinator, processes, process_id)
+    if package.__name__ == "torch_ref":
+        distributed = importlib.import_module("torch.distributed")
+        first = distributed.get_rank() == 0
+        return {"process_group": distributed.group.WORLD, "progress": first}, first
+    first = importlib.import_module("jax").process_index() == 0
+    return {"mesh": package.make_mesh(), "progress": first}, first
+
+
 class Side(Protocol):
     """A model with its weights, in one of the frameworks.
 

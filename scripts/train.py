@@ -5,6 +5,7 @@ Writes the weights, the losses and a picture of them, and for the two-head model
 
 import argparse
 import csv
+import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from plots import loss_curves
-from sides import BACKENDS, SIDES, Side, import_backend
+from sides import BACKENDS, SIDES, Side, import_backend, join_processes
 
 # Options that only one of the models has a use for.
 _ONLY = {
@@ -73,6 +74,21 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--gamma", type=float, help="factor of the step and exponential schedules")
     add("--T-max", type=int, help="steps from top to bottom of the cosine schedule")
     add("--eta-min", type=float, help="bottom of the cosine schedule")
+
+    machine = parser.add_argument_group("the machine")
+    add = machine.add_argument
+    add("--precision", default="float32", help="of the products: float32, tf32 or bfloat16 (default: float32)")
+    add(
+        "--compile-cache",
+        type=Path,
+        metavar="DIR",
+        help="folder where compiled programs are kept for the next run, flax",
+    )
+    add("--distributed", action="store_true", help="share the training with the other processes that run this command "
+        "with the same arguments; process 0 writes the files")  # fmt: skip
+    add("--coordinator", metavar="HOST:PORT", help="of process 0 (default: what the cluster, or torchrun, says)")
+    add("--processes", type=int, metavar="N", help="how many there are (likewise)")
+    add("--process-id", type=int, metavar="I", help="which this is, from 0 (likewise)")
     return parser.parse_args(arguments)
 
 
@@ -87,6 +103,11 @@ def check(args: argparse.Namespace) -> None:
         for name in given(args, *options):
             if model != args.model:
                 raise ValueError(f"--{name.replace('_', '-')}: expected with --model {model}, got {args.model}")
+    for name in given(args, "coordinator", "processes", "process_id"):
+        if not args.distributed:
+            raise ValueError(f"--{name.replace('_', '-')}: expected with --distributed, got it alone")
+    if args.compile_cache and args.backend != "flax":
+        raise ValueError(f"--compile-cache: expected with --backend flax, got {args.backend}, which compiles nothing")
     if args.criterion == "sigmoid_binary_cross_entropy" and args.final_activation != "identity":
         raise ValueError(f"--final-activation: expected identity, as {args.criterion} takes logits, "
                          f"got {args.final_activation}")  # fmt: skip
@@ -98,7 +119,8 @@ def settings(args: argparse.Namespace, package: ModuleType) -> dict[str, Any]:
     chosen = given(args, "lr", "weight_decay", "momentum", "clip_norm")
     length = given(args, "epochs", "steps") or {"epochs": 100}
     optimizer = package.make_optimizer(args.optimizer, schedule=schedule, **chosen)
-    return {"optimizer": optimizer, "batch_size": args.batch_size, "seed": args.seed, **length}
+    chosen = {"batch_size": args.batch_size, "seed": args.seed, "precision": args.precision}
+    return {"optimizer": optimizer, **chosen, **length, **args.shared}
 
 
 def train_two_head(args: argparse.Namespace, package: ModuleType) -> list[Path]:
@@ -117,9 +139,11 @@ def train_two_head(args: argparse.Namespace, package: ModuleType) -> list[Path]:
     config = {"in_features": data.x.shape[1], "out_features": data.y.shape[1], **chosen}
     side = SIDES[args.backend]("TwoHead", config, seed=args.seed, dtype=args.dtype)
     loss = package.FactualLoss(args.criterion, **given(args, "reduction"))
-    print(f"{args.data}: {len(data)} rows, {treated} treated, {data.x.shape[1]} features")
+    say(args, f"{args.data}: {len(data)} rows, {treated} treated, {data.x.shape[1]} features")
     outputs = ("loss of head 0", "loss of head 1")
     losses = train(args, side, scaled.arrays(), loss)
+    if not args.writes:
+        return []
     y0, y1 = (scales.outcome(y) for y in side.predict(scaled.x))
     effects = args.out / "effects.csv"
     write_rows(package, effects, ("row", "y0", "y1", "effect"), np.hstack([y0, y1, y1 - y0]).tolist())
@@ -136,21 +160,30 @@ def train_two_in_two_out(args: argparse.Namespace, package: ModuleType) -> list[
     chosen = given(args, "hidden_features", "activation", "final_activation")
     config = {"in_features": data["x1"].shape[1], "out_features": data["y1"].shape[1], **chosen}
     side = SIDES[args.backend]("TwoInTwoOut", config, seed=args.seed, dtype=args.dtype)
-    print(f"{args.data}: {len(data['x1'])} rows, {data['x1'].shape[1]} features in each input")
+    say(args, f"{args.data}: {len(data['x1'])} rows, {data['x1'].shape[1]} features in each input")
     losses = train(args, side, data, package.JointLoss(args.criterion))
+    if not args.writes:
+        return []
     return write(args, side, losses, ("loss of output 1", "loss of output 2"))
 
 
 def train(args: argparse.Namespace, side: Side, data: dict[str, np.ndarray], loss: Any) -> np.ndarray:
     """Trains and returns the losses, in a folder that can be written to."""
     chosen = settings(args, side.package)
-    args.out.mkdir(parents=True, exist_ok=True)
+    if args.writes:
+        args.out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     losses = side.fit(data, loss=loss, **chosen)
     seconds = time.perf_counter() - start
-    print(f"{len(losses)} steps in {seconds:.1f} s with {side.backend}, compile time included")
-    print(f"loss {losses[0].sum():.4g} at the first step, {losses[-1].sum():.4g} at the last")
+    say(args, f"{len(losses)} steps in {seconds:.1f} s with {side.backend}, compile time included")
+    say(args, f"loss {losses[0].sum():.4g} at the first step, {losses[-1].sum():.4g} at the last")
     return losses
+
+
+def say(args: argparse.Namespace, line: str) -> None:
+    """Prints a line, unless another process does."""
+    if args.writes:
+        print(line)
 
 
 def write(args: argparse.Namespace, side: Side, losses: np.ndarray, outputs: tuple[str, str]) -> list[Path]:
@@ -185,18 +218,33 @@ def main() -> int:
     try:
         check(args)
         package = import_backend(args.backend, args.dtype)
+        if args.compile_cache:
+            package.cache_compilations(args.compile_cache)
+        args.shared, args.writes = {}, True
+        if args.distributed:
+            args.shared, args.writes = join_processes(package, args.coordinator, args.processes, args.process_id)
         written = {"two-head": train_two_head, "two-in-two-out": train_two_in_two_out}[args.model](args, package)
     except FloatingPointError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return fail(args, f"error: {error}", 1)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        return fail(args, "interrupted", 130)
     except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
-        print(f"error: {error or type(error).__name__}", file=sys.stderr)
-        return 2
-    print(f"written: {', '.join(map(str, written))}")
+        return fail(args, f"error: {error or type(error).__name__}", 2)
+    if written:
+        print(f"written: {', '.join(map(str, written))}")
     return 0
+
+
+def fail(args: argparse.Namespace, message: str, code: int) -> int:
+    """Prints why the command ends, and returns its exit code.
+
+    A process among others ends at once: in an orderly end it would wait for them, and they wait for it.
+    """
+    print(message, file=sys.stderr, flush=True)
+    if args.distributed:
+        sys.stdout.flush()
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ ONLY_FLAX_MEMBERS = {
     "init_params": "torch draws weights in the constructor",
 }
 ONLY_FLAX_NAMES = {
+    "cache_compilations": "torch compiles nothing",
     "fit_replicas": "torch trains one model at a time",
     "make_mesh": "torch's processes talk through a group",
     "predict_replicas": "torch trains one model at a time",

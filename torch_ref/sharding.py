@@ -5,7 +5,6 @@ sum is divided by the count of the whole batch. With local counts, one treated r
 fifty in another.
 """
 
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -93,10 +92,9 @@ class Share:
             return
         token = _GROUP.set(self.group)
         try:
-            # A loss of the user's may leave parameters unused; torch warns where none is, which is the usual case.
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
-                yield DistributedDataParallel(whole, process_group=self.group, find_unused_parameters=True)
+            # Static: every step runs the same graph, even with an arm that has no rows. Parameters that a loss leaves
+            # unused are allowed so, and need no search in each step.
+            yield DistributedDataParallel(whole, process_group=self.group, static_graph=True)
         except RuntimeError as error:
             if isinstance(error, dist.DistError) or "gloo" in str(error).lower():
                 raise ConnectionError(f"process_group: {LOST}: {error}") from error
