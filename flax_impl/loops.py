@@ -9,7 +9,8 @@ from jax import Array
 
 from .sharding import fetch
 
-# A slice of the loop is as many steps as take about this long: a blink for the user, an age for the device.
+# A slice of the loop is as many steps as take about this long, or four times it: a blink for the user, an age for the
+# device.
 _SLICE_SECONDS = 0.1
 
 
@@ -52,7 +53,7 @@ def run_slices(
         began = time.monotonic()
         state, losses = advance(state, *chosen, count)  # returns at once; what follows is done while it computes
         done += count
-        following = min(2 * count if quick else count, width, steps - done)
+        following = min(4 * count if quick else count, width, steps - done)
         chosen = _padded(order.take(following), width) if following else chosen
         history.append(fetch(losses)[..., :count, :])
         quick = time.monotonic() - began < _SLICE_SECONDS

@@ -10,7 +10,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .compiled import Loss, init, loop
@@ -19,7 +18,7 @@ from .hub.progress import Progress
 from .layers import Params
 from .loops import run_slices
 from .optimizers import Optimizer
-from .sharding import Placement
+from .sharding import Placement, aligned
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,9 @@ def run_on_cores(work: Work, report: Progress) -> tuple[Params, np.ndarray]:
     x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
     lock, compiled, stopped = threading.Lock(), threading.Event(), threading.Event()
     done = [0] * len(work.tables)
+    found = jax.tree.map(lambda leaf: aligned(leaf.shape, leaf.dtype), params_of)  # each thread fills its part
 
-    def train(number: int) -> tuple[Params, np.ndarray]:
+    def train(number: int) -> np.ndarray:
         if number:
             compiled.wait()  # the others would compile the same program beside the first
         try:
@@ -72,7 +72,7 @@ def run_on_cores(work: Work, report: Progress) -> tuple[Params, np.ndarray]:
         finally:
             compiled.set()
 
-    def run(number: int) -> tuple[Params, np.ndarray]:
+    def run(number: int) -> np.ndarray:
         own = {name: place.table(array) for name, array in work.tables[number].items() if name not in shared}
         params = place.whole(jax.tree.map(lambda leaf: leaf[number], params_of))
         optimizer, loss = work.optimizers[number], work.losses[number]
@@ -91,19 +91,19 @@ def run_on_cores(work: Work, report: Progress) -> tuple[Params, np.ndarray]:
 
         state = (params, init(optimizer, params))
         (params, _), losses = run_slices(advance, state, work.orders[number], work.steps, note)
-        return jax.tree.map(np.asarray, params), losses
+        jax.tree.map(lambda whole, leaf: whole.__setitem__(number, leaf), found, params)
+        return losses
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with ThreadPoolExecutor(cores) as pool:
         running = [pool.submit(train, number) for number in range(len(work.tables))]
         try:
-            found = [future.result() for future in running]
+            losses = [future.result() for future in running]
         except BaseException:  # Ctrl-C too: the others end with the slice that they are in
             stopped.set()
             pool.shutdown(cancel_futures=True)
             raise
-    params = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *(params for params, _ in found))
-    return params, np.stack([losses for _, losses in found])
+    return jax.tree.map(lambda leaf: jax.device_put(leaf, may_alias=True), found), np.stack(losses)
 
 
 def run_vectorized(work: Work, report: Progress) -> tuple[Params, np.ndarray]:

@@ -4,6 +4,7 @@ The compiled program is the one of a single device. JAX splits it by where its a
 the mean over the whole batch, whatever rows a device holds.
 """
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,7 +108,8 @@ class Placement:
         unit = max(1, 2 ** (rows.bit_length() - 1) // 8)  # at most an eighth more
         unit = -(-unit // self.parts("data")) * self.parts("data")
         shape = (*array.shape[: len(lead)], -(-rows // unit) * unit, *array.shape[len(lead) + 1 :])
-        padded = _aligned(shape, array.dtype)
+        gc.collect(0)  # JAX lets go of the last training's table, whose memory numpy lent it, when Python collects next
+        padded = aligned(shape, array.dtype)
         padded[(*[slice(None)] * len(lead), slice(rows))] = array
         return self._put(padded, *lead, "data")
 
@@ -147,7 +149,7 @@ def fetch(array: Array) -> np.ndarray:
     return np.asarray(process_allgather(array, tiled=True))
 
 
-def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     """Returns zeros that begin where a CPU device takes them over without a copy."""
     size = int(np.prod(shape)) * dtype.itemsize
     raw = np.zeros(size + 64, np.uint8)

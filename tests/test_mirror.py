@@ -83,6 +83,7 @@ ONLY_TORCH_FUNCTIONS = {
     "MakeOptimizer": "torch's optimiser holds the parameters it moves, so it comes in three ways",
 }
 ONLY_FLAX_FUNCTIONS = {
+    "aligned": "torch takes numpy's memory over as it lies",
     "fetch": "an array of the port's may lie on several hosts",
     "lost_peers_named": "in torch, `Share` names them",
     "lowered": "torch's autocast lowers by itself",

@@ -53,9 +53,10 @@ class BatchOrder:
         return np.maximum(index, 0, out=index), mask
 
     def _epoch(self) -> Int[np.ndarray, "batches batch"]:
-        order = np.arange(self.rows, dtype=np.int32)
-        epoch = np.full(-(-self.rows // self.width) * self.width, -1, np.int32)
-        epoch[: self.rows] = self._generator.permutation(order) if self.shuffle else order
+        epoch = np.arange(-(-self.rows // self.width) * self.width, dtype=np.int32)
+        epoch[self.rows :] = -1
+        if self.shuffle:
+            self._generator.shuffle(epoch[: self.rows])
         return epoch.reshape(-1, self.width)
 
 
