@@ -3,7 +3,9 @@
 Twin: `torch_ref` has the same files and the same public names.
 
 - `two_head`, `two_in_two_out`: the models. `layers`: what they are made of.
-- `losses`: what a training minimises. `optimizers`, `schedules`: how. `training`: `train_step`, `fit`, `predict`.
+- `losses`: what a training minimises. `optimizers`, `schedules`: how. `training`: `train_step`, `fit`, `predict`, which
+  are `compiled`, run in `loops` and compute in a `precision`.
+- `replicas`: many trainings at once (`replica_runs`). `sharding`: one over many devices and hosts.
 - `weights`: to and from numpy under torch's names, and safetensors files.
 - `effects`: how good estimated treatment effects are.
 - `record`: runs a model and writes down everything, a trace; it sees through `capture`, compiles in `programs`, and

@@ -64,7 +64,7 @@ def run_slices(
 
 def _slice_width(rows: int) -> int:
     """Returns how many steps a slice may have: as many as the order of their rows takes little memory for."""
-    return max(1, min(1024, 2**20 // rows))
+    return max(1, min(1024, 2**22 // rows))
 
 
 def _padded(orders: tuple[np.ndarray, np.ndarray], width: int) -> list[np.ndarray]:

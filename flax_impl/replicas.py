@@ -165,16 +165,16 @@ def _alike(argument: str, given: Sequence[Any], trees: Sequence[Any]) -> list[An
 
 
 def _tables(datas: Sequence[Any], loss: Any, dtype: str) -> list[dict[str, np.ndarray]]:
-    """Returns each replica's table, checked; what is one object in several stays one."""
-    known: dict[int, Any] = {}
-    tables = []
-    for number, data in enumerate(datas):
+    """Returns each replica's table, checked; what is one object in several of them stays one."""
+    given = [dict(data) if isinstance(data, Mapping) else data for data in datas]  # kept, or an id could come again
+    known: dict[Any, Any] = {}
+    tables: list[dict[str, np.ndarray]] = []
+    for number, (data, arrays) in enumerate(zip(datas, given, strict=True)):
         if id(data) not in known:
-            shared = (
-                {name: known.get(id(array), array) for name, array in data.items()} if hasattr(data, "items") else data
-            )
-            table = known[id(data)] = check_batch(shared, loss, dtype=dtype, whole=True)
-            known |= {id(data[name]): array for name, array in table.items()}
+            names = arrays if isinstance(arrays, dict) else {}
+            seen = {name: known.get((name, id(array)), array) for name, array in names.items()}
+            known[id(data)] = check_batch(seen or arrays, loss, dtype=dtype, whole=True)
+            known |= {(name, id(array)): known[id(data)][name] for name, array in names.items()}
         tables.append(known[id(data)])
         expected, got = ({name: len(array) for name, array in table.items()} for table in (tables[0], tables[-1]))
         if got != expected:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the whole test suite; arguments go to pytest.
+# Runs the whole test suite, on up to four cores; arguments go to pytest.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-exec python -m pytest "$@"
+exec python -m pytest -n auto --maxprocesses 4 --dist loadfile "$@"

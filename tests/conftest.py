@@ -1,6 +1,7 @@
 """The whole suite runs strictly: no silent promotion of dtypes or ranks, and every warning is an error."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import jax
@@ -30,8 +31,18 @@ def measured() -> list[str]:
     return _measured
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # one of several processes, which print nothing themselves
+        session.config.workeroutput["measured"] = _measured  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    _measured.extend(getattr(node, "workeroutput", {}).get("measured", []))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if _measured:
         terminalreporter.section("measured")
-        for line in _measured:
+        for line in sorted(_measured):
             terminalreporter.line(line)

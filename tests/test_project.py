@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from benchmark import table
 
 ROOT = Path(__file__).parents[1]
 MODULES = [
@@ -44,7 +47,7 @@ def test_torch_is_an_extra_and_all_takes_every_extra() -> None:
     assert "torch" not in core
     extras = project["optional-dependencies"]
     (everything,) = extras["all"]
-    assert set(re.findall(r"[a-z]+", everything)) - {"twohead"} == set(extras) - {"all", "cuda", "tpu"}
+    assert set(re.findall(r"[a-z]+", everything)) - {"twohead"} == set(extras) - {"all", "cuda", "tpu", "peers"}
 
 
 def test_every_dependency_is_pinned() -> None:
@@ -85,6 +88,13 @@ def test_the_readme_shows_what_the_harness_wrote() -> None:
     readme, results = (ROOT / "README.md").read_text(), ROOT / "docs" / "parity"
     assert (results / "parity.txt").read_text().strip() in readme
     assert (results / "kill_matrix.txt").read_text().splitlines()[-1] in readme.replace("\n", " ")
+
+
+def test_the_readme_shows_what_the_benchmark_wrote() -> None:
+    """`benchmark.py --full --json docs/benchmark/speed.json --plots docs/benchmark > …/speed.txt` writes it again."""
+    readme, results = (ROOT / "README.md").read_text(), ROOT / "docs" / "benchmark"
+    assert (results / "speed.txt").read_text().strip() in readme
+    assert (results / "speed.txt").read_text().strip() == table(json.loads((results / "speed.json").read_text()))
 
 
 EXAMPLES = re.findall(r"```python\n(.*?)```(?:\n+```text\n(.*?)```)?", (ROOT / "README.md").read_text(), re.DOTALL)

@@ -1,5 +1,6 @@
 """Many trainings at once: each ends as it would by itself, however they are run."""
 
+import os
 import re
 import signal
 import threading
@@ -140,7 +141,7 @@ def test_a_replica_that_diverges(data: dict[str, np.ndarray], way: Any, keep: bo
 
 
 def test_ctrl_c_ends_all_threads(data: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
-    ctrl_c = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+    ctrl_c = threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT])  # to the process, as a terminal does
 
     class Pressed(Progress):
         def __call__(self, step: int, losses: Any) -> None:

@@ -3,7 +3,8 @@
 Twin: `flax_impl` has the same files and the same public names.
 
 - `two_head`, `two_in_two_out`: the models. `layers`: what they are made of.
-- `losses`: what a training minimises. `optimizers`, `schedules`: how. `training`: `train_step`, `fit`, `predict`.
+- `losses`: what a training minimises. `optimizers`, `schedules`: how. `training`: `train_step`, `fit`, `predict`, which
+  compute in a `precision`. `sharding`: one training over several processes.
 - `weights`: to and from numpy under torch's names, and safetensors files.
 - `effects`: how good estimated treatment effects are.
 - `record`: runs a model and writes down everything, a trace, to hold a port against; it sees through `capture`,
