@@ -51,6 +51,11 @@ def test_constructors(case: str) -> None:
 
 
 OPTIMIZERS = {
+    "head_weights": (
+        lambda p: p.FactualLoss(head_weights=(1, -1)),
+        "head_weights[1]: expected a finite number of at least 0, got -1",
+    ),
+    "output_weights": (lambda p: p.JointLoss(output_weights=2), "output_weights: expected two numbers, got 2"),
     "name": (
         lambda p: p.make_optimizer("adagrad"),
         "optimizer: expected one of 'adam', 'adamw', 'rmsprop', 'sgd', got 'adagrad'",

@@ -30,7 +30,7 @@ def flax_loss(loss: Callable[..., Any], model: Callable[..., Any], **arrays: np.
     return plain
 
 
-def both_losses(name: str, settings: dict[str, str], models: tuple[Any, Any], **arrays: np.ndarray) -> list[float]:
+def both_losses(name: str, settings: dict[str, Any], models: tuple[Any, Any], **arrays: np.ndarray) -> list[float]:
     reference = torch_loss(getattr(torch_ref, name)(**settings), models[0], **arrays)
     port = flax_loss(getattr(flax_impl, name)(**settings), models[1], **arrays)
     assert port == pytest.approx(reference, rel=1e-6)
@@ -53,6 +53,15 @@ DOUBLING = (lambda x: (x, 2 * x), lambda x, t: jnp.where(t[:, None] == 1, 2 * x,
 def test_factual_loss(reduction: str, w: np.ndarray | None, expected: list[float]) -> None:
     arrays = {"x": X, "t": T, "y": Y} | ({} if w is None else {"w": w})
     assert both_losses("FactualLoss", {"reduction": reduction}, DOUBLING, **arrays) == pytest.approx(expected)
+
+
+def test_weights_of_the_parts() -> None:
+    arrays = {"x": X, "t": T, "y": Y}
+    found = both_losses("FactualLoss", {"head_weights": (2, 0.5)}, DOUBLING, **arrays)
+    assert found == pytest.approx([2 * (1 + 9) / 2, 0.5 * (4 + 9) / 2])
+    doubled, same = (lambda x1, x2: (2 * x1, x2),) * 2, {"x1": X, "x2": X, "y1": X, "y2": Y}
+    found = both_losses("JointLoss", {"output_weights": (3, 0)}, doubled, **same)
+    assert found == pytest.approx([3 * (1 + 9 + 25 + 4) / 4, 0])
 
 
 def test_factual_loss_of_a_masked_batch() -> None:

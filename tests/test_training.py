@@ -1,7 +1,10 @@
 """Whole trainings: equal on both sides, compiled once, and the same again from the same seed."""
 
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import chex
@@ -16,6 +19,7 @@ import torch_ref
 from flax_impl.hub.batching import batch_order
 from flax_impl.hub.progress import Progress
 from flax_impl.parity import largest_difference, relative_difference
+from flax_impl.sharding import Placement
 from sides import FlaxSide, TorchSide
 
 SMALL = {"in_features": 10, "representation_features": [8, 8], "head_features": [8], "final_activation": "identity"}
@@ -274,3 +278,42 @@ def test_a_training_that_diverges_says_where(data: dict[str, np.ndarray], side: 
         FloatingPointError, match=r"^loss: expected finite numbers, got (inf|nan) in step \d+ of 50, output"
     ):
         made.fit(data, optimizer=made.package.SGD(lr=1e6), steps=50)
+
+
+KEEP = """
+import sys
+import jax
+import flax_impl as package
+hits = []
+jax.monitoring.register_event_listener(lambda event, **_: hits.append(event) if event.endswith("/cache_hits") else None)
+package.cache_compilations(sys.argv[1])
+model = package.TwoHead(10, [4], [4])
+package.fit(model, model.init_params(), package.synthetic(rows=50).arrays(), steps=3)
+print(len(hits))
+"""
+
+
+def test_what_is_compiled_is_kept_for_the_next_process(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KEEP, str(tmp_path / "cache")]
+    hits = [
+        int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout) for _ in range(2)
+    ]
+    assert hits[0] == 0
+    assert hits[1] >= 2  # the loop and the optimiser's state at the least
+
+
+def test_tables_of_about_as_many_rows_share_a_program(data: dict[str, np.ndarray]) -> None:
+    model = flax_impl.TwoHead(**SMALL)
+    flax_impl.fit(model, model.init_params(), data, steps=2, batch_size=32)
+    _compilations.clear()
+    for rows in (129, 135, 144):
+        other = {name: np.concatenate([array, array])[:rows] for name, array in data.items()}
+        flax_impl.fit(model, model.init_params(), other, steps=2, batch_size=32)
+    assert not _compilations
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 100, 1023, 1024, 1_000_003])
+def test_a_table_takes_an_eighth_more_at_most(rows: int) -> None:
+    placed = Placement(None).table(np.arange(rows, dtype=np.float32))
+    assert rows <= len(placed) <= max(rows, 1.125 * rows)
+    np.testing.assert_array_equal(placed[:rows], np.arange(rows))
