@@ -201,7 +201,7 @@ HONEST = [
 ]
 
 
-@pytest.mark.parametrize(("torchs", "make"), HONEST, ids=str)
+@pytest.mark.parametrize(("torchs", "make"), HONEST)
 def test_an_honest_port_has_no_finding(x64: None, torchs: Any, make: Callable[[], Any]) -> None:
     reference = reference_of(torchs[0], **torchs[1])
     assert optimizer_findings(ported_of(reference, make()), reference) == []
@@ -450,7 +450,7 @@ FLOAT32 = [
 ]
 
 
-@pytest.mark.parametrize(("text", "name", "options", "make"), FLOAT32, ids=str)
+@pytest.mark.parametrize(("text", "name", "options", "make"), FLOAT32)
 def test_a_difference_is_named_in_float32(text: str, name: str, options: Any, make: Callable[[], Any]) -> None:
     reference = reference_of(name, **options)
     reference = Trace(reference.arrays, {**reference.metadata, "dtype": "float32"})

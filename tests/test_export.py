@@ -1,0 +1,113 @@
+"""What a training compiles is for any accelerator: this machine, with a CPU only, lowers it for all three."""
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import flax_impl
+from flax_impl.compiled import loop
+from flax_impl.hub.batching import batch_order
+from flax_impl.pytrees import as_pytree
+from flax_impl.replica_runs import _vectorized
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+PRECISIONS = ("float32", "tf32", "bfloat16")
+
+
+class Training(NamedTuple):
+    """A model with all that a step of its training takes."""
+
+    model: Any
+    loss: Any
+    table: dict[str, jax.Array]
+
+
+def training(name: str) -> Training:
+    if name == "two-head":
+        model = flax_impl.TwoHead(5, [8], [6], final_activation="identity")
+        loss, data = flax_impl.FactualLoss(), flax_impl.synthetic(rows=40, features=5).arrays()
+    else:
+        model, loss, data = flax_impl.TwoInTwoOut(hidden_features=[6]), flax_impl.JointLoss(), flax_impl.curves(40)
+    table = {name: jnp.asarray(array, jnp.int32 if name == "t" else jnp.float32) for name, array in data.items()}
+    return Training(model, loss, table)
+
+
+def one_step(made: Training, precision: str) -> tuple[Callable[..., Any], Callable[[], tuple[Any, ...]]]:
+    """Returns the program, and what makes its arguments: the programs that follow reuse the memory of theirs."""
+    params, optimizer = made.model.init_params(), flax_impl.SGD()
+
+    @jax.jit
+    def step(params: Any, state: Any, batch: Any) -> Any:
+        return flax_impl.train_step(made.model, params, optimizer, state, batch, made.loss, precision)
+
+    return step, lambda: (params, optimizer.build().init(params), made.table)
+
+
+def loop_of_steps(made: Training, precision: str) -> tuple[Callable[..., Any], Callable[[], tuple[Any, ...]]]:
+    optimizer = flax_impl.Adam()
+    index, mask = batch_order(40, batch_size=16, steps=4, shuffle=True, seed=0)
+
+    @jax.jit
+    def steps(state: Any, optimizer: Any, table: Any, index: Any, mask: Any, count: Any, loss: Any) -> Any:
+        return loop(made.model, state, optimizer, table, index, mask, count, loss, precision)
+
+    def arguments() -> tuple[Any, ...]:
+        params = made.model.init_params()
+        state = (params, optimizer.build().init(params))
+        return state, optimizer, made.table, index, mask, np.int32(3), as_pytree(made.loss)
+
+    return steps, arguments
+
+
+def replicas(made: Training, precision: str) -> tuple[Callable[..., Any], Callable[[], tuple[Any, ...]]]:
+    """Two of them, with rates of their own, over one table."""
+    program = _vectorized(made.model, precision, tuple((name, True) for name in made.table))
+    orders = [batch_order(40, batch_size=16, steps=4, shuffle=True, seed=seed) for seed in range(2)]
+
+    def stacked(*trees: Any) -> Any:
+        return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves), jnp.float32), *trees)
+
+    def arguments() -> tuple[Any, ...]:
+        params = made.model.init_params(range(2))
+        optimizers = stacked(flax_impl.SGD(lr=0.1), flax_impl.SGD(lr=0.2))
+        state = (params, jax.vmap(lambda optimizer, params: optimizer.build().init(params))(optimizers, params))
+        index, mask = (np.stack(parts) for parts in zip(*orders, strict=True))
+        losses_of = stacked(as_pytree(made.loss), as_pytree(made.loss))
+        return state, optimizers, made.table, index, mask, np.int32(3), losses_of
+
+    return program, arguments
+
+
+def custom_calls(exported: jax.export.Exported) -> set[str]:
+    """Returns what the program calls that is no operation of StableHLO, and that a platform may not know."""
+    return set(re.findall(r"custom_call\s*@([\w.$]+)", exported.mlir_module()))
+
+
+@pytest.mark.parametrize(("name", "called"), [("two-head", "bfloat16"), ("two-in-two-out", "float32")])
+@pytest.mark.parametrize("of", [one_step, loop_of_steps, replicas])
+def test_a_training_lowers_for_cpu_cuda_and_tpu(of: Any, name: str, called: str) -> None:
+    """In each precision; and the program that was lowered for all gives the numbers of the one that runs here."""
+    made = training(name)
+    for precision in PRECISIONS:
+        program, arguments = of(made, precision)
+        exported = jax.export.export(program, platforms=PLATFORMS)(*arguments())
+        assert exported.platforms == PLATFORMS
+        assert exported.nr_devices == 1
+        assert custom_calls(exported) == set()
+        assert "stablehlo.dot_general" in exported.mlir_module()
+        if precision == called:  # one of them, as it has to be compiled twice
+            found, expected = exported.call(*arguments()), program(*arguments())
+            assert jax.tree.structure(found) == jax.tree.structure(expected)
+            for array, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+                assert array.dtype == other.dtype
+                np.testing.assert_allclose(array, other, rtol=1e-6, atol=1e-7)
+
+
+def test_a_call_that_one_platform_knows_would_be_noticed() -> None:
+    exported = jax.export.export(jax.jit(jnp.linalg.qr), platforms=["cpu"])(jnp.ones((3, 3)))
+    assert any("lapack" in call for call in custom_calls(exported))
