@@ -136,7 +136,8 @@ def run_vectorized(work: Work, report: Progress) -> tuple[Params, np.ndarray]:
         report(count * now, losses[:count, -1].mean(axis=0))
 
     order = _Orders(work.orders, numbers)
-    (params, _), losses = run_slices(advance, (params, _init_each(optimizers, params)), order, work.steps, note)
+    state = (params, place.whole(_init_each(optimizers, params), "replica", copy=False))
+    (params, _), losses = run_slices(advance, state, order, work.steps, note)
     params = place.home(params)
     return params if len(numbers) == count else jax.tree.map(lambda leaf: leaf[:count], params), losses[:count]
 

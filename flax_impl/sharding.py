@@ -16,7 +16,7 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from .hub.checks import LOST, check_integer, check_processes
+from .hub.checks import LOST, check_integer, check_processes, no_meeting
 
 
 def initialize_distributed(
@@ -42,7 +42,7 @@ def initialize_distributed(
     try:
         jax.distributed.initialize(coordinator, processes, process_id, heartbeat_timeout_seconds=20)
     except (RuntimeError, ValueError) as error:  # JAX's own words for a time that is over, or an unknown cluster
-        raise ConnectionError(f"coordinator: expected the other processes at {coordinator}: {error}") from error
+        raise ConnectionError(f"coordinator: {no_meeting(coordinator)}: {error}") from error
 
 
 @contextmanager
@@ -123,11 +123,11 @@ class Placement:
             array = np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, more)])
         return self._put(array, *lead, None, "data")
 
-    def whole(self, tree: Any, *lead: str) -> Any:
-        """Places a copy of each leaf, but for the leading axes whole, on every device."""
+    def whole(self, tree: Any, *lead: str, copy: bool = True) -> Any:
+        """Places each leaf, but for the leading axes whole, on every device; on one device `copy` says whether anew."""
         if self.mesh is None:
-            return jax.tree.map(lambda leaf: jax.device_put(leaf, may_alias=False), tree)
-        return jax.tree.map(lambda leaf: self._put(np.array(leaf), *lead), tree)
+            return jax.tree.map(lambda leaf: jax.device_put(leaf, may_alias=False), tree) if copy else tree
+        return jax.tree.map(lambda leaf: self._put(fetch(leaf), *lead), tree)
 
     def home(self, tree: Any) -> Any:
         """Returns the tree as arrays of the default device, as if the training had been there."""
@@ -140,9 +140,9 @@ class Placement:
         return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])
 
 
-def fetch(array: Array) -> np.ndarray:
+def fetch(array: Array | np.ndarray) -> np.ndarray:
     """Returns the array on this host, wherever its parts lie."""
-    if array.is_fully_addressable or array.is_fully_replicated:
+    if isinstance(array, np.ndarray) or array.is_fully_addressable or array.is_fully_replicated:
         return np.asarray(array)
     from jax.experimental.multihost_utils import process_allgather
 

@@ -120,7 +120,7 @@ def fit(
     order = BatchOrder(rows, batch_size=batch_size, shuffle=shuffle, seed=seed)
     table = {name: place.table(array) for name, array in arrays.items()}
     start, traced = place.whole(params), as_pytree(loss)
-    state = (start, init(optimizer, start))
+    state = (start, place.whole(init(optimizer, start), copy=False))
 
     def advance(state: Any, index: np.ndarray, mask: np.ndarray, count: int) -> Any:
         chosen = (place.batches(index), place.batches(mask))

@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -52,6 +53,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw the table and the growth there")
+    parser.add_argument("--draw", type=Path, metavar="FILE", help="measure nothing: show what an earlier --json wrote")
     parser.add_argument("--full", action="store_true", help="more rounds, and growth to the end: about half an hour")
     parser.add_argument("--rounds", type=int, help="interleaved rounds of the table (default: 7, with --full 15)")
     parser.add_argument("--steps", type=int, default=1000, help="of each contestant in a round (default: 1000)")
@@ -258,40 +260,52 @@ def _shown(items: Sequence[Any], what: str) -> Any:
     return tqdm(items, desc=what, leave=False, disable=not sys.stderr.isatty())
 
 
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns everything that is measured."""
+    import_backend("torch")
+    task = Task(steps=args.steps)
+    with tempfile.TemporaryDirectory() as cache:
+        measured = rounds(task, args.rounds) | starts(7 if args.full else 3, Path(cache))
+    result: dict[str, Any] = {"measurements": measured, "machine": machine()}
+    if result["machine"]["platform"] != "cpu":
+        measured["thousand_trainings"] = measurement([thousand_trainings() for _ in range(3)], "s")
+    result["settings"] = {"task": asdict(task), "rounds": args.rounds, "full": args.full}
+    if not args.no_growth:
+        result["growth"] = grown(args.full)
+        result["summary"] = summary(result["growth"])
+        last = max(result["growth"]["rows"], key=lambda point: point["rows"])
+        measured["peak_memory"] = measurement([last["memory"] / growth.MEGABYTE], "MB") | {"rows": last["rows"]}
+    return result
+
+
+def draw(result: Mapping[str, Any], folder: Path) -> None:
+    """Writes the pictures of what was measured."""
+    import matplotlib
+
+    matplotlib.rcdefaults()  # causalml sets a style of its own when it is imported
+    figures = {"speed.png": speed_bars(result["measurements"], LINES)}
+    if "growth" in result:
+        figures["growth.png"] = growth_curves(result["growth"], result["summary"]["slopes"])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        with import_backend("flax").hub.files.replacing(folder / name) as path:
+            figure.savefig(path)
+
+
 def main() -> int:
     """Measures, prints the table, and writes what was asked for; returns 0, or 2 where that cannot be."""
-    import tempfile
-
     args = parse()
     try:
         package = import_backend("flax")
-        import_backend("torch")
-        task = Task(steps=args.steps)
-        with tempfile.TemporaryDirectory() as cache:
-            measured = rounds(task, args.rounds) | starts(7 if args.full else 3, Path(cache))
-        if machine()["platform"] != "cpu":
-            measured["thousand_trainings"] = measurement([thousand_trainings() for _ in range(3)], "s")
-        result: dict[str, Any] = {"measurements": measured, "machine": machine()}
-        result["settings"] = {"task": asdict(task), "rounds": args.rounds, "full": args.full}
-        if not args.no_growth:
-            result["growth"] = grown(args.full)
-            result["summary"] = summary(result["growth"])
-            last = max(result["growth"]["rows"], key=lambda point: point["rows"])
-            measured["peak_memory"] = measurement([last["memory"] / growth.MEGABYTE], "MB") | {"rows": last["rows"]}
+        result = json.loads(args.draw.read_text()) if args.draw else measure(args)
         print(table(result))
         if args.json:
             with package.hub.files.replacing(args.json) as path:
                 path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
         if args.plots:
-            args.plots.mkdir(parents=True, exist_ok=True)
-            figures = {"speed.png": speed_bars(measured, LINES)}
-            if "growth" in result:
-                figures["growth.png"] = growth_curves(result["growth"], result["summary"]["slopes"])
-            for name, figure in figures.items():
-                with package.hub.files.replacing(args.plots / name) as path:
-                    figure.savefig(path)
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+            draw(result, args.plots)
+    except (ImportError, OSError, RuntimeError, ValueError, KeyError) as error:
+        print(f"error: {error or type(error).__name__}", file=sys.stderr)
         return 2
     return 0
 

@@ -59,8 +59,12 @@ def test_weights_of_the_parts() -> None:
     arrays = {"x": X, "t": T, "y": Y}
     found = both_losses("FactualLoss", {"head_weights": (2, 0.5)}, DOUBLING, **arrays)
     assert found == pytest.approx([2 * (1 + 9) / 2, 0.5 * (4 + 9) / 2])
-    doubled, same = (lambda x1, x2: (2 * x1, x2),) * 2, {"x1": X, "x2": X, "y1": X, "y2": Y}
-    found = both_losses("JointLoss", {"output_weights": (3, 0)}, doubled, **same)
+
+    def doubled(x1: Any, x2: Any) -> Any:
+        return 2 * x1, x2
+
+    same = {"x1": X, "x2": X, "y1": X, "y2": Y}
+    found = both_losses("JointLoss", {"output_weights": (3, 0)}, (doubled, doubled), **same)
     assert found == pytest.approx([3 * (1 + 9 + 25 + 4) / 4, 0])
 
 

@@ -5,9 +5,11 @@ sum is divided by the count of the whole batch. With local counts, one treated r
 fifty in another.
 """
 
+import atexit
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .hub.checks import LOST, check_processes
+from .hub.checks import LOST, check_processes, no_meeting
 
 _GROUP: ContextVar[dist.ProcessGroup | None] = ContextVar("group", default=None)
 
@@ -39,15 +41,20 @@ def initialize_distributed(
         ConnectionError: the others were not to be found.
     """
     check_processes(coordinator, processes, process_id)
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    arguments: dict[str, Any] = {"timeout": timedelta(minutes=5)}  # a peer may freeze, and torch waits half an hour
+    if coordinator is not None:
+        arguments |= {"init_method": f"tcp://{coordinator}", "world_size": processes, "rank": process_id}
     try:
-        if coordinator is None:
-            dist.init_process_group(backend)
-        else:
-            arguments: dict[str, Any] = {"world_size": processes, "rank": process_id}
-            dist.init_process_group(backend, init_method=f"tcp://{coordinator}", **arguments)
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", **arguments)
     except (RuntimeError, ValueError) as error:  # torch's own words for a time that is over, or an empty environment
-        raise ConnectionError(f"coordinator: expected the other processes at {coordinator}: {error}") from error
+        raise ConnectionError(f"coordinator: {no_meeting(coordinator)}: {error}") from error
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    """Leaves the others in order: threads of gloo's that outlive the interpreter abort the process now and then."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def mean_divisor(count: int) -> float:

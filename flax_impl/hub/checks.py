@@ -238,6 +238,12 @@ def check_processes(coordinator: object, processes: object, process_id: object) 
         raise ValueError(f"process_id: expected a number below {processes}, the number of processes, got {process_id}")
 
 
+def no_meeting(coordinator: str | None) -> str:
+    """Returns what a process says that did not find the others."""
+    where = "where the environment says they are" if coordinator is None else f"at {coordinator}"
+    return f"expected to find the other processes {where}"
+
+
 def check_labels(criterion: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Raises ValueError where a cross entropy is asked of outcomes that are no probabilities."""
     if criterion != "sigmoid_binary_cross_entropy":
