@@ -94,8 +94,7 @@ def run_on_cores(work: Work, report: Progress) -> tuple[Params, np.ndarray]:
         jax.tree.map(lambda whole, leaf: whole.__setitem__(number, leaf), found, params)
         return losses
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with ThreadPoolExecutor(cores) as pool:
+    with ThreadPoolExecutor(count_cores()) as pool:
         running = [pool.submit(train, number) for number in range(len(work.tables))]
         try:
             losses = [future.result() for future in running]
@@ -140,6 +139,11 @@ def run_vectorized(work: Work, report: Progress) -> tuple[Params, np.ndarray]:
     (params, _), losses = run_slices(advance, state, order, work.steps, note)
     params = place.home(params)
     return params if len(numbers) == count else jax.tree.map(lambda leaf: leaf[:count], params), losses[:count]
+
+
+def count_cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Orders:

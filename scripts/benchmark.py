@@ -54,7 +54,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw the table and the growth there")
     parser.add_argument("--draw", type=Path, metavar="FILE", help="measure nothing: show what an earlier --json wrote")
-    parser.add_argument("--full", action="store_true", help="more rounds, and growth to the end: about half an hour")
+    parser.add_argument("--full", action="store_true", help="more rounds, and growth to the end: some ten minutes")
     parser.add_argument("--rounds", type=int, help="interleaved rounds of the table (default: 7, with --full 15)")
     parser.add_argument("--steps", type=int, default=1000, help="of each contestant in a round (default: 1000)")
     parser.add_argument("--no-growth", action="store_true", help="the table only")
@@ -162,6 +162,8 @@ def machine() -> dict[str, Any]:
     """Returns what the numbers depend on."""
     import jax
 
+    from flax_impl.replica_runs import count_cores
+
     model = ""
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -170,7 +172,7 @@ def machine() -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "platform": jax.default_backend(),
         "processor": model or platform.processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": count_cores(),
         "system": platform.system(),
         "versions": {
             "python": platform.python_version(),
@@ -204,10 +206,7 @@ def table(result: Mapping[str, Any]) -> str:
     fit = measured["flax_fit"]["median"]
     for name, words in LINES.items():
         if name in measured:
-            of = measured[name]
-            lines.append(
-                f"{words:42} {of['median']:6.3f}  {of['min']:6.3f}  {of['max']:6.3f}  {of['median'] / fit:6.2f}"
-            )
+            lines.append(f"{_line(words, measured[name])}  {measured[name]['median'] / fit:6.2f}")
         else:
             lines.append(f"{words:42} not installed")
     rate, memory = measured["matrix_rate"]["median"], measured["memory_rate"]["median"]

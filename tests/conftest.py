@@ -16,6 +16,15 @@ hypothesis.settings.register_profile("house", deadline=None, derandomize=True, p
 hypothesis.settings.load_profile("house")
 
 _measured: list[str] = []
+_compilations: list[str] = []
+
+
+def _note_compilation(event: str, duration_secs: float, **kwargs: str | int) -> None:
+    if "backend_compile" in event:
+        _compilations.append(event)
+
+
+jax.monitoring.register_event_duration_secs_listener(_note_compilation)
 
 
 @pytest.fixture
@@ -29,6 +38,13 @@ def x64() -> Iterator[None]:
 def measured() -> list[str]:
     """Takes lines for the end of the run: what was measured, beside what was demanded."""
     return _measured
+
+
+@pytest.fixture
+def compilations() -> list[str]:
+    """What JAX compiles from now on; clear it to count anew."""
+    _compilations.clear()
+    return _compilations
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -135,28 +135,19 @@ def test_the_port_leaves_its_first_parameters_as_they_are(data: dict[str, np.nda
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
-_compilations: list[str] = []
-
-
-def note_compilation(event: str, duration_secs: float, **kwargs: str | int) -> None:
-    if "backend_compile" in event:
-        _compilations.append(event)
-
-
-jax.monitoring.register_event_duration_secs_listener(note_compilation)
-
-
-def test_a_second_fit_compiles_nothing(data: dict[str, np.ndarray], measured: list[str]) -> None:
+def test_a_second_fit_compiles_nothing(
+    data: dict[str, np.ndarray], measured: list[str], compilations: list[str]
+) -> None:
     """Other data, seed, learning rate, weights and number of steps, and equal settings made anew."""
     other = {name: array[::-1].copy() for name, array in data.items()}
 
     def run(data: dict[str, np.ndarray], seed: int, lr: float, steps: int) -> int:
-        _compilations.clear()
+        compilations.clear()
         model = flax_impl.TwoHead(**SMALL)
         optimizer = flax_impl.Adam(lr=lr, clip_norm=1 / lr, schedule=flax_impl.Cosine(T_max=50))
         loss = flax_impl.FactualLoss(reduction="batch")
         flax_impl.fit(model, params, data, optimizer=optimizer, loss=loss, steps=steps, batch_size=40, seed=seed)
-        return len(_compilations)
+        return len(compilations)
 
     params = flax_impl.TwoHead(**SMALL).init_params(seed=0)
     first = run(data, seed=0, lr=1e-3, steps=20)
@@ -302,14 +293,14 @@ def test_what_is_compiled_is_kept_for_the_next_process(tmp_path: Path) -> None:
     assert hits[1] >= 2  # the loop and the optimiser's state at the least
 
 
-def test_tables_of_about_as_many_rows_share_a_program(data: dict[str, np.ndarray]) -> None:
+def test_tables_of_about_as_many_rows_share_a_program(data: dict[str, np.ndarray], compilations: list[str]) -> None:
     model = flax_impl.TwoHead(**SMALL)
     flax_impl.fit(model, model.init_params(), data, steps=2, batch_size=32)
-    _compilations.clear()
+    compilations.clear()
     for rows in (129, 135, 144):
         other = {name: np.concatenate([array, array])[:rows] for name, array in data.items()}
         flax_impl.fit(model, model.init_params(), other, steps=2, batch_size=32)
-    assert not _compilations
+    assert not compilations
 
 
 @pytest.mark.parametrize("rows", [1, 7, 8, 100, 1023, 1024, 1_000_003])

@@ -93,15 +93,14 @@ class Share:
     @contextmanager
     def over(self, model: nn.Module, loss: Any) -> Iterator[Any]:
         """Gives a function of a batch that returns its losses, whose gradients are averaged on the way back."""
-        whole = _Losses(model, loss)
         if self.group is None:
-            yield whole
+            yield lambda batch: loss(model, **batch)
             return
         token = _GROUP.set(self.group)
         try:
             # Static: every step runs the same graph, even with an arm that has no rows. Parameters that a loss leaves
             # unused are allowed so, and need no search in each step.
-            yield DistributedDataParallel(whole, process_group=self.group, static_graph=True)
+            yield DistributedDataParallel(_Losses(model, loss), process_group=self.group, static_graph=True)
         except RuntimeError as error:
             if isinstance(error, dist.DistError) or "gloo" in str(error).lower():
                 raise ConnectionError(f"process_group: {LOST}: {error}") from error
