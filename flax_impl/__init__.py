@@ -15,7 +15,7 @@ Twin: `torch_ref` has the same files and the same public names.
 - `parity`: compares two traces, finds the first divergence, names the cause and shows it, in numpy only.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 try:
     import jax  # noqa: F401
@@ -29,7 +29,9 @@ except ImportError as error:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 else:
+    from .balance import BALANCES, CFRLoss, linear_mmd, rbf_mmd, wasserstein
     from .compiled import cache_compilations
+    from .effect_model import EffectModel, fit_effects, load_effect_model
     from .effects import ate_error, sqrt_pehe
     from .hub.data import Scales, TreatmentData, treatment_weights
     from .hub.simulation import curves, synthetic
@@ -48,8 +50,20 @@ else:
     from .two_in_two_out import TwoInTwoOut
     from .weights import from_numpy, load_model, save_model, to_numpy
 
+    if TYPE_CHECKING:
+        from .estimator import TwoHeadEstimator
+
+    def __getattr__(name: str) -> Any:
+        if name == "TwoHeadEstimator":  # scikit-learn is an extra, and takes a second to import
+            from .estimator import TwoHeadEstimator
+
+            return TwoHeadEstimator
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
     "ACTIVATIONS",
+    "BALANCES",
     "CRITERIA",
     "MLP",
     "OPTIMIZERS",
@@ -57,8 +71,10 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "CFRLoss",
     "Constant",
     "Cosine",
+    "EffectModel",
     "Exponential",
     "FactualLoss",
     "JointLoss",
@@ -70,17 +86,21 @@ __all__ = [
     "Trace",
     "TreatmentData",
     "TwoHead",
+    "TwoHeadEstimator",
     "TwoInTwoOut",
     "ate_error",
     "cache_compilations",
     "check_parity",
     "curves",
     "fit",
+    "fit_effects",
     "fit_replicas",
     "from_numpy",
     "initialize_distributed",
+    "linear_mmd",
     "load_curves",
     "load_data",
+    "load_effect_model",
     "load_model",
     "load_trace",
     "make_mesh",
@@ -89,6 +109,7 @@ __all__ = [
     "map_weights",
     "predict",
     "predict_replicas",
+    "rbf_mmd",
     "record",
     "replay",
     "save_model",
@@ -99,4 +120,5 @@ __all__ = [
     "to_numpy",
     "train_step",
     "treatment_weights",
+    "wasserstein",
 ]

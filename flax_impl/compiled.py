@@ -14,12 +14,15 @@ import optax
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from .hub.batching import HeldOut
 from .hub.checks import check_data, check_inputs, check_outputs
 from .layers import Params
 from .optimizers import Optimizer
 from .precision import lowered, matmul_precision
+from .stopping import Watch
 
 Loss = Callable[..., tuple[Array, ...]]
+State = tuple[Params, optax.OptState, Watch | None]
 
 
 def cache_compilations(folder: str | os.PathLike[str]) -> None:
@@ -47,10 +50,9 @@ def step(
     precision: str,
 ) -> tuple[Params, optax.OptState, Float[Array, " outputs"]]:
     """Takes one step; returns the new parameters and optimiser state, and the losses before the step."""
-    call = lowered(model.apply, precision)
 
     def total(params: Params) -> tuple[Float[Array, ""], Float[Array, " outputs"]]:
-        losses = jnp.stack(loss(partial(call, {"params": params}), **batch))
+        losses = _losses(model, params, batch, loss, precision)
         return losses.sum(), losses
 
     with matmul_precision(precision):
@@ -60,35 +62,72 @@ def step(
     return moved, opt_state, losses
 
 
-@partial(jax.jit, static_argnames=("model", "precision"), donate_argnames="state")
+@partial(jax.jit, static_argnames=("model", "precision", "axis"), donate_argnames="state")
 def loop(
     model: nn.Module,
-    state: tuple[Params, optax.OptState],
+    state: State,
     optimizer: Optimizer,
     table: Mapping[str, Array],
     index: Int[Array, "width batch"],
     mask: Bool[Array, "width batch"],
-    count: Int[Array, ""],
+    span: tuple[Int[Array, ""], Int[Array, ""]],
     loss: Loss,
     precision: str,
-) -> tuple[tuple[Params, optax.OptState], Float[Array, "width outputs"]]:
-    """Takes the first `count` of the steps that `index` holds batches for, and returns their losses.
+    held_out: HeldOut | None = None,
+    axis: str | None = None,
+) -> tuple[State, Float[Array, "width outputs"], Bool[Array, ""]]:
+    """Takes the steps of a slice until it ends or early stopping does; returns their losses, and whether it did.
 
-    The count is a value and not a shape, which `lax.scan` would make it: another number of steps compiles nothing.
+    The number of steps is a value and not a shape, which `lax.scan` would make it: another one compiles nothing.
+
+    Args:
+        model: the model.
+        state: parameters, the optimiser's state, and the watch of an early stopping or None.
+        optimizer: settings of the optimiser.
+        table: the data.
+        index: the rows of each step's batch.
+        mask: which of them count.
+        span: how many steps were taken before, and how many of `index` to take.
+        loss: what is minimised.
+        precision: of the products.
+        held_out: the rows to watch; their loss is a further column, NaN after the steps without a look.
+        axis: along which replicas lie, which stop together.
     """
+    before, count = span
 
-    def take(i: Int[Array, ""], state: tuple[Params, optax.OptState]) -> Any:
+    def loss_of(params: Params, rows: Int[Array, " held_out"]) -> Float[Array, ""]:
+        batch = {name: array[rows] for name, array in table.items()} | {"mask": jnp.ones(len(rows), bool)}
+        with matmul_precision(precision):
+            return _losses(model, params, batch, loss, precision).sum()
+
+    def take(i: Int[Array, ""], state: State) -> tuple[State, Float[Array, " outputs"]]:
         batch = {name: array[index[i]] for name, array in table.items()} | {"mask": mask[i]}
         params, opt_state, losses = step(model, state[0], optimizer, state[1], batch, loss, precision)
-        return (params, opt_state), losses
+        if held_out is None or state[2] is None:
+            return (params, opt_state, None), losses
+        watch, seen = state[2].look(params, loss_of, before + i + 1, held_out)
+        return (params, opt_state, watch), jnp.append(losses, seen)
 
-    def body(i: Int[Array, ""], carry: Any) -> Any:
-        state, losses = carry
+    def over(state: State) -> Bool[Array, ""]:
+        return jnp.zeros((), bool) if state[2] is None else state[2].over(axis)
+
+    def going(carry: Any) -> Bool[Array, ""]:
+        return (carry[0] < count) & ~over(carry[1])
+
+    def body(carry: Any) -> Any:
+        i, state, losses = carry
         state, found = take(i, state)
-        return state, losses.at[i].set(found)
+        return i + 1, state, losses.at[i].set(found)
 
-    _, found = jax.eval_shape(take, jnp.zeros((), jnp.int32), state)
-    return jax.lax.fori_loop(0, count, body, (state, jnp.zeros((len(index), *found.shape), found.dtype)))
+    start = jnp.zeros((), jnp.int32)
+    _, found = jax.eval_shape(take, start, state)
+    losses = jnp.zeros((len(index), *found.shape), found.dtype)
+    _, state, losses = jax.lax.while_loop(going, body, (start, state, losses))
+    return state, losses, over(state)
+
+
+def _losses(model: nn.Module, params: Params, batch: Mapping[str, Array], loss: Loss, precision: str) -> Array:
+    return jnp.stack(loss(partial(lowered(model.apply, precision), {"params": params}), **batch))
 
 
 @jax.jit

@@ -29,33 +29,38 @@ class Order(Protocol):
 
 
 def run_slices(
-    advance: Callable[..., tuple[Any, Array]],
+    advance: Callable[..., tuple[Any, Array, Array]],
     state: Any,
     order: Order,
     steps: int,
     note: Callable[[int, np.ndarray], None],
 ) -> tuple[Any, np.ndarray]:
-    """Takes all steps of a training; returns its last state and its losses [steps, outputs].
+    """Takes all steps of a training, or those until it stops early; returns its last state and its losses.
 
     Args:
-        advance: takes the state, the row numbers and masks of a slice, and how many of its steps to take; returns the
-            state after them and their losses.
+        advance: takes the state, the row numbers and masks of a slice, and how many steps were taken and how many of
+            the slice's to take; returns the state after them, their losses, and whether the training stops here.
         state: at the start; `advance` may reuse its memory.
         order: gives row numbers and masks.
         steps: how many to take.
         note: gets the number of steps done and the losses of those that were new.
+
+    Returns:
+        The state, and losses [..., steps, outputs]. The last slice's are zeros after the step that stopped.
     """
     width = _slice_width(order.width)
     history: list[np.ndarray] = []
-    done, count, quick = 0, 1, False
+    done, count, quick, over = 0, 1, False, False
     chosen = _padded(order.take(1), width)
-    while done < steps:
+    while done < steps and not over:
         began = time.monotonic()
-        state, losses = advance(state, *chosen, count)  # returns at once; what follows is done while it computes
+        # Returns at once; what follows is done while it computes.
+        state, losses, stops = advance(state, *chosen, (np.int32(done), np.int32(count)))
         done += count
         following = min(4 * count if quick else count, width, steps - done)
         chosen = _padded(order.take(following), width) if following else chosen
         history.append(fetch(losses)[..., :count, :])
+        over = bool(fetch(stops).all())
         quick = time.monotonic() - began < _SLICE_SECONDS
         note(done, history[-1])
         count = following

@@ -98,7 +98,7 @@ class FactualLoss:
         y: Float[Array, "batch out"],
         w: Float[Array, " batch"] | None = None,
         mask: Bool[Array, " batch"] | None = None,
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    ) -> tuple[Float[Array, ""], ...]:
         """Returns `(loss0, loss1)`.
 
         Args:

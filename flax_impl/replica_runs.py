@@ -13,12 +13,13 @@ import jax
 import numpy as np
 
 from .compiled import Loss, init, loop
-from .hub.batching import BatchOrder
+from .hub.batching import BatchOrder, HeldOut
 from .hub.progress import Progress
 from .layers import Params
 from .loops import run_slices
 from .optimizers import Optimizer
-from .sharding import Placement, aligned
+from .sharding import Placement, aligned, fetch
+from .stopping import begin
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Work:
         optimizers: of one structure.
         losses: likewise, pytrees.
         orders: of the rows.
+        held_out: what each is judged by, of as many rows in each; or None for all.
         steps: of each training.
         place: where arrays are put.
     """
@@ -44,6 +46,7 @@ class Work:
     optimizers: list[Optimizer]
     losses: list[Loss]
     orders: list[BatchOrder]
+    held_out: list[HeldOut | None]
     steps: int
     place: Placement
 
@@ -54,8 +57,13 @@ class Work:
         return [name for name in first if all(table[name] is first[name] for table in self.tables)]
 
 
-def run_on_cores(work: Work, report: Progress) -> tuple[Params, np.ndarray]:
-    """Trains the replicas one by one, as many at a time as there are cores, each in a thread of its own."""
+def run_on_cores(work: Work, report: Progress) -> tuple[Params, np.ndarray, list[int]]:
+    """Trains the replicas one by one, as many at a time as there are cores, each in a thread of its own.
+
+    Returns:
+        The parameters, stacked, the losses [replicas, steps, outputs], and after how many steps each ended; what the
+        losses are from there on means nothing. One that diverges ends with the slice that it is in.
+    """
     place, params_of = work.place, jax.tree.map(np.asarray, work.params)
     shared = {name: place.table(work.tables[0][name]) for name in work.shared}
     x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
@@ -63,7 +71,7 @@ def run_on_cores(work: Work, report: Progress) -> tuple[Params, np.ndarray]:
     done = [0] * len(work.tables)
     found = jax.tree.map(lambda leaf: aligned(leaf.shape, leaf.dtype), params_of)  # each thread fills its part
 
-    def train(number: int) -> np.ndarray:
+    def train(number: int) -> tuple[np.ndarray, int]:
         if number:
             compiled.wait()  # the others would compile the same program beside the first
         try:
@@ -72,14 +80,14 @@ def run_on_cores(work: Work, report: Progress) -> tuple[Params, np.ndarray]:
         finally:
             compiled.set()
 
-    def run(number: int) -> np.ndarray:
+    def run(number: int) -> tuple[np.ndarray, int]:
         own = {name: place.table(array) for name, array in work.tables[number].items() if name not in shared}
         params = place.whole(jax.tree.map(lambda leaf: leaf[number], params_of))
-        optimizer, loss = work.optimizers[number], work.losses[number]
+        optimizer, loss, held_out = work.optimizers[number], work.losses[number], work.held_out[number]
 
-        def advance(state: Any, index: np.ndarray, mask: np.ndarray, steps: int) -> Any:
+        def advance(state: Any, index: np.ndarray, mask: np.ndarray, span: Any) -> Any:
             chosen = (place.batches(index), place.batches(mask))
-            return loop(work.model, state, optimizer, shared | own, *chosen, steps, loss, work.precision)
+            return loop(work.model, state, optimizer, shared | own, *chosen, span, loss, work.precision, held_out)
 
         def note(now: int, losses: np.ndarray) -> None:
             compiled.set()
@@ -89,24 +97,33 @@ def run_on_cores(work: Work, report: Progress) -> tuple[Params, np.ndarray]:
                 done[number] = now
                 report(sum(done), losses[-1])
 
-        state = (params, init(optimizer, params))
-        (params, _), losses = run_slices(advance, state, work.orders[number], work.steps, note)
-        jax.tree.map(lambda whole, leaf: whole.__setitem__(number, leaf), found, params)
-        return losses
+        state = (params, init(optimizer, params), None if held_out is None else begin(params))
+        (params, _, watch), losses = run_slices(advance, state, work.orders[number], work.steps, note)
+        best = params if watch is None else watch.params
+        jax.tree.map(lambda whole, leaf: whole.__setitem__(number, leaf), found, best)
+        return losses, (0 if watch is None else int(watch.ended)) or len(losses)
 
     with ThreadPoolExecutor(count_cores()) as pool:
         running = [pool.submit(train, number) for number in range(len(work.tables))]
         try:
-            losses = [future.result() for future in running]
+            ended = [future.result() for future in running]
         except BaseException:  # Ctrl-C too: the others end with the slice that they are in
             stopped.set()
             pool.shutdown(cancel_futures=True)
             raise
-    return jax.tree.map(lambda leaf: jax.device_put(leaf, may_alias=True), found), np.stack(losses)
+    losses = np.full((len(ended), max(steps for _, steps in ended), ended[0][0].shape[1]), np.nan, ended[0][0].dtype)
+    for number, (history, steps) in enumerate(ended):
+        losses[number, :steps] = history[:steps]
+    params = jax.tree.map(lambda leaf: jax.device_put(leaf, may_alias=True), found)
+    return params, losses, [steps for _, steps in ended]
 
 
-def run_vectorized(work: Work, report: Progress) -> tuple[Params, np.ndarray]:
-    """Trains all replicas in one program; where they do not divide by the mesh, the last is trained more than once."""
+def run_vectorized(work: Work, report: Progress) -> tuple[Params, np.ndarray, list[int]]:
+    """Trains all replicas in one program; where they do not divide by the mesh, the last is trained more than once.
+
+    Returns:
+        As `run_on_cores` does. One that ends early is computed on until all have ended.
+    """
     place, shared, count = work.place, work.shared, len(work.tables)
     numbers = [*range(count), *[count - 1] * (-count % place.parts("replica"))]
     dtype = jax.tree.leaves(work.params)[0].dtype
@@ -125,20 +142,29 @@ def run_vectorized(work: Work, report: Progress) -> tuple[Params, np.ndarray]:
     optimizers, losses_of = stacked(work.optimizers), stacked(work.losses)
     whole = work.params if len(numbers) == count else jax.tree.map(lambda x: np.asarray(x)[numbers], work.params)
     params = place.whole(whole, "replica")
-    step = _vectorized(work.model, work.precision, tuple((name, name in shared) for name in tables))
+    held_out, watch = None, None
+    if work.held_out[0] is not None:
+        rows = np.stack([work.held_out[number].rows for number in numbers])  # pyright: ignore[reportOptionalMemberAccess]
+        held_out = work.held_out[0]._replace(rows=place.whole(rows, "replica"))
+        watch = place.whole(jax.vmap(begin)(params), "replica", copy=False)
+    step = _vectorized(work.model, work.precision, tuple((name, name in shared) for name in tables), watch is not None)
 
-    def advance(state: Any, index: np.ndarray, mask: np.ndarray, steps: int) -> Any:
+    def advance(state: Any, index: np.ndarray, mask: np.ndarray, span: Any) -> Any:
         chosen = (place.batches(index, "replica"), place.batches(mask, "replica"))
-        return step(state, optimizers, tables, *chosen, steps, losses_of)
+        return step(state, optimizers, tables, *chosen, span, losses_of, held_out)
 
     def note(now: int, losses: np.ndarray) -> None:
         report(count * now, losses[:count, -1].mean(axis=0))
 
     order = _Orders(work.orders, numbers)
-    state = (params, place.whole(_init_each(optimizers, params), "replica", copy=False))
-    (params, _), losses = run_slices(advance, state, order, work.steps, note)
-    params = place.home(params)
-    return params if len(numbers) == count else jax.tree.map(lambda leaf: leaf[:count], params), losses[:count]
+    state = (params, place.whole(_init_each(optimizers, params), "replica", copy=False), watch)
+    (params, _, watch), losses = run_slices(advance, state, order, work.steps, note)
+    steps = losses.shape[1]
+    ended = [steps] * count if watch is None else [int(of_one) or steps for of_one in fetch(watch.ended)[:count]]
+    params = place.home(params if watch is None else watch.params)
+    if len(numbers) > count:
+        params = jax.tree.map(lambda leaf: leaf[:count], params)
+    return params, np.array(losses[:count]), ended
 
 
 def count_cores() -> int:
@@ -160,14 +186,18 @@ class _Orders:
 
 
 @lru_cache
-def _vectorized(model: nn.Module, precision: str, shared: tuple[tuple[str, bool], ...]) -> Callable[..., Any]:
+def _vectorized(
+    model: nn.Module, precision: str, shared: tuple[tuple[str, bool], ...], watched: bool
+) -> Callable[..., Any]:
     """Returns the loop over all replicas; `shared` says of each array of the table whether all read the same."""
     table = {name: None if of_all else 0 for name, of_all in shared}
+    held_out_axes = HeldOut(0, None, None) if watched else None  # pyright: ignore[reportArgumentType] (axes, no numbers)
 
-    def run(state: Any, optimizer: Any, tables: Any, index: Any, mask: Any, count: Any, loss: Any) -> Any:
-        return loop(model, state, optimizer, tables, index, mask, count, loss, precision)
+    def run(state: Any, optimizer: Any, tables: Any, index: Any, mask: Any, span: Any, loss: Any, held_out: Any) -> Any:
+        return loop(model, state, optimizer, tables, index, mask, span, loss, precision, held_out, "replica")
 
-    return jax.jit(jax.vmap(run, (0, 0, table, 0, 0, None, 0)), donate_argnums=0)
+    axes = (0, 0, table, 0, 0, None, 0, held_out_axes)
+    return jax.jit(jax.vmap(run, axes, axis_name="replica"), donate_argnums=0)
 
 
 @jax.jit

@@ -6,12 +6,13 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 
 from .compiled import Loss, apply, dtype_of, predict_in_parts
-from .hub.batching import BatchOrder, count_steps
+from .hub.batching import BatchOrder, HeldOut, choose_rows
 from .hub.checks import (
     check_batch,
     check_choice,
@@ -19,6 +20,7 @@ from .hub.checks import (
     check_losses,
     check_optimizer,
     check_trained,
+    check_watched,
     listed,
     shown,
 )
@@ -45,6 +47,9 @@ def fit_replicas(
     batch_size: int | None = None,
     shuffle: bool = True,
     seed: int | Sequence[int] = 0,
+    rows: Any = None,
+    validation_rows: Any = None,
+    patience: int | None = None,
     precision: str = "float32",
     keep_diverged: bool = False,
     progress: bool = True,
@@ -70,11 +75,18 @@ def fit_replicas(
         batch_size: rows in a batch; None takes all rows in every step.
         shuffle: new batches in every epoch, or the rows as they lie.
         seed: of the generators that draw the batches.
+        rows: as for `fit`; or the numbers of each replica's rows [replicas, rows].
+        validation_rows: as for `fit`; or [replicas, held out].
+        patience: as for `fit`; each replica stops by itself.
         precision: as for `fit`.
-        keep_diverged: returns replicas that diverged beside the others, with losses or parameters that are not finite;
-            otherwise they are an error.
+        keep_diverged: returns replicas that diverged beside the others, with parameters that are NaN; otherwise they
+            are an error.
         progress: shows a bar, or plain lines, once it takes long.
         mesh: devices to share the trainings, see `make_mesh`; None is one device.
+
+    Returns:
+        The parameters, stacked, and the losses. With `validation_rows` they have a further column, as those of `fit`
+        have, and a replica's are NaN after the step at which it stopped.
 
     Raises:
         ValueError: as for `fit`; sequences of other lengths than there are replicas; settings that differ in more than
@@ -91,7 +103,8 @@ def fit_replicas(
     for settings in optimizers:
         check_optimizer(settings, Optimizer)
     tables = _tables(datas, losses_of[0], dtype_of(params))
-    rows = len(next(iter(tables[0].values())))
+    total = len(next(iter(tables[0].values())))
+    plans = _plans(total, count, rows, validation_rows, patience, batch_size, epochs, steps)
     work = Work(
         model=model,
         precision=precision,
@@ -99,15 +112,21 @@ def fit_replicas(
         tables=tables,
         optimizers=_alike("optimizer", optimizers, optimizers),
         losses=_alike("loss", losses_of, [as_pytree(of_one) for of_one in losses_of]),
-        orders=[BatchOrder(rows, batch_size=batch_size, shuffle=shuffle, seed=of_one) for of_one in seeds],
-        steps=count_steps(rows, batch_size, epochs, steps),
+        orders=[
+            BatchOrder(chosen, batch_size=batch_size, shuffle=shuffle, seed=of_one)
+            for (chosen, _, _), of_one in zip(plans, seeds, strict=True)
+        ],
+        held_out=[held_out for _, held_out, _ in plans],
+        steps=plans[0][2],
         place=Placement(mesh),
     )
     run = run_on_cores if mesh is None and jax.default_backend() == "cpu" else run_vectorized
     with Progress(count * work.steps, progress) as report, lost_peers_named(mesh):
-        trained, losses = run(work, report)
-    if not keep_diverged:
-        _check_each(trained, losses)
+        trained, losses, ended = run(work, report)
+    trained, losses, failures = _settled(trained, losses, ended, work.held_out[0] is not None)
+    if failures and not keep_diverged:
+        number, error = failures[0]
+        raise FloatingPointError(f"replica {number}: {error}") from error
     return trained, losses
 
 
@@ -189,14 +208,56 @@ def _rows(lengths: Mapping[str, int]) -> str:
     return f"{next(iter(lengths.values()))} rows of {listed(lengths)}"
 
 
-def _check_each(params: Params, losses: np.ndarray) -> None:
-    """Raises FloatingPointError, naming the replica, where a training left the finite numbers."""
+def _plans(
+    total: int,
+    count: int,
+    rows: Any,
+    validation_rows: Any,
+    patience: int | None,
+    batch_size: Any,
+    epochs: Any,
+    steps: Any,
+) -> list[tuple[Any, HeldOut | None, int]]:
+    """Returns what `choose_rows` says for each replica; raises ValueError where one program does not do for all."""
+    each = [_rows_for_each(*one, count) for one in (("rows", rows), ("validation_rows", validation_rows))]
+    settings = {"patience": patience, "batch_size": batch_size, "epochs": epochs, "steps": steps}
+    plans = [choose_rows(total, rows=own, validation_rows=held, **settings) for own, held in zip(*each, strict=True)]
+    sizes = [(np.size(chosen), 0 if held is None else len(held.rows)) for chosen, held, _ in plans]
+    for name, which in (("rows", 0), ("validation_rows", 1)):
+        lengths = {lengths_of[which] for lengths_of in sizes}
+        if len(lengths) > 1:
+            raise ValueError(f"{name}: expected as many in each replica, got from {min(lengths)} to {max(lengths)}")
+    return plans
+
+
+def _rows_for_each(argument: str, value: Any, count: int) -> list[Any]:
+    """Returns row numbers for each replica; those that are given once hold for all."""
+    once = value is None or not len(value) or np.ndim(value[0]) == 0
+    return [value] * count if once else _for_each(argument, value, count)
+
+
+def _settled(
+    params: Params, losses: np.ndarray, ended: Sequence[int], watched: bool
+) -> tuple[Params, np.ndarray, list[tuple[int, FloatingPointError]]]:
+    """Returns parameters and losses as they are handed out, and which replicas failed, and why.
+
+    Losses are NaN after the step at which a replica ended, and so are the parameters of one that diverged.
+    """
+    losses = losses[:, : max(ended)]
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
-    for number, history in enumerate(losses):
-        if np.isfinite(history).all() and all(np.isfinite(leaf[number]).all() for leaf in leaves):
-            continue
+    failures = []
+    for number, (history, steps) in enumerate(zip(losses, ended, strict=True)):
+        history[steps:] = np.nan
+        seen, looks = (history[:steps, :-1], history[:steps, -1]) if watched else (history[:steps], None)
         try:
-            check_losses(history, 0, len(history))
-            check_trained(to_numpy(jax.tree.map(lambda leaf, n=number: leaf[n], params)))
+            if not (np.isfinite(seen).all() and all(np.isfinite(leaf[number]).all() for leaf in leaves)):
+                check_losses(seen, 0, steps)
+                check_trained(to_numpy(jax.tree.map(lambda leaf, n=number: leaf[n], params)))
+            if looks is not None:
+                check_watched(looks)
         except FloatingPointError as error:
-            raise FloatingPointError(f"replica {number}: {error}") from error
+            failures.append((number, error))
+    if failures:
+        failed = np.isin(np.arange(len(losses)), [number for number, _ in failures])
+        params = jax.tree.map(lambda x: jnp.where(failed.reshape(-1, *[1] * (x.ndim - 1)), jnp.nan, x), params)
+    return params, losses, failures

@@ -1,6 +1,6 @@
 """Training as pure functions: one compiled step, and one compiled loop for a whole fit."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -9,10 +9,10 @@ import optax
 from jax import Array
 from jax.core import Tracer
 from jax.sharding import Mesh
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from .compiled import Loss, apply, dtype_of, init, loop, predict_in_parts, step
-from .hub.batching import BatchOrder, count_steps
+from .hub.batching import BatchOrder, choose_rows
 from .hub.checks import (
     check_batch,
     check_choice,
@@ -29,6 +29,7 @@ from .optimizers import Adam, Optimizer
 from .precision import PRECISIONS
 from .pytrees import as_pytree
 from .sharding import Placement, lost_peers_named
+from .stopping import begin, finish
 from .weights import to_numpy
 
 
@@ -76,6 +77,9 @@ def fit(
     batch_size: int | None = None,
     shuffle: bool = True,
     seed: int = 0,
+    rows: Sequence[int] | Int[np.ndarray, " rows"] | None = None,
+    validation_rows: Sequence[int] | Int[np.ndarray, " held_out"] | None = None,
+    patience: int | None = None,
     precision: str = "float32",
     progress: bool = True,
     mesh: Mesh | None = None,
@@ -99,6 +103,11 @@ def fit(
         batch_size: rows in a batch; None takes all rows in every step.
         shuffle: new batches in every epoch, or the rows as they lie.
         seed: of the numpy generator that draws the batches.
+        rows: the numbers of the rows to train on, some perhaps several times, as in a bootstrap; None takes all that
+            are not held out.
+        validation_rows: the numbers of rows to hold out. After each epoch the loss on them, its parts added, is looked
+            at, and the parameters that did best are returned.
+        patience: after how many epochs in a row without a better loss on them the training stops; None never stops it.
         precision: of the products: `"float32"` (all digits, whatever the device), `"tf32"` (11 bits where the device
             has them, for speed) or `"bfloat16"` (8 bits, in all that the model computes). Parameters, losses and the
             optimiser stay in the parameters' dtype.
@@ -106,8 +115,14 @@ def fit(
         mesh: devices to share the training, see `make_mesh`; None is one device. On several hosts every process calls
             `fit` with the same arguments and gets the same result.
 
+    Returns:
+        The parameters, and the losses [steps, outputs] before each step. With `validation_rows` the losses end where
+        the training stopped, and a further column holds the loss on the held-out rows after each step that ended an
+        epoch, NaN after the others; the parameters are those after its smallest.
+
     Raises:
-        ValueError: the data is empty, or does not fit the loss or the model; an unknown precision.
+        ValueError: the data is empty, or does not fit the loss or the model; an unknown precision; row numbers of no
+            rows, or that are trained on and held out.
         FloatingPointError: a loss became NaN or infinite; the message names the step.
         ConnectionError: another process of the mesh ended.
     """
@@ -115,25 +130,28 @@ def fit(
     check_choice("precision", precision, PRECISIONS)
     place = Placement(mesh)
     arrays = check_batch(data, loss, dtype=dtype_of(params), whole=True)
-    rows = len(next(iter(arrays.values())))
-    steps = count_steps(rows, batch_size, epochs, steps)
-    order = BatchOrder(rows, batch_size=batch_size, shuffle=shuffle, seed=seed)
+    total = len(next(iter(arrays.values())))
+    rows_of = {"rows": rows, "validation_rows": validation_rows, "patience": patience}
+    chosen, held_out, steps = choose_rows(total, **rows_of, batch_size=batch_size, epochs=epochs, steps=steps)
+    order = BatchOrder(chosen, batch_size=batch_size, shuffle=shuffle, seed=seed)
     table = {name: place.table(array) for name, array in arrays.items()}
     start, traced = place.whole(params), as_pytree(loss)
-    state = (start, place.whole(init(optimizer, start), copy=False))
+    watch = None if held_out is None else place.whole(begin(start), copy=False)
+    state = (start, place.whole(init(optimizer, start), copy=False), watch)
 
-    def advance(state: Any, index: np.ndarray, mask: np.ndarray, count: int) -> Any:
-        chosen = (place.batches(index), place.batches(mask))
-        return loop(model, state, optimizer, table, *chosen, count, traced, precision)
+    def advance(state: Any, index: np.ndarray, mask: np.ndarray, span: Any) -> Any:
+        batches = (place.batches(index), place.batches(mask))
+        return loop(model, state, optimizer, table, *batches, span, traced, precision, held_out)
 
     with Progress(steps, progress) as report, lost_peers_named(mesh):
 
         def note(done: int, losses: np.ndarray) -> None:
-            check_losses(losses, done - len(losses), steps)
+            check_losses(losses if held_out is None else losses[:, :-1], done - len(losses), steps)
             report(done, losses[-1])
 
         state, losses = run_slices(advance, state, order, steps, note)
-    params = place.home(state[0])
+    params, _, watch = place.home(state)
+    params, losses = finish(params, watch, losses)
     check_trained(to_numpy(params))
     return params, losses
 

@@ -81,9 +81,14 @@ class TwoHead(nn.Module):
         }
 
     def __call__(
-        self, x: Float[Array, "batch in"], t: Int[Array, " batch"] | None = None
-    ) -> tuple[Float[Array, "batch out"], Float[Array, "batch out"]] | Float[Array, "batch out"]:
-        """Returns both potential outcomes `(y0, y1)`, or with `t` the factual outcome.
+        self,
+        x: Float[Array, "batch in"],
+        t: Int[Array, " batch"] | None = None,
+        return_representation: bool = False,
+    ) -> Any:
+        """Returns both potential outcomes `(y0, y1)`, each [batch, out], or with `t` the factual outcome [batch, out].
+
+        With `return_representation` a pair: that, and the representation [batch, code].
 
         Raises:
             ValueError: `x` without `in_features` columns; `t` of another length, or with values other than 0 and 1.
@@ -92,13 +97,15 @@ class TwoHead(nn.Module):
         check_shape("x", x, ("batch", self.in_features))
         code = self.representation(x)
         if t is None:
-            return self.head0(code), self.head1(code)
+            outcomes = self.head0(code), self.head1(code)
+            return (outcomes, code) if return_representation else outcomes
         check_shape("t", t, (len(x),))
         if not isinstance(t, Tracer):
             check_binary("t", np.asarray(t))
         treated = t.astype(jnp.int32) == 1
         y0, y1 = self.head0(code, ~treated), self.head1(code, treated)
-        return jnp.where(treated[:, None], y1, y0)
+        outcome = jnp.where(treated[:, None], y1, y0)
+        return (outcome, code) if return_representation else outcome
 
     def concatenated(self, x: Float[Array, "batch in"]) -> Float[Array, "batch 2*out"]:
         """Returns both potential outcomes in one array, `y0` first: the article's outputs wanted together."""

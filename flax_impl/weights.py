@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from .layers import Params
 from .two_head import TwoHead
 from .two_in_two_out import TwoInTwoOut
 
+Model = TypeVar("Model", TwoHead, TwoInTwoOut)
 MODELS: dict[str, type[TwoHead] | type[TwoInTwoOut]] = {"TwoHead": TwoHead, "TwoInTwoOut": TwoInTwoOut}
 
 
@@ -73,11 +74,23 @@ def load_model(path: str | os.PathLike[str]) -> tuple[TwoHead | TwoInTwoOut, Par
     """
     name, config, weights = read_model(path, MODELS)
     try:
-        model = MODELS[name](**config)
-        params = from_numpy(model, weights)
+        kind: Any = MODELS[name]
+        return rebuild(kind, config, weights)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: {error}") from error
-    return model, params
+
+
+def rebuild(kind: type[Model], config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple[Model, Params]:
+    """Returns a model of these arguments and these weights as its parameters, as a file holds them.
+
+    Twin: `torch_ref.weights.rebuild`, which returns the model.
+
+    Raises:
+        TypeError: arguments that the constructor does not have.
+        ValueError: names or shapes that do not fit; one error lists all.
+    """
+    model = kind(**config)
+    return model, from_numpy(model, weights)
 
 
 def _shapes(model: TwoHead | TwoInTwoOut) -> dict[str, tuple[int, ...]]:

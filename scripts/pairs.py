@@ -52,7 +52,7 @@ class Recipe:
         steps: of the training.
         seed: of the weights and of the batches.
         config: arguments of the constructor that differ from the small model's.
-        loss: arguments of the loss.
+        loss: arguments of the loss; with a `balance` among them it is `CFRLoss`.
         settings: arguments of the optimiser that differ from those above.
         schedule: of the learning rate, its name and its arguments.
     """
@@ -74,6 +74,7 @@ class Recipe:
     def make(self, package: ModuleType) -> dict[str, Any]:
         """Returns loss, optimiser and `forward` in the words of a package."""
         _, loss, forward, _ = MODELS[self.model]
+        loss = "CFRLoss" if "balance" in self.loss else loss
         schedule = package.make_schedule(self.schedule[0], **self.schedule[1])
         settings = {"clip_norm": 1.0, "schedule": schedule, **OPTIMIZERS[self.optimizer], **self.settings}
         return {

@@ -212,7 +212,7 @@ FITS = {
 
 
 DATA = {
-    "weights of zero": ({}, batch(w=np.zeros(5)), "w: expected at least one weight above 0, got none"),
+    "weights of zero": ({}, batch(w=np.zeros(5)), "w: expected at least one weight that is not zero, got none"),
     "labels": (
         {"criterion": "sigmoid_binary_cross_entropy"},
         batch(y=np.full((5, 1), 1.5)),

@@ -11,9 +11,10 @@ import pytest
 
 import flax_impl
 from flax_impl.compiled import loop
-from flax_impl.hub.batching import batch_order
+from flax_impl.hub.batching import HeldOut, batch_order
 from flax_impl.pytrees import as_pytree
 from flax_impl.replica_runs import _vectorized
+from flax_impl.stopping import begin
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 PRECISIONS = ("float32", "tf32", "bfloat16")
@@ -54,19 +55,19 @@ def loop_of_steps(made: Training, precision: str) -> tuple[Callable[..., Any], C
 
     @jax.jit
     def steps(state: Any, optimizer: Any, table: Any, index: Any, mask: Any, count: Any, loss: Any) -> Any:
-        return loop(made.model, state, optimizer, table, index, mask, count, loss, precision)
+        return loop(made.model, state, optimizer, table, index, mask, (0, count), loss, precision)
 
     def arguments() -> tuple[Any, ...]:
         params = made.model.init_params()
-        state = (params, optimizer.build().init(params))
+        state = (params, optimizer.build().init(params), None)
         return state, optimizer, made.table, index, mask, np.int32(3), as_pytree(made.loss)
 
     return steps, arguments
 
 
 def replicas(made: Training, precision: str) -> tuple[Callable[..., Any], Callable[[], tuple[Any, ...]]]:
-    """Two of them, with rates of their own, over one table."""
-    program = _vectorized(made.model, precision, tuple((name, True) for name in made.table))
+    """Two of them, with rates and held-out rows of their own, over one table."""
+    program = _vectorized(made.model, precision, tuple((name, True) for name in made.table), True)
     orders = [batch_order(40, batch_size=16, steps=4, shuffle=True, seed=seed) for seed in range(2)]
 
     def stacked(*trees: Any) -> Any:
@@ -76,9 +77,11 @@ def replicas(made: Training, precision: str) -> tuple[Callable[..., Any], Callab
         params = made.model.init_params(range(2))
         optimizers = stacked(flax_impl.SGD(lr=0.1), flax_impl.SGD(lr=0.2))
         state = (params, jax.vmap(lambda optimizer, params: optimizer.build().init(params))(optimizers, params))
+        state = (*state, jax.vmap(begin)(params))
+        held_out = HeldOut(np.arange(8, dtype=np.int32).reshape(2, 4), 3, 1)
         index, mask = (np.stack(parts) for parts in zip(*orders, strict=True))
         losses_of = stacked(as_pytree(made.loss), as_pytree(made.loss))
-        return state, optimizers, made.table, index, mask, np.int32(3), losses_of
+        return state, optimizers, made.table, index, mask, (np.int32(0), np.int32(3)), losses_of, held_out
 
     return program, arguments
 

@@ -17,6 +17,8 @@ try:
 except ImportError as error:
     raise ImportError("torch_ref needs PyTorch: pip install 'twohead[torch]'") from error
 
+from .balance import BALANCES, CFRLoss, linear_mmd, rbf_mmd, wasserstein
+from .effect_model import EffectModel, fit_effects, load_effect_model
 from .effects import ate_error, sqrt_pehe
 from .hub.data import Scales, TreatmentData, treatment_weights
 from .hub.simulation import curves, synthetic
@@ -35,6 +37,7 @@ from .weights import from_numpy, load_model, save_model, to_numpy
 
 __all__ = [
     "ACTIVATIONS",
+    "BALANCES",
     "CRITERIA",
     "MLP",
     "OPTIMIZERS",
@@ -42,8 +45,10 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "CFRLoss",
     "Constant",
     "Cosine",
+    "EffectModel",
     "Exponential",
     "FactualLoss",
     "JointLoss",
@@ -59,15 +64,19 @@ __all__ = [
     "ate_error",
     "curves",
     "fit",
+    "fit_effects",
     "from_numpy",
     "initialize_distributed",
+    "linear_mmd",
     "load_curves",
     "load_data",
+    "load_effect_model",
     "load_model",
     "load_trace",
     "make_optimizer",
     "make_schedule",
     "predict",
+    "rbf_mmd",
     "record",
     "save_model",
     "sigmoid_binary_cross_entropy",
@@ -77,4 +86,5 @@ __all__ = [
     "to_numpy",
     "train_step",
     "treatment_weights",
+    "wasserstein",
 ]

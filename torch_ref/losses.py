@@ -93,7 +93,7 @@ class FactualLoss:
         y: Float[Tensor, "batch out"],
         w: Float[Tensor, " batch"] | None = None,
         mask: Bool[Tensor, " batch"] | None = None,
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    ) -> tuple[Float[Tensor, ""], ...]:
         """Returns `(loss0, loss1)`.
 
         Args:

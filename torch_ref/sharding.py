@@ -71,6 +71,11 @@ def mean_divisor(count: int) -> float:
     return max(int(total), 1) / dist.get_world_size(group)
 
 
+def shared_by_processes() -> bool:
+    """Returns whether several processes share the training that calls."""
+    return _GROUP.get() is not None
+
+
 class Share:
     """What one process does of a training that several share; without a group it does all.
 

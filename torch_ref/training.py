@@ -1,15 +1,15 @@
 """Training, written as the article writes it: forward, both losses, backward, step."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .hub.batching import BatchOrder, count_steps
+from .hub.batching import BatchOrder, choose_rows
 from .hub.checks import (
     check_batch,
     check_choice,
@@ -20,12 +20,14 @@ from .hub.checks import (
     check_optimizer,
     check_outputs,
     check_trained,
+    check_watched,
 )
 from .hub.progress import Progress
 from .losses import FactualLoss
 from .optimizers import Adam, Optimizer
 from .precision import PRECISIONS, matmul_precision
 from .sharding import Share
+from .stopping import Watch
 from .weights import to_numpy
 
 Loss = Callable[..., tuple[Tensor, ...]]
@@ -69,6 +71,9 @@ def fit(
     batch_size: int | None = None,
     shuffle: bool = True,
     seed: int = 0,
+    rows: Sequence[int] | Int[np.ndarray, " rows"] | None = None,
+    validation_rows: Sequence[int] | Int[np.ndarray, " held_out"] | None = None,
+    patience: int | None = None,
     precision: str = "float32",
     progress: bool = True,
     process_group: dist.ProcessGroup | None = None,
@@ -87,6 +92,11 @@ def fit(
         batch_size: rows in a batch; None takes all rows in every step.
         shuffle: new batches in every epoch, or the rows as they lie.
         seed: of the numpy generator that draws the batches.
+        rows: the numbers of the rows to train on, some perhaps several times, as in a bootstrap; None takes all that
+            are not held out.
+        validation_rows: the numbers of rows to hold out. After each epoch the loss on them, its parts added, is looked
+            at, and the parameters that did best are returned.
+        patience: after how many epochs in a row without a better loss on them the training stops; None never stops it.
         precision: of the products: `"float32"` (all digits, whatever the device), `"tf32"` (11 bits where the device
             has them, for speed) or `"bfloat16"` (8 bits, by autocast). Parameters, losses and the optimiser stay in the
             parameters' dtype.
@@ -95,8 +105,14 @@ def fit(
             `torch.distributed.group.WORLD`; None is this process alone. Every process calls `fit` with the same
             arguments, and gets the same losses and weights.
 
+    Returns:
+        The losses [steps, outputs] before each step. With `validation_rows` the losses end where
+        the training stopped, and a further column holds the loss on the held-out rows after each step that ended an
+        epoch, NaN after the others; the model is the one after its smallest.
+
     Raises:
-        ValueError: the data is empty, or does not fit the loss or the model; an unknown precision.
+        ValueError: the data is empty, or does not fit the loss or the model; an unknown precision; row numbers of no
+            rows, or that are trained on and held out.
         FloatingPointError: a loss became NaN or infinite; the message names the step.
         ConnectionError: another process of the group ended.
     """
@@ -104,22 +120,34 @@ def fit(
     check_choice("precision", precision, PRECISIONS)
     arrays = _tensors(model, check_batch(data, loss, dtype=_dtype(model), whole=True))
     first = next(iter(arrays.values()))
-    rows = len(first)
-    steps = count_steps(rows, batch_size, epochs, steps)
-    order = BatchOrder(rows, batch_size=batch_size, shuffle=shuffle, seed=seed)
+    rows_of = {"rows": rows, "validation_rows": validation_rows, "patience": patience}
+    chosen, held_out, steps = choose_rows(len(first), **rows_of, batch_size=batch_size, epochs=epochs, steps=steps)
+    order = BatchOrder(chosen, batch_size=batch_size, shuffle=shuffle, seed=seed)
     share = Share(process_group)
     built = optimizer.build(model.parameters())
-    losses = []
+    watch = None if held_out is None else Watch(model)
+    losses, seen = [], []
     with Progress(steps, progress) as report, share.over(model, loss) as losses_of:
         for step in range(steps):
             index, mask = share.rows(*(array[0] for array in order.take(1)))
-            chosen = torch.tensor(index, device=first.device)
-            batch = {name: array[chosen] for name, array in arrays.items()}
-            batch["mask"] = torch.tensor(mask, device=first.device)
-            losses.append(_step(model, built, batch, losses_of, precision))
+            losses.append(_step(model, built, _batch(arrays, index, mask), losses_of, precision))
             report(step + 1, losses[-1])
+            if watch is None or held_out is None:
+                continue
+            batch = _batch(arrays, *share.rows(held_out.rows, np.ones(len(held_out.rows), bool)))
+            seen.append(
+                watch.look(
+                    model, lambda batch=batch: share.mean(torch.stack(losses_of(batch)).sum()), step + 1, held_out
+                )
+            )
+            if watch.ended:
+                break
         history = share.mean(torch.stack(losses)).cpu().numpy()
     check_losses(history, 0, steps)
+    if watch is not None:
+        check_watched(np.asarray(seen))
+        model.load_state_dict(watch.params)
+        history = np.column_stack([history, np.asarray(seen, history.dtype)])
     check_trained(to_numpy(model))
     return history
 
@@ -165,6 +193,13 @@ def _step(
             parameter.grad = torch.zeros_like(parameter)  # a loss that never used it: no gradient is a gradient of zero
     optimizer.step()
     return torch.stack(losses).detach()
+
+
+def _batch(arrays: Mapping[str, Tensor], index: np.ndarray, mask: np.ndarray) -> dict[str, Tensor]:
+    """Returns the rows of these numbers, and which of them count."""
+    device = next(iter(arrays.values())).device
+    chosen = torch.tensor(index, device=device)
+    return {name: array[chosen] for name, array in arrays.items()} | {"mask": torch.tensor(mask, device=device)}
 
 
 def _tensors(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:

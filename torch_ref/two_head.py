@@ -77,9 +77,14 @@ class TwoHead(nn.Module):
         }
 
     def forward(
-        self, x: Float[Tensor, "batch in"], t: Int[Tensor, " batch"] | None = None
-    ) -> tuple[Float[Tensor, "batch out"], Float[Tensor, "batch out"]] | Float[Tensor, "batch out"]:
-        """Returns both potential outcomes `(y0, y1)`, or with `t` the factual outcome.
+        self,
+        x: Float[Tensor, "batch in"],
+        t: Int[Tensor, " batch"] | None = None,
+        return_representation: bool = False,
+    ) -> Any:
+        """Returns both potential outcomes `(y0, y1)`, each [batch, out], or with `t` the factual outcome [batch, out].
+
+        With `return_representation` a pair: that, and the representation [batch, code].
 
         Raises:
             ValueError: `x` without `in_features` columns; `t` of another length, or with values other than 0 and 1.
@@ -87,14 +92,15 @@ class TwoHead(nn.Module):
         check_shape("x", x, ("batch", self.in_features))
         code = self.representation(x)
         if t is None:
-            return self.head0(code), self.head1(code)
+            outcomes = self.head0(code), self.head1(code)
+            return (outcomes, code) if return_representation else outcomes
         check_shape("t", t, (len(x),))
         check_binary("t", t.detach().cpu().numpy())
         rows0, rows1 = t == 0, t == 1
         outcome = code.new_empty(len(x), self.out_features)
         outcome[rows0] = self.head0(code[rows0])
         outcome[rows1] = self.head1(code[rows1])
-        return outcome
+        return (outcome, code) if return_representation else outcome
 
     def concatenated(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch 2*out"]:
         """Returns both potential outcomes in one array, `y0` first: the article's outputs wanted together."""

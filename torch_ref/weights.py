@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from .hub.files import read_model, write_model
 from .two_head import TwoHead
 from .two_in_two_out import TwoInTwoOut
 
+Model = TypeVar("Model", TwoHead, TwoInTwoOut)
 MODELS: dict[str, type[TwoHead] | type[TwoInTwoOut]] = {"TwoHead": TwoHead, "TwoInTwoOut": TwoInTwoOut}
 
 
@@ -57,10 +59,23 @@ def load_model(path: str | os.PathLike[str]) -> TwoHead | TwoInTwoOut:
     """
     name, config, weights = read_model(path, MODELS)
     try:
-        with torch.device("meta"):  # takes no memory: the sizes in a file are not yet to be trusted
-            model = MODELS[name](**config)
-        check_weights(weights, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
+        kind: Any = MODELS[name]
+        return rebuild(kind, config, weights)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def rebuild(kind: type[Model], config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> Model:
+    """Returns a model of these arguments with these weights, as a file holds them.
+
+    Twin: `flax_impl.weights.rebuild`, which returns the model and its parameters.
+
+    Raises:
+        TypeError: arguments that the constructor does not have.
+        ValueError: names or shapes that do not fit; one error lists all.
+    """
+    with torch.device("meta"):  # takes no memory: the sizes in a file are not yet to be trusted
+        model = kind(**config)
+    check_weights(weights, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
     model.load_state_dict({name: torch.tensor(array) for name, array in weights.items()}, assign=True)
     return model

@@ -86,6 +86,17 @@ def check_integer(argument: str, value: object, *, at_least: int) -> int:
     return number
 
 
+def check_row_numbers(argument: str, numbers: Any, total: int) -> np.ndarray:
+    """Returns row numbers as int32; raises ValueError unless there are some, whole and from 0 to below `total`."""
+    array = np.asarray(numbers)
+    if array.ndim != 1 or not len(array) or array.dtype.kind not in "iu":
+        raise ValueError(f"{argument}: expected the numbers of some rows, got {shown(numbers)}")
+    wrong = array[(array < 0) | (array >= total)]
+    if len(wrong):
+        raise ValueError(f"{argument}: expected row numbers from 0 to {total - 1}, got {wrong[0]}")
+    return array.astype(np.int32, copy=False)
+
+
 def check_widths(argument: str, widths: object) -> tuple[int, ...]:
     """Returns the layer widths as a tuple; raises ValueError unless they are whole numbers of at least 1."""
     if isinstance(widths, str) or not isinstance(widths, Sequence):
@@ -202,13 +213,14 @@ def check_batch(data: Mapping[str, Any], loss: Any, *, dtype: str, whole: bool) 
     arrays = check_data(data, required, optional, dtype)
     check_labels(getattr(loss, "criterion", ""), arrays)
     if whole and "w" in arrays and not arrays["w"].any():
-        raise ValueError("w: expected at least one weight above 0, got none")
+        raise ValueError("w: expected at least one weight that is not zero, got none")
     return arrays
 
 
 def check_inputs(call: Any, inputs: Sequence[object]) -> list[str]:
     """Returns the names under which a model takes these inputs; raises ValueError if they are none or too many."""
-    names = list(inspect.signature(call).parameters)
+    parameters = inspect.signature(call).parameters
+    names = [name for name in parameters if not isinstance(parameters[name].default, bool)]  # switches are no inputs
     if not 0 < len(inputs) <= len(names):
         raise ValueError(f"inputs: expected those of the model, {listed(names)}, got {len(inputs)} arrays")
     return names[: len(inputs)]
@@ -283,6 +295,14 @@ def check_losses(losses: np.ndarray, first_step: int, steps: int) -> None:
         step, output = wrong[0]
         place = f"step {first_step + step} of {steps}, output {output}"
         raise FloatingPointError(f"loss: expected finite numbers, got {losses[step, output]} in {place}: {_DIVERGED}")
+
+
+def check_watched(losses: np.ndarray) -> None:
+    """Raises FloatingPointError where no look at the held-out rows, none of the losses that are NaN, was finite."""
+    if not np.isfinite(losses).any():
+        raise FloatingPointError(
+            f"validation_rows: expected a finite loss on them, got none after any epoch: {_DIVERGED}"
+        )
 
 
 def check_trained(weights: Mapping[str, np.ndarray]) -> None:

@@ -1,0 +1,123 @@
+"""What an ensemble says about effects: its members' mean, and intervals from their spread."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from .checks import check_data, check_shape
+from .data import Scales
+from .files import Ensemble
+from .members import interval
+
+
+class Training(NamedTuple):
+    """How an ensemble was trained.
+
+    Attributes:
+        losses: as `fit` returns them, for each net; NaN after a net stopped.
+        held_out: the rows each net was judged by, or None.
+    """
+
+    losses: Float[np.ndarray, "members steps columns"]
+    held_out: Int[np.ndarray, "members held_out"] | None
+
+    @property
+    def best(self) -> list[int]:
+        """After how many steps each net was at its best: the parameters that were kept."""
+        if self.held_out is None:
+            return [int(np.isfinite(losses[:, 0]).sum()) for losses in self.losses]
+        return [int(np.nanargmin(losses[:, -1])) + 1 for losses in self.losses]
+
+
+class Estimates:
+    """Effects and outcomes of an ensemble; each package's `EffectModel` adds the nets.
+
+    Args:
+        ensemble: scales, columns and settings; the weights in it are not looked at.
+        training: how it was trained; None for a loaded one.
+    """
+
+    def __init__(self, ensemble: Ensemble, training: Training | None) -> None:
+        self.ensemble, self.training = ensemble, training
+
+    @property
+    def scales(self) -> Scales:
+        """The scales of features and outcome."""
+        return self.ensemble.scales
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The names of the columns, in their order."""
+        return self.ensemble.feature_names
+
+    def member_outcomes(
+        self, x: Float[np.ndarray, "rows features"]
+    ) -> tuple[Float[np.ndarray, "members rows"], Float[np.ndarray, "members rows"]]:
+        """Returns both potential outcomes `(y0, y1)` by each member, in the unit of the data.
+
+        Args:
+            x: the features, in the unit of the data.
+
+        Raises:
+            ValueError: another number of features, or values that are no finite numbers.
+        """
+        [x] = check_data({"x": x}, ("x",)).values()
+        check_shape("x", x, ("rows", len(self.scales.x_mean)))
+        y0, y1 = self._outputs((x - self.scales.x_mean) / self.scales.x_std)
+        return self.scales.outcome(y0)[..., 0], self.scales.outcome(y1)[..., 0]
+
+    def potential_outcomes(
+        self, x: Float[np.ndarray, "rows features"]
+    ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+        """Returns the expected outcomes `(y0, y1)` without and with treatment; for a binary outcome, probabilities."""
+        y0, y1 = self.member_outcomes(x)
+        return y0.mean(axis=0), y1.mean(axis=0)
+
+    def effect(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, " rows"]:
+        """Returns each row's effect (CATE): the outcome with treatment minus the outcome without."""
+        return self._member_effects(x).mean(axis=0)
+
+    def effect_interval(
+        self, x: Float[np.ndarray, "rows features"], alpha: float = 0.05
+    ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+        """Returns the lower and upper ends of intervals that hold each row's effect with probability `1 - alpha`.
+
+        Raises:
+            ValueError: the members were not trained on bootstrap rows, or there is one only.
+        """
+        return self._interval(self._member_effects(x), alpha)
+
+    def ate(self, x: Float[np.ndarray, "rows features"]) -> float:
+        """Returns the average effect over these rows (ATE)."""
+        return float(self.effect(x).mean())
+
+    def ate_interval(self, x: Float[np.ndarray, "rows features"], alpha: float = 0.05) -> tuple[float, float]:
+        """Returns the ends of an interval that holds the average effect over these rows with probability `1 - alpha`.
+
+        Raises:
+            ValueError: the members were not trained on bootstrap rows, or there is one only.
+        """
+        low, high = self._interval(self._member_effects(x).mean(axis=1), alpha)
+        return float(low), float(high)
+
+    def _outputs(
+        self, x: Float[np.ndarray, "rows features"]
+    ) -> tuple[Float[np.ndarray, "members rows 1"], Float[np.ndarray, "members rows 1"]]:
+        raise NotImplementedError
+
+    def _member_effects(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "members rows"]:
+        y0, y1 = self.member_outcomes(x)
+        return y1 - y0
+
+    def _interval(self, values: np.ndarray, alpha: float) -> tuple[Any, Any]:
+        if not self.ensemble.bootstrap:
+            raise ValueError("bootstrap: expected members trained on bootstrap rows (bootstrap=True), got none")
+        return interval(values, alpha)
+
+
+def padded(histories: Sequence[Float[np.ndarray, "steps columns"]]) -> Float[np.ndarray, "members steps columns"]:
+    """Returns losses of any length as one array, NaN after their ends."""
+    most = max(map(len, histories))
+    return np.stack([np.pad(h, ((0, most - len(h)), (0, 0)), constant_values=np.nan) for h in histories])

@@ -1,0 +1,207 @@
+"""Counterfactual regression: the factual loss, and a penalty on how far the arms' representations lie apart.
+
+A penalty takes the codes of each arm's own rows, as the batch was split.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from .hub.checks import check_choice, check_number
+from .losses import FactualLoss
+from .sharding import shared_by_processes
+
+_BLUR = 0.1  # the entropic regularisation, as a share of the mean cost
+_ITERATIONS = 30
+
+
+def linear_mmd(
+    code0: Float[Tensor, "rows0 code"],
+    code1: Float[Tensor, "rows1 code"],
+    w0: Float[Tensor, " rows0"],
+    w1: Float[Tensor, " rows1"],
+) -> Float[Tensor, ""]:
+    """Returns the squared distance between the arms' mean codes, or 0 where an arm has no weight.
+
+    Twin: `flax_impl.linear_mmd`.
+
+    Args:
+        code0: the representation of the untreated rows.
+        code1: the representation of the treated rows.
+        w0: weights of the untreated rows.
+        w1: weights of the treated rows.
+
+    Source: Gretton et al., "A kernel two-sample test", JMLR 2012, with the linear kernel.
+    """
+    p0, p1, both = _distributions(w0, w1)
+    return ((p1 @ code1 - p0 @ code0) ** 2).sum() * both
+
+
+def rbf_mmd(
+    code0: Float[Tensor, "rows0 code"],
+    code1: Float[Tensor, "rows1 code"],
+    w0: Float[Tensor, " rows0"],
+    w1: Float[Tensor, " rows1"],
+) -> Float[Tensor, ""]:
+    """Returns the squared maximum mean discrepancy under a Gaussian kernel, from 0 to 2; 0 where an arm has no weight.
+
+    The kernel's squared width is the mean squared distance between the arms, so that a representation cannot please the
+    penalty by shrinking.
+
+    Twin: `flax_impl.rbf_mmd`.
+
+    Args:
+        code0: the representation of the untreated rows.
+        code1: the representation of the treated rows.
+        w0: weights of the untreated rows.
+        w1: weights of the treated rows.
+
+    Source: Gretton et al., "A kernel two-sample test", JMLR 2012, the biased estimate.
+    """
+    p0, p1, both = _distributions(w0, w1)
+    across = _squared_distances(code0, code1)
+    width = p0 @ across @ p1
+    width = torch.where(width > 0, width, 1)
+
+    def mean_kernel(p: Tensor, distances: Tensor, q: Tensor) -> Tensor:
+        return p @ torch.exp(-distances / width) @ q
+
+    within0 = mean_kernel(p0, _squared_distances(code0, code0), p0)
+    within1 = mean_kernel(p1, _squared_distances(code1, code1), p1)
+    return (within0 + within1 - 2 * mean_kernel(p0, across, p1)) * both
+
+
+def wasserstein(
+    code0: Float[Tensor, "rows0 code"],
+    code1: Float[Tensor, "rows1 code"],
+    w0: Float[Tensor, " rows0"],
+    w1: Float[Tensor, " rows1"],
+) -> Float[Tensor, ""]:
+    """Returns what it costs to carry one arm's codes to the other's, by squared distance; 0 where an arm has no weight.
+
+    The plan is Sinkhorn's, from 30 iterations with an entropy of a tenth of the mean cost; gradients go through the
+    cost and not through the plan, as in CFR.
+
+    Twin: `flax_impl.wasserstein`, whose plan is OTT's; here it is POT's.
+
+    Args:
+        code0: the representation of the untreated rows.
+        code1: the representation of the treated rows.
+        w0: weights of the untreated rows.
+        w1: weights of the treated rows.
+
+    Raises:
+        ImportError: POT is not installed; the message names the extra.
+
+    Source: Cuturi, "Sinkhorn distances", NeurIPS 2013; Shalit, Johansson, Sontag, ICML 2017, algorithm 2.
+    """
+    sinkhorn = _pot()
+    p0, p1, both = _distributions(w0, w1)
+    cost = _squared_distances(code0, code1)
+    if not both:
+        return cost.sum() * 0
+    fixed = cost.detach()
+    blur = _BLUR * (p0 @ fixed @ p1)
+    with torch.no_grad():
+        blur = torch.where(blur > 0, blur, 1)
+        plan = sinkhorn(p0, p1, fixed, blur, numItermax=_ITERATIONS, stopThr=0, warn=False)
+    return (plan * cost).sum()
+
+
+BALANCES: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+    "linear_mmd": linear_mmd,
+    "rbf_mmd": rbf_mmd,
+    "wasserstein": wasserstein,
+}
+
+
+@dataclass(frozen=True)
+class CFRLoss(FactualLoss):
+    """The factual loss, and as a third part a penalty on the distance between the arms' representations.
+
+    Twin: `flax_impl.CFRLoss`.
+
+    Args:
+        criterion: as for `FactualLoss`.
+        reduction: as for `FactualLoss`.
+        head_weights: factors of the two heads' parts.
+        balance: `"linear_mmd"`, `"rbf_mmd"` or `"wasserstein"`. Weights of the rows count in it, within each arm.
+        balance_weight: factor of the penalty.
+
+    Raises:
+        ValueError: as for `FactualLoss`; an unknown balance, or a factor below 0.
+        ImportError: `"wasserstein"` needs a package that is not installed; the message names the extra.
+
+    Source: CFR; Shalit, Johansson, Sontag, "Estimating individual treatment effect", ICML 2017.
+    """
+
+    balance: str = "linear_mmd"
+    balance_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("balance", self.balance, BALANCES)
+        object.__setattr__(self, "balance_weight", check_number("balance_weight", self.balance_weight, at_least=0))
+        if self.balance == "wasserstein":
+            _pot()
+
+    def __call__(
+        self,
+        model: Callable[..., Any],
+        x: Float[Tensor, "batch in"],
+        t: Int[Tensor, " batch"],
+        y: Float[Tensor, "batch out"],
+        w: Float[Tensor, " batch"] | None = None,
+        mask: Bool[Tensor, " batch"] | None = None,
+    ) -> tuple[Float[Tensor, ""], ...]:
+        """Returns `(loss0, loss1, penalty)`.
+
+        Args:
+            model: gives `(y0, y1)` for `x`, and with `return_representation` the code beside them.
+            x: the features.
+            t: the treatment, 0 or 1.
+            y: the outcome under that treatment.
+            w: weights of the rows; None is 1 for each.
+            mask: False for rows that are padding; None means that all rows count.
+
+        Raises:
+            ValueError: an empty batch, or shapes that do not fit; a training that several processes share.
+        """
+        if shared_by_processes():
+            raise ValueError("process_group: expected None with CFRLoss, whose penalty sees whole batches, got one")
+        codes: list[Tensor] = []
+
+        def keep_code(x: Tensor) -> tuple[Tensor, Tensor]:
+            outcomes, code = model(x, return_representation=True)
+            codes.append(code)
+            return outcomes
+
+        losses = super().__call__(keep_code, x, t, y, w, mask)
+        w = x.new_ones(len(x)) if w is None else w
+        counts = x.new_ones(len(x), dtype=torch.bool) if mask is None else mask.to(torch.bool)
+        code0, code1 = codes
+        penalty = BALANCES[self.balance](code0, code1, w[(t == 0) & counts], w[(t == 1) & counts])
+        return *losses, self.balance_weight * penalty
+
+
+def _distributions(w0: Tensor, w1: Tensor) -> tuple[Tensor, Tensor, bool]:
+    """Returns the weights as shares, and whether both arms have some."""
+    totals = w0.sum(), w1.sum()
+    p0, p1 = (w / torch.where(total > 0, total, 1) for w, total in zip((w0, w1), totals, strict=True))
+    return p0, p1, bool((totals[0] > 0) & (totals[1] > 0))
+
+
+def _squared_distances(a: Float[Tensor, "rows code"], b: Float[Tensor, "others code"]) -> Float[Tensor, "rows others"]:
+    return (a**2).sum(dim=1)[:, None] + (b**2).sum(dim=1)[None, :] - 2 * a @ b.T
+
+
+def _pot() -> Any:
+    try:
+        from ot.bregman import sinkhorn_log
+    except ImportError as error:
+        raise ImportError("the wasserstein balance needs POT: pip install 'twohead[balance]'") from error
+    return sinkhorn_log
