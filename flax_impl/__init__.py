@@ -31,12 +31,16 @@ except ImportError as error:
 else:
     from .balance import BALANCES, CFRLoss, linear_mmd, rbf_mmd, wasserstein
     from .compiled import cache_compilations
-    from .effect_model import EffectModel, fit_effects, load_effect_model
+    from .effect_model import EffectModel, fit_effects, fit_effects_each, load_effect_model
     from .effects import ate_error, sqrt_pehe
     from .hub.data import Scales, TreatmentData, treatment_weights
+    from .hub.effect_plots import effect_figures
+    from .hub.effect_report import EffectReport
+    from .hub.overlap import propensity
     from .hub.simulation import curves, synthetic
-    from .hub.sources import load_curves, load_data
+    from .hub.sources import load_curves, load_data, load_features
     from .hub.trace import Trace, load_trace
+    from .hub.uplift import qini_coefficient, qini_curve
     from .layers import ACTIVATIONS, MLP
     from .losses import CRITERIA, FactualLoss, JointLoss, sigmoid_binary_cross_entropy, squared_error
     from .optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, RMSprop, make_optimizer
@@ -75,6 +79,7 @@ __all__ = [
     "Constant",
     "Cosine",
     "EffectModel",
+    "EffectReport",
     "Exponential",
     "FactualLoss",
     "JointLoss",
@@ -92,8 +97,10 @@ __all__ = [
     "cache_compilations",
     "check_parity",
     "curves",
+    "effect_figures",
     "fit",
     "fit_effects",
+    "fit_effects_each",
     "fit_replicas",
     "from_numpy",
     "initialize_distributed",
@@ -101,6 +108,7 @@ __all__ = [
     "load_curves",
     "load_data",
     "load_effect_model",
+    "load_features",
     "load_model",
     "load_trace",
     "make_mesh",
@@ -109,6 +117,9 @@ __all__ = [
     "map_weights",
     "predict",
     "predict_replicas",
+    "propensity",
+    "qini_coefficient",
+    "qini_curve",
     "rbf_mmd",
     "record",
     "replay",

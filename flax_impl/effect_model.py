@@ -1,16 +1,17 @@
 """From a table to effects: an ensemble of two-head nets with the scales it was trained on."""
 
+import inspect
 import os
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from .balance import CFRLoss
 from .hub.checks import check_choice, check_losses, check_optimizer
@@ -18,7 +19,7 @@ from .hub.data import TreatmentData
 from .hub.estimates import Estimates, Training, padded
 from .hub.files import Ensemble, read_ensemble, write_ensemble
 from .hub.overlap import feature_names
-from .hub.preparation import gave_up, prepare, restarting
+from .hub.preparation import PREPARED, alike, gave_up, prepare, restarting, warn_user
 from .layers import Params
 from .losses import FactualLoss
 from .optimizers import AdamW, Optimizer
@@ -43,11 +44,15 @@ class EffectModel(Estimates):
         super().__init__(ensemble, training)
         self.model, self.params = model, params
 
+    @property
+    def members(self) -> int:
+        """How many nets there are."""
+        return len(jax.tree.leaves(self.params)[0])
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes nets, scales and columns to one safetensors file, which both packages read."""
-        count = len(jax.tree.leaves(self.params)[0])
         params = jax.tree.map(np.asarray, self.params)
-        weights = [to_numpy(jax.tree.map(lambda leaf, n=number: leaf[n], params)) for number in range(count)]
+        weights = [to_numpy(jax.tree.map(lambda leaf, n=number: leaf[n], params)) for number in range(self.members)]
         write_ensemble(path, self.ensemble._replace(weights=weights))
 
     def _outputs(self, x: Float[np.ndarray, "rows features"]) -> tuple[Any, Any]:
@@ -124,42 +129,59 @@ def fit_effects(
 
     Source: TARNet and CFR; Shalit, Johansson, Sontag, "Estimating individual treatment effect", ICML 2017.
     """
-    check_optimizer(optimizer, Optimizer)
-    check_choice("dtype", dtype, ("float32", "float64"))
-    prepared = prepare(
-        data, binary=binary, cfr_weights=cfr_weights, epochs=epochs, steps=steps, batch_size=batch_size,
-        patience=patience, members=members, validation_share=validation_share, bootstrap=bootstrap, seed=seed,
-    )  # fmt: skip
+    settings = {name: value for name, value in locals().items() if name != "data"}
+    return fit_effects_each([data], **settings)[0]
+
+
+def fit_effects_each(datas: Sequence[TreatmentData], **settings: Any) -> list[EffectModel]:
+    """Does for many tables of one shape what `fit_effects` does for one, and trains all nets of all of them at once.
+
+    So that one program does for all, a table whose arms are larger than another's gives up a few rows.
+
+    Args:
+        datas: the tables, with as many rows and features in each: the replications of a benchmark, or bootstraps.
+        settings: those of `fit_effects`.
+
+    Raises:
+        ValueError: as `fit_effects`; tables of other shapes.
+        FloatingPointError: as `fit_effects`; nets are numbered through, table by table.
+    """
+    given = inspect.signature(fit_effects).bind(datas, **settings)
+    given.apply_defaults()
+    chosen = SimpleNamespace(**given.arguments)
+    check_optimizer(chosen.optimizer, Optimizer)
+    check_choice("dtype", chosen.dtype, ("float32", "float64"))
+    if jax.dtypes.canonicalize_dtype(chosen.dtype) != chosen.dtype:
+        raise ValueError("dtype: expected float32 while JAX's 64-bit mode is off, got float64; turn on jax_enable_x64")
+    prepared = [prepare(data, **{name: getattr(chosen, name) for name in PREPARED}) for data in datas]
     model = TwoHead(
-        data.x.shape[1], representation_features, head_features, activation=activation, final_activation="identity"
+        datas[0].x.shape[1], chosen.representation_features, chosen.head_features, activation=chosen.activation,
+        final_activation="identity",
+    )  # fmt: skip
+    train = alike([one.rows.train for one in prepared])
+    validation = [one.rows.validation for one in prepared if one.rows.validation is not None]
+    held_out = alike(validation) if validation else None
+    nets = _Nets(
+        model=model,
+        start=jax.tree.map(
+            lambda leaf: jnp.concatenate([leaf.astype(chosen.dtype)] * len(datas)),
+            model.init_params(range(chosen.seed, chosen.seed + chosen.members)),
+        ),
+        arrays=[one.arrays for one in prepared for _ in range(chosen.members)],
+        seeds=[chosen.seed + number for _ in datas for number in range(chosen.members)],
+        train=train,
+        held_out=held_out,
     )
-    start = jax.tree.map(lambda leaf: leaf.astype(dtype), model.init_params(range(seed, seed + members)))
-    loss = _loss(binary, reduction, balance, balance_weight)
-    train, held_out = prepared.rows
-
-    def trained(which: np.ndarray, optimizer: Optimizer, keep_diverged: bool) -> tuple[Params, np.ndarray]:
-        return fit_replicas(
-            model, jax.tree.map(lambda leaf: leaf[which], start), prepared.arrays, optimizer=optimizer, loss=loss,
-            seed=[seed + int(number) for number in which], rows=train[which],
-            validation_rows=None if held_out is None else held_out[which], precision=precision,
-            keep_diverged=keep_diverged, progress=progress, mesh=mesh, **prepared.settings,
-        )  # fmt: skip
-
-    params, losses = trained(np.arange(members), optimizer, True)
-    failed = _diverged(params)
-    if len(failed):
-        slower = replace(optimizer, lr=optimizer.lr / 10)
-        warnings.warn(restarting(failed, slower.lr), UserWarning, stacklevel=2)
-        again, histories = trained(failed, slower, True)
-        if len(still := _diverged(again)):
-            raise FloatingPointError(
-                gave_up(int(failed[still[0]]), slower.lr, _reason(histories[still[0]], 2 if balance is None else 3))
-            )
-        params = jax.tree.map(lambda leaf, other: leaf.at[failed].set(other), params, again)
-        histories = iter(histories)
-        losses = padded([next(histories) if n in failed else history for n, history in enumerate(losses)])
-    ensemble = Ensemble(model.config, [], prepared.scales, feature_names(data), bootstrap, {})
-    return EffectModel(model, params, ensemble, Training(losses, held_out))
+    settings = {name: getattr(chosen, name) for name in ("precision", "progress", "mesh")} | prepared[0].settings
+    loss = _loss(chosen.binary, chosen.reduction, chosen.balance, chosen.balance_weight)
+    params, losses = _train(nets, chosen.optimizer, {"loss": loss, **settings}, 2 if chosen.balance is None else 3)
+    models = []
+    for number, (data, one) in enumerate(zip(datas, prepared, strict=True)):
+        own = slice(number * chosen.members, (number + 1) * chosen.members)
+        ensemble = Ensemble(model.config, [], one.scales, feature_names(data), chosen.bootstrap, {})
+        training = Training(losses[own], None if held_out is None else held_out[own])
+        models.append(EffectModel(model, jax.tree.map(lambda leaf, own=own: leaf[own], params), ensemble, training))
+    return models
 
 
 def load_effect_model(path: str | os.PathLike[str]) -> EffectModel:
@@ -178,6 +200,45 @@ def load_effect_model(path: str | os.PathLike[str]) -> EffectModel:
         raise ValueError(f"{path}: {error}") from error
     params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params for _, params in nets))
     return EffectModel(nets[0][0], params, ensemble)
+
+
+class _Nets(NamedTuple):
+    """The nets of all tables: an entry for each, what differs between them."""
+
+    model: TwoHead
+    start: Params
+    arrays: list[dict[str, np.ndarray]]
+    seeds: list[int]
+    train: Int[np.ndarray, "nets rows"]
+    held_out: Int[np.ndarray, "nets held_out"] | None
+
+    def fit(
+        self, which: Int[np.ndarray, " some"], optimizer: Optimizer, settings: Mapping[str, Any]
+    ) -> tuple[Params, Float[np.ndarray, "some steps columns"]]:
+        """Trains those of these numbers; one that diverged has parameters that are NaN."""
+        return fit_replicas(
+            self.model, jax.tree.map(lambda leaf: leaf[which], self.start), [self.arrays[n] for n in which],
+            optimizer=optimizer, seed=[self.seeds[n] for n in which], rows=self.train[which],
+            validation_rows=None if self.held_out is None else self.held_out[which], keep_diverged=True, **settings,
+        )  # fmt: skip
+
+
+def _train(
+    nets: _Nets, optimizer: Optimizer, settings: Mapping[str, Any], parts: int
+) -> tuple[Params, Float[np.ndarray, "nets steps columns"]]:
+    """Trains all nets, and those that diverge once more; `parts` is the number of parts of the loss."""
+    params, losses = nets.fit(np.arange(len(nets.seeds)), optimizer, settings)
+    failed = _diverged(params)
+    if not len(failed):
+        return params, losses
+    slower = replace(optimizer, lr=optimizer.lr / 10)
+    warn_user(restarting(failed, slower.lr))
+    again, histories = nets.fit(failed, slower, settings)
+    if len(still := _diverged(again)):
+        raise FloatingPointError(gave_up(int(failed[still[0]]), slower.lr, _reason(histories[still[0]], parts)))
+    params = jax.tree.map(lambda leaf, other: leaf.at[failed].set(other), params, again)
+    kept = dict(zip(failed.tolist(), histories, strict=True))
+    return params, padded([kept.get(number, history) for number, history in enumerate(losses)])
 
 
 def _diverged(params: Params) -> np.ndarray:

@@ -19,7 +19,7 @@ except ImportError as error:
     raise ImportError("TwoHeadEstimator needs scikit-learn: pip install 'twohead[estimator]'") from error
 
 from .effect_model import EffectModel, fit_effects, load_effect_model
-from .hub.checks import check_binary, check_choice
+from .hub.checks import check_binary, shown
 from .hub.data import TreatmentData
 from .optimizers import OPTIMIZERS, Optimizer, make_optimizer
 from .schedules import SCHEDULES, make_schedule
@@ -70,7 +70,7 @@ class TwoHeadEstimator(BaseEstimator):
     """
 
     # EconML's names, which `fit` takes too, are no metadata of their own.
-    __metadata_request__fit: ClassVar[dict[str, str]] = {"Y": UNUSED, "T": UNUSED}
+    __metadata_request__fit: ClassVar[dict[str, str]] = {"T": UNUSED}  # Y is none anyway
     __metadata_request__score: ClassVar[dict[str, str]] = {"T": UNUSED}
 
     def __init__(
@@ -258,6 +258,8 @@ class TwoHeadEstimator(BaseEstimator):
             arguments = dict(model.ensemble.settings["arguments"])
             if arguments["optimizer"] is not None:
                 arguments["optimizer"] = _made(arguments["optimizer"])
+            for name in ("representation_features", "head_features"):
+                arguments[name] = tuple(arguments[name])  # JSON knows lists only
             made = cls(**arguments)
             named = bool(model.ensemble.settings["named"])
         except (KeyError, TypeError, ValueError) as error:
@@ -308,7 +310,8 @@ def _one_of(name: str, value: Any, alias: str, other: Any) -> Any:
 
 def _sign(T0: int, T1: int) -> int:  # noqa: N803
     for name, arm in (("T0", T0), ("T1", T1)):
-        check_choice(name, str(int(arm)), ("0", "1"))
+        if not np.isscalar(arm) or arm not in (0, 1):
+            raise ValueError(f"{name}: expected 0 or 1, got {shown(arm)}")
     return int(T1) - int(T0)
 
 

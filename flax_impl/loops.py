@@ -33,7 +33,7 @@ def run_slices(
     state: Any,
     order: Order,
     steps: int,
-    note: Callable[[int, np.ndarray], None],
+    note: Callable[[int, np.ndarray, bool], None],
 ) -> tuple[Any, np.ndarray]:
     """Takes all steps of a training, or those until it stops early; returns its last state and its losses.
 
@@ -43,7 +43,7 @@ def run_slices(
         state: at the start; `advance` may reuse its memory.
         order: gives row numbers and masks.
         steps: how many to take.
-        note: gets the number of steps done and the losses of those that were new.
+        note: gets the number of steps done, the losses of those that were new, and whether the training stops here.
 
     Returns:
         The state, and losses [..., steps, outputs]. The last slice's are zeros after the step that stopped.
@@ -62,7 +62,7 @@ def run_slices(
         history.append(fetch(losses)[..., :count, :])
         over = bool(fetch(stops).all())
         quick = time.monotonic() - began < _SLICE_SECONDS
-        note(done, history[-1])
+        note(done, history[-1], over)
         count = following
     return state, np.concatenate(history, axis=-2)
 

@@ -56,6 +56,10 @@ class Work:
         first = self.tables[0]
         return [name for name in first if all(table[name] is first[name] for table in self.tables)]
 
+    def parts(self, losses: np.ndarray) -> int:
+        """Returns how many columns of the losses are parts of the loss; held-out rows add one of their own."""
+        return losses.shape[-1] - (self.held_out[0] is not None)
+
 
 def run_on_cores(work: Work, report: Progress) -> tuple[Params, np.ndarray, list[int]]:
     """Trains the replicas one by one, as many at a time as there are cores, each in a thread of its own.
@@ -89,13 +93,14 @@ def run_on_cores(work: Work, report: Progress) -> tuple[Params, np.ndarray, list
             chosen = (place.batches(index), place.batches(mask))
             return loop(work.model, state, optimizer, shared | own, *chosen, span, loss, work.precision, held_out)
 
-        def note(now: int, losses: np.ndarray) -> None:
+        def note(now: int, losses: np.ndarray, over: bool) -> None:
             compiled.set()
             if stopped.is_set():
                 raise InterruptedError
             with lock:
-                done[number] = now
-                report(sum(done), losses[-1])
+                done[number] = work.steps if over else now
+                if not over:  # after a stop there are no losses
+                    report(sum(done), losses[-1, : work.parts(losses)].tolist())
 
         state = (params, init(optimizer, params), None if held_out is None else begin(params))
         (params, _, watch), losses = run_slices(advance, state, work.orders[number], work.steps, note)
@@ -153,8 +158,9 @@ def run_vectorized(work: Work, report: Progress) -> tuple[Params, np.ndarray, li
         chosen = (place.batches(index, "replica"), place.batches(mask, "replica"))
         return step(state, optimizers, tables, *chosen, span, losses_of, held_out)
 
-    def note(now: int, losses: np.ndarray) -> None:
-        report(count * now, losses[:count, -1].mean(axis=0))
+    def note(now: int, losses: np.ndarray, over: bool) -> None:
+        if not over:
+            report(count * now, losses[:count, -1, : work.parts(losses)].mean(axis=0))
 
     order = _Orders(work.orders, numbers)
     state = (params, place.whole(_init_each(optimizers, params), "replica", copy=False), watch)

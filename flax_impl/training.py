@@ -145,9 +145,11 @@ def fit(
 
     with Progress(steps, progress) as report, lost_peers_named(mesh):
 
-        def note(done: int, losses: np.ndarray) -> None:
-            check_losses(losses if held_out is None else losses[:, :-1], done - len(losses), steps)
-            report(done, losses[-1])
+        def note(done: int, losses: np.ndarray, over: bool) -> None:
+            parts = losses if held_out is None else losses[:, :-1]
+            check_losses(parts, done - len(losses), steps)
+            if not over:  # after a stop there are no losses
+                report(done, parts[-1])
 
         state, losses = run_slices(advance, state, order, steps, note)
     params, _, watch = place.home(state)

@@ -1,15 +1,15 @@
 """Trains one of the models, in one of the frameworks, on made-up data, on ACIC 2016, or on a table of your own.
 
-Writes the weights, the losses and a picture of them, and for the two-head model every row's outcomes and effect.
+The two-head model tells effects: an ensemble of nets, a summary, every row's outcomes and effect with its interval, and
+pictures. The two-input/two-output model is trained alone: its weights, its losses and a picture of them.
 """
 
 import argparse
-import csv
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,8 +22,8 @@ from sides import BACKENDS, SIDES, Side, import_backend, join_processes
 # Options that only one of the models has a use for.
 _ONLY = {
     "two-head": (
-        "treatment", "outcome", "weight", "replication", "representation_features", "head_features", "reduction",
-        "cfr_weights",
+        "treatment", "outcome", "binary", "weight", "replication", "representation_features", "head_features",
+        "reduction", "cfr_weights", "balance", "balance_weight", "members", "intervals", "validation_share", "patience",
     ),
     "two-in-two-out": ("hidden_features",),
 }  # fmt: skip
@@ -45,6 +45,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add = table.add_argument
     add("--treatment", metavar="COLUMN", help="column that is 0 or 1 (default: t)")
     add("--outcome", metavar="COLUMN", help="column with the outcome (default: y)")
+    add("--binary", action="store_true", default=None, help="the outcome is 0 or 1")
     add("--weight", metavar="COLUMN", help="column with the rows' weights in the loss")
     add("--replication", type=int, help="which replication of an .npz file (default: 1)")
 
@@ -56,15 +57,26 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--activation", help="of the hidden layers")
     add("--final-activation", help="of the outputs (default: identity)", default="identity")
 
+    ensemble = parser.add_argument_group("the ensemble, two-head only")
+    add = ensemble.add_argument
+    add("--members", type=int, metavar="N", help="nets (default: 20, or 5 with --no-intervals)")
+    add("--no-intervals", action="store_false", default=None, dest="intervals", help="trains the nets on all rows, not "
+        "on bootstrap rows: better effects from fewer nets, and no intervals")  # fmt: skip
+    add("--validation-share", type=float, metavar="S", help="of each arm, held out to stop by (default: 0.2)")
+    add("--patience", type=int, metavar="N", help="epochs without a better loss, after which a net stops (default: 30, "
+        "or as many as 1000 steps make, but at least 5)")  # fmt: skip
+
     training = parser.add_argument_group("the training")
     add = training.add_argument
-    add("--epochs", type=int, help="how often every row is seen (default: 100)")
-    add("--steps", type=int, help="how many steps to take, instead of --epochs")
+    add("--epochs", type=int, help="how often every row is seen, at most (default: two-head 300, otherwise 100)")
+    add("--steps", type=int, help="how many steps to take, at most, instead of --epochs")
     add("--batch-size", type=int, default=100, help="rows in a batch (default: 100)")
-    add("--criterion", default="squared_error", help="squared_error or sigmoid_binary_cross_entropy")
-    add("--reduction", help="per_head (the article's, the default) or batch (CFR's), two-head")
+    add("--criterion", default="squared_error", help="squared_error or sigmoid_binary_cross_entropy (--binary)")
+    add("--reduction", help="batch (CFR's, the default) or per_head (the article's), two-head")
     add("--cfr-weights", action="store_true", default=None, help="weigh the arms alike, as CFR does, two-head")
-    add("--optimizer", default="adam", help="adam, adamw, rmsprop or sgd (default: adam)")
+    add("--balance", help="penalty on how far the arms lie apart, two-head: linear_mmd, rbf_mmd or wasserstein")
+    add("--balance-weight", type=float, help="its factor (default: 1)")
+    add("--optimizer", help="adam, adamw, rmsprop or sgd (default: two-head adamw with a decay of 2, otherwise adam)")
     add("--lr", type=float, help="learning rate (default: the optimiser's own)")
     add("--weight-decay", type=float)
     add("--momentum", type=float)
@@ -113,45 +125,83 @@ def check(args: argparse.Namespace) -> None:
                          f"got {args.final_activation}")  # fmt: skip
 
 
-def settings(args: argparse.Namespace, package: ModuleType) -> dict[str, Any]:
-    """Returns what both models' `fit` is called with, but for the loss."""
+def optimizer_of(args: argparse.Namespace, package: ModuleType) -> Any:
+    """Returns the settings of the optimiser."""
     schedule = package.make_schedule(args.schedule, **given(args, "step_size", "gamma", "T_max", "eta_min"))
     chosen = given(args, "lr", "weight_decay", "momentum", "clip_norm")
-    length = given(args, "epochs", "steps") or {"epochs": 100}
-    optimizer = package.make_optimizer(args.optimizer, schedule=schedule, **chosen)
-    chosen = {"batch_size": args.batch_size, "seed": args.seed, "precision": args.precision}
-    return {"optimizer": optimizer, **chosen, **length, **args.shared}
+    if args.optimizer is None and args.model == "two-head":
+        chosen = {"lr": 1e-3, "weight_decay": 2.0, **chosen}
+    name = args.optimizer or {"two-head": "adamw", "two-in-two-out": "adam"}[args.model]
+    return package.make_optimizer(name, schedule=schedule, **chosen)
 
 
 def train_two_head(args: argparse.Namespace, package: ModuleType) -> list[Path]:
-    """Trains the two-head model, reports the effects, and returns the files it wrote."""
+    """Trains an ensemble of the two-head model, reports the effects, and returns the files it wrote."""
     data = package.load_data(args.data, **given(args, "treatment", "outcome", "weight", "replication"))
     treated = int(data.t.sum())
     if treated in (0, len(data)):
         raise ValueError(f"{args.data}: expected treated and untreated rows, got {treated} treated of {len(data)}")
-    binary = args.criterion == "sigmoid_binary_cross_entropy"
-    if args.cfr_weights:
-        ones = np.ones(len(data)) if data.w is None else data.w
-        data = replace(data, w=ones * package.treatment_weights(data.t))
-    scales = package.Scales.of(data, binary=binary)
-    scaled = scales.standardize(data)
-    chosen = given(args, "representation_features", "head_features", "activation", "final_activation")
-    config = {"in_features": data.x.shape[1], "out_features": data.y.shape[1], **chosen}
-    side = SIDES[args.backend]("TwoHead", config, seed=args.seed, dtype=args.dtype)
-    loss = package.FactualLoss(args.criterion, **given(args, "reduction"))
+    if args.final_activation != "identity":
+        raise ValueError(f"--final-activation: expected identity, as effects want it, got {args.final_activation}")
     say(args, f"{args.data}: {len(data)} rows, {treated} treated, {data.x.shape[1]} features")
-    outputs = ("loss of head 0", "loss of head 1")
-    losses = train(args, side, scaled.arrays(), loss)
+    if args.writes:
+        args.out.mkdir(parents=True, exist_ok=True)
+    intervals = args.intervals is None
+    members = args.members if args.members is not None else 20 if intervals else 5
+    start = time.perf_counter()
+    chosen = given(
+        args, "representation_features", "head_features", "activation", "reduction", "cfr_weights", "balance",
+        "balance_weight", "epochs", "steps", "validation_share", "patience",
+    )  # fmt: skip
+    model = package.fit_effects(
+        data, binary=bool(args.binary) or args.criterion == "sigmoid_binary_cross_entropy",
+        optimizer=optimizer_of(args, package), members=members, bootstrap=intervals, batch_size=args.batch_size,
+        seed=args.seed, precision=args.precision, dtype=args.dtype, **chosen, **args.shared,
+    )  # fmt: skip
+    seconds = time.perf_counter() - start
+    steps = sum(int(np.isfinite(losses[:, 0]).sum()) for losses in model.training.losses)
+    say(args, f"{steps} steps of {members} nets in {seconds:.1f} s with {args.backend}, compile time included")
     if not args.writes:
         return []
-    y0, y1 = (scales.outcome(y) for y in side.predict(scaled.x))
-    effects = args.out / "effects.csv"
-    write_rows(package, effects, ("row", "y0", "y1", "effect"), np.hstack([y0, y1, y1 - y0]).tolist())
-    print(f"average treatment effect {np.mean(y1 - y0):.4g}")
+    report = package.EffectReport.of(model, data)
+    if report.score is not None:
+        for sentence in package.hub.overlap.examine_overlap(report.score):
+            warnings.warn(sentence, stacklevel=1)
+    print(f"\n{report}\n")
     if data.mu0 is not None and data.mu1 is not None:
+        y0, y1 = report.y0[:, None], report.y1[:, None]
         print(f"known effects: sqrt PEHE {package.sqrt_pehe(y0, y1, data.mu0, data.mu1):.4g}, "
               f"ATE error {package.ate_error(y0, y1, data.mu0, data.mu1):.4g}")  # fmt: skip
-    return [effects, *write(args, side, losses, outputs)]
+    return write_effects(args, package, model, report)
+
+
+def write_effects(args: argparse.Namespace, package: ModuleType, model: Any, report: Any) -> list[Path]:
+    """Writes effects, nets, losses, summary and pictures, and returns the files."""
+    paths = {name: args.out / name for name in ("effects.csv", "model.safetensors", "losses.csv", "summary.txt")}
+    package.hub.tables.write_csv(
+        paths["effects.csv"], ("row", *report.columns()), zip(*report.columns().values(), strict=True)
+    )
+    model.save(paths["model.safetensors"])
+    parts = ["loss of head 0", "loss of head 1", *(["balance"] if args.balance else [])]
+    parts += ["loss on held-out rows"] if report.training.held_out is not None else []
+    taken = [
+        (net, step, *row)
+        for net, losses in enumerate(report.training.losses)
+        for step, row in enumerate(losses[np.isfinite(losses[:, 0])].tolist(), 1)
+    ]
+    package.hub.tables.write_csv(paths["losses.csv"], ("row", "net", "step", *parts), taken)
+    with package.hub.files.replacing(paths["summary.txt"]) as beside:
+        beside.write_text(f"{report}\n")
+    try:
+        figures = package.effect_figures(report)
+    except ImportError as error:
+        print(f"no pictures: {error}")
+        return list(paths.values())
+    for name, figure in figures.items():
+        paths[name] = args.out / f"{name}.png"
+        with package.hub.files.replacing(paths[name]) as beside:
+            figure.savefig(beside)
+    return list(paths.values())
 
 
 def train_two_in_two_out(args: argparse.Namespace, package: ModuleType) -> list[Path]:
@@ -169,7 +219,9 @@ def train_two_in_two_out(args: argparse.Namespace, package: ModuleType) -> list[
 
 def train(args: argparse.Namespace, side: Side, data: dict[str, np.ndarray], loss: Any) -> np.ndarray:
     """Trains and returns the losses, in a folder that can be written to."""
-    chosen = settings(args, side.package)
+    length = given(args, "epochs", "steps") or {"epochs": 100}
+    chosen = {"optimizer": optimizer_of(args, side.package), "batch_size": args.batch_size, "seed": args.seed}
+    chosen |= {"precision": args.precision, **length, **args.shared}
     if args.writes:
         args.out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
@@ -190,7 +242,7 @@ def write(args: argparse.Namespace, side: Side, losses: np.ndarray, outputs: tup
     """Writes the weights, the losses and a picture of them, and returns the files."""
     model, table, picture = (args.out / name for name in ("model.safetensors", "losses.csv", "losses.png"))
     side.save(model)
-    write_rows(side.package, table, ("step", *outputs), losses.tolist())
+    side.package.hub.tables.write_csv(table, ("step", *outputs), losses.tolist())
     try:
         figure = loss_curves({side.backend: losses}, outputs, f"{args.model} on {args.data}")
     except ImportError as error:
@@ -201,17 +253,10 @@ def write(args: argparse.Namespace, side: Side, losses: np.ndarray, outputs: tup
     return [model, table, picture]
 
 
-def write_rows(package: ModuleType, path: Path, header: Sequence[str], rows: Iterable[Sequence[float]]) -> None:
-    """Writes numbered rows of numbers to a .csv file."""
-    with package.hub.files.replacing(path) as beside, beside.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows([number, *row] for number, row in enumerate(rows))
-
-
 def main() -> int:
     """Trains; returns 0, or 2 for arguments or data that cannot be used, or 1 for a training that diverged."""
     args = parse()
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr, flush=True)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue] (a text stream)

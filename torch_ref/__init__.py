@@ -21,9 +21,13 @@ from .balance import BALANCES, CFRLoss, linear_mmd, rbf_mmd, wasserstein
 from .effect_model import EffectModel, fit_effects, load_effect_model
 from .effects import ate_error, sqrt_pehe
 from .hub.data import Scales, TreatmentData, treatment_weights
+from .hub.effect_plots import effect_figures
+from .hub.effect_report import EffectReport
+from .hub.overlap import propensity
 from .hub.simulation import curves, synthetic
-from .hub.sources import load_curves, load_data
+from .hub.sources import load_curves, load_data, load_features
 from .hub.trace import Trace, load_trace
+from .hub.uplift import qini_coefficient, qini_curve
 from .layers import ACTIVATIONS, MLP
 from .losses import CRITERIA, FactualLoss, JointLoss, sigmoid_binary_cross_entropy, squared_error
 from .optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, RMSprop, make_optimizer
@@ -49,6 +53,7 @@ __all__ = [
     "Constant",
     "Cosine",
     "EffectModel",
+    "EffectReport",
     "Exponential",
     "FactualLoss",
     "JointLoss",
@@ -63,6 +68,7 @@ __all__ = [
     "TwoInTwoOut",
     "ate_error",
     "curves",
+    "effect_figures",
     "fit",
     "fit_effects",
     "from_numpy",
@@ -71,11 +77,15 @@ __all__ = [
     "load_curves",
     "load_data",
     "load_effect_model",
+    "load_features",
     "load_model",
     "load_trace",
     "make_optimizer",
     "make_schedule",
     "predict",
+    "propensity",
+    "qini_coefficient",
+    "qini_curve",
     "rbf_mmd",
     "record",
     "save_model",

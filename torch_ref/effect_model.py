@@ -1,7 +1,6 @@
 """From a table to effects: an ensemble of two-head nets with the scales it was trained on."""
 
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from .hub.data import TreatmentData
 from .hub.estimates import Estimates, Training, padded
 from .hub.files import Ensemble, read_ensemble, write_ensemble
 from .hub.overlap import feature_names
-from .hub.preparation import gave_up, prepare, restarting
+from .hub.preparation import gave_up, prepare, restarting, warn_user
 from .losses import FactualLoss
 from .optimizers import AdamW, Optimizer
 from .training import fit, predict
@@ -39,6 +38,11 @@ class EffectModel(Estimates):
     def __init__(self, models: Sequence[TwoHead], ensemble: Ensemble, training: Training | None = None) -> None:
         super().__init__(ensemble, training)
         self.models = list(models)
+
+    @property
+    def members(self) -> int:
+        """How many nets there are."""
+        return len(self.models)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes nets, scales and columns to one safetensors file, which both packages read."""
@@ -148,7 +152,7 @@ def fit_effects(
             model, history = trained(optimizer)
         except FloatingPointError:
             slower = replace(optimizer, lr=optimizer.lr / 10)
-            warnings.warn(restarting([number], slower.lr), UserWarning, stacklevel=2)
+            warn_user(restarting([number], slower.lr))
             try:
                 model, history = trained(slower)
             except FloatingPointError as error:

@@ -15,7 +15,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
-from .checks import check_choice, listed, shown
+from .checks import check_choice, check_shape, listed, shown
 from .data import Scales
 
 _KEY = "twohead"
@@ -163,6 +163,8 @@ def read_ensemble(path: str | os.PathLike[str]) -> Ensemble:
             raise ValueError(f"weights: expected [members, …] each, got {listed(sorted(members))} members")
         weights = [{name: array[number] for name, array in arrays.items()} for number in range(members.pop())]
         config, names = dict(metadata["config"]), tuple(map(str, metadata["feature_names"]))
+        check_shape("y_mean", scales.y_mean, (1,))
+        check_shape("y_std", scales.y_std, (1,))
         for name, array in (("x_mean", scales.x_mean), ("x_std", scales.x_std), ("feature_names", names)):
             if len(array) != config["in_features"]:
                 raise ValueError(

@@ -58,6 +58,40 @@ def load_data(
     return _from_named_columns(path, table.names, table.values, treatment, outcome, weight)
 
 
+def load_features(source: str | Path, feature_names: Sequence[str]) -> np.ndarray:
+    """Loads the features of new rows for a model that was trained on columns of these names: [rows, features].
+
+    Args:
+        source: a .csv or .parquet file with named columns, of which others than these are not looked at; a .csv file
+            without a header, with these columns alone or in the IHDP layout; or an .npz file with the array x.
+        feature_names: the columns, in the model's order.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ImportError: the source needs a package that is not installed; the message names the extra.
+        ValueError: columns that are missing, or a file that holds something else.
+    """
+    path = _existing(source)
+    count = len(feature_names)
+    if path.suffix == ".npz":
+        arrays = read_npz(path)
+        if "x" not in arrays or arrays["x"].ndim != 2 or arrays["x"].shape[1] != count:
+            raise ValueError(f"{path}: expected an array x [rows, {count}], got {listed(arrays)}")
+        return arrays["x"]
+    table = _read_table(path)
+    if table.names is None:
+        columns = table.values.shape[1]
+        if columns not in (count, count + 5):
+            raise ValueError(f"{path}: expected {count} columns, as the model was trained on, got {columns}")
+        return table.values[:, columns - count :]
+    missing = [name for name in feature_names if name not in table.names]
+    if missing:
+        raise ValueError(
+            f"{path}: expected the columns that the model was trained on, but {listed(missing)} are missing"
+        )
+    return table.values[:, [table.names.index(name) for name in feature_names]]
+
+
 def load_curves(source: str | Path) -> dict[str, np.ndarray]:
     """Loads data for the two-input/two-output model: arrays x1, x2, y1 and y2, each [rows, features].
 

@@ -4,7 +4,7 @@ import csv
 import math
 import zlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from zipfile import BadZipFile
@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from .checks import shown
+from .files import replacing
 
 
 class Table(NamedTuple):
@@ -63,6 +64,20 @@ def read_csv(path: Path) -> Table:
     if not values:
         raise ValueError(f"{path}: expected at least one line of numbers, got none")
     return Table(names, np.array(values).reshape(-1, width))
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[float]]) -> None:
+    """Writes rows of numbers, numbered from 0, to a .csv file.
+
+    Args:
+        path: the file.
+        header: the names of the columns, that of the numbers first.
+        rows: the values of the others.
+    """
+    with replacing(path) as beside, beside.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows((number, *row) for number, row in enumerate(rows))
 
 
 def read_parquet(path: Path) -> Table:

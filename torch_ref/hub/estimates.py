@@ -87,7 +87,7 @@ class Estimates:
         Raises:
             ValueError: the members were not trained on bootstrap rows, or there is one only.
         """
-        return self._interval(self._member_effects(x), alpha)
+        return self.interval(self._member_effects(x), alpha)
 
     def ate(self, x: Float[np.ndarray, "rows features"]) -> float:
         """Returns the average effect over these rows (ATE)."""
@@ -99,8 +99,18 @@ class Estimates:
         Raises:
             ValueError: the members were not trained on bootstrap rows, or there is one only.
         """
-        low, high = self._interval(self._member_effects(x).mean(axis=1), alpha)
+        low, high = self.interval(self._member_effects(x).mean(axis=1), alpha)
         return float(low), float(high)
+
+    def interval(self, values: Float[np.ndarray, "members ..."], alpha: float = 0.05) -> tuple[Any, Any]:
+        """Returns the ends of intervals for anything that each member has a value of, see `members.interval`.
+
+        Raises:
+            ValueError: the members were not trained on bootstrap rows, or there is one only.
+        """
+        if not self.ensemble.bootstrap:
+            raise ValueError("bootstrap: expected members trained on bootstrap rows (bootstrap=True), got none")
+        return interval(values, alpha)
 
     def _outputs(
         self, x: Float[np.ndarray, "rows features"]
@@ -110,11 +120,6 @@ class Estimates:
     def _member_effects(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "members rows"]:
         y0, y1 = self.member_outcomes(x)
         return y1 - y0
-
-    def _interval(self, values: np.ndarray, alpha: float) -> tuple[Any, Any]:
-        if not self.ensemble.bootstrap:
-            raise ValueError("bootstrap: expected members trained on bootstrap rows (bootstrap=True), got none")
-        return interval(values, alpha)
 
 
 def padded(histories: Sequence[Float[np.ndarray, "steps columns"]]) -> Float[np.ndarray, "members steps columns"]:

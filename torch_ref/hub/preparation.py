@@ -1,18 +1,29 @@
 """From a table to what an ensemble trains on, the same in both frameworks: scales, weights, rows, and how long."""
 
+import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
-from .checks import check_data, check_integer, check_labels, listed
+from .checks import check_data, check_integer, check_labels, check_shape, listed
 from .data import Scales, TreatmentData, treatment_weights
 from .members import MemberRows, draw_members
 from .overlap import examine
 
 _EPOCHS, _PATIENCE, _BATCH = 300, 30, 100
 _PATIENCE_STEPS, _LEAST_PATIENCE = 1000, 5
+
+
+# The arguments of `prepare` besides the table.
+PREPARED = (
+    "binary", "cfr_weights", "epochs", "steps", "batch_size", "patience", "members", "validation_share", "bootstrap",
+    "seed",
+)  # fmt: skip
 
 
 class Preparation(NamedTuple):
@@ -66,13 +77,19 @@ def prepare(
             argument out of bounds.
     """
     arrays = check_data(data.arrays(), ("x", "t", "y"), ("w",))
+    check_shape("x", arrays["x"], ("rows", "features"))
+    check_shape("y", arrays["y"], ("rows", 1))
+    if data.feature_names and len(data.feature_names) != arrays["x"].shape[1]:
+        expected = f"expected {arrays['x'].shape[1]}, one for each column"
+        raise ValueError(f"feature_names: {expected}, got {len(data.feature_names)}")
+    data = replace(data, **arrays)
     if binary:
         check_labels("sigmoid_binary_cross_entropy", arrays)
     treated = int(arrays["t"].sum())
     if treated in (0, len(data)):
         raise ValueError(f"t: expected treated and untreated rows, got {treated} treated of {len(data)}")
     for sentence in examine(data):
-        warnings.warn(sentence, UserWarning, stacklevel=4)
+        warn_user(sentence)
     rows = draw_members(arrays["t"], members=members, validation_share=validation_share, bootstrap=bootstrap, seed=seed)
     batch_size = check_integer("batch_size", _BATCH if batch_size is None else batch_size, at_least=1)
     if patience is None and validation_share:
@@ -84,6 +101,23 @@ def prepare(
     if cfr_weights:
         arrays["w"] = arrays.get("w", np.ones(len(data))) * treatment_weights(data.t)
     return Preparation(scales, arrays, rows, {**settings, "batch_size": batch_size, "patience": patience})
+
+
+def alike(rows: Sequence[Int[np.ndarray, "members rows"]]) -> Int[np.ndarray, "nets rows"]:
+    """Returns the row numbers of the members of several tables below one another, as many in each as in the fewest.
+
+    They lie arm by arm, so a few of the treated ones are left out.
+    """
+    fewest = min(array.shape[1] for array in rows)
+    return np.concatenate([array[:, :fewest] for array in rows])
+
+
+def warn_user(sentence: str) -> None:
+    """Warns, and names the line of the caller's that is outside this package."""
+    package, frame, level = str(Path(__file__).parents[1]), sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(sentence, UserWarning, stacklevel=level)
 
 
 def restarting(numbers: Iterable[int], lr: float) -> str:
