@@ -7,7 +7,8 @@ Twin: `torch_ref` has the same files and the same public names.
   are `compiled`, run in `loops` and compute in a `precision`.
 - `replicas`: many trainings at once (`replica_runs`). `sharding`: one over many devices and hosts.
 - `weights`: to and from numpy under torch's names, and safetensors files.
-- `effects`: how good estimated treatment effects are.
+- `effect_model`: from a table to effects, an ensemble of nets; `estimator`: the same for scikit-learn; `effects`: how
+  good estimated effects are. `stopping`: early stopping inside the loop. `balance`: the losses of CFR.
 - `record`: runs a model and writes down everything, a trace; it sees through `capture`, compiles in `programs`, and
   knows optax's `moments`. `replay`: `check_parity` runs a port through its reference's training, and names the cause
   where they part.

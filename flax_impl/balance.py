@@ -3,6 +3,7 @@
 A penalty takes the codes of all rows for both arms, with weights 0 for the rows of the other: nothing is split.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -101,6 +102,8 @@ def wasserstein(
     Source: Cuturi, "Sinkhorn distances", NeurIPS 2013; Shalit, Johansson, Sontag, ICML 2017, algorithm 2.
     """
     geometry, linear_problem, sinkhorn = _ott()
+    if not (len(code0) and len(code1)):
+        return jnp.zeros((), code0.dtype)
     p0, p1, both = _distributions(w0, w1)
     cost = _squared_distances(code0, code1)
     fixed = jax.lax.stop_gradient(cost)
@@ -111,7 +114,8 @@ def wasserstein(
     solver = sinkhorn.Sinkhorn(
         threshold=0, inner_iterations=_ITERATIONS, min_iterations=_ITERATIONS, max_iterations=_ITERATIONS
     )
-    plan = jax.lax.stop_gradient(solver(problem).matrix)
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):  # whatever the caller set
+        plan = jax.lax.stop_gradient(solver(problem).matrix)
     return jnp.where(both, (plan * cost).sum(), 0)
 
 
@@ -195,21 +199,24 @@ def _distributions(w0: Array, w1: Array) -> tuple[Array, Array, Array]:
     """Returns the weights as shares, even ones where there are none, and whether both arms have some."""
     totals = w0.sum(), w1.sum()
     p0, p1 = (
-        jnp.where(total > 0, w / jnp.where(total > 0, total, 1), 1 / len(w))
+        jnp.where(total > 0, w / jnp.where(total > 0, total, 1), 1 / max(len(w), 1))
         for w, total in zip((w0, w1), totals, strict=True)
     )
     return p0, p1, (totals[0] > 0) & (totals[1] > 0)
 
 
 def _squared_distances(a: Float[Array, "rows code"], b: Float[Array, "others code"]) -> Float[Array, "rows others"]:
-    return (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :] - 2 * a @ b.T
+    # Not |a|^2 + |b|^2 - 2ab, which has no digits left where codes lie close together.
+    return ((a[:, None] - b[None, :]) ** 2).sum(axis=2)
 
 
 def _ott() -> tuple[Any, Any, Any]:
     try:
-        from ott.geometry import geometry
-        from ott.problems.linear import linear_problem
-        from ott.solvers.linear import sinkhorn
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of JAXopt, which OTT imports
+            from ott.geometry import geometry
+            from ott.problems.linear import linear_problem
+            from ott.solvers.linear import sinkhorn
     except ImportError as error:
         raise ImportError("the wasserstein balance needs OTT: pip install 'twohead[balance]'") from error
     return geometry, linear_problem, sinkhorn

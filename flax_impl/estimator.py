@@ -61,7 +61,8 @@ class TwoHeadEstimator(BaseEstimator):
         feature_names_in_: their names, where they were strings.
 
     Example:
-        >>> data = load_data("synthetic")
+        >>> import flax_impl as twohead
+        >>> data = twohead.load_data("synthetic")
         >>> estimator = TwoHeadEstimator(members=2, epochs=3)
         >>> estimator.fit(data.x, data.y[:, 0], treatment=data.t).effect(data.x).shape
         (1000,)

@@ -51,7 +51,7 @@ def catenets_jax(x: np.ndarray, t: np.ndarray, y: np.ndarray, steps: int, batch_
         steps: how many to take, rounded up to whole epochs.
         batch_size: rows of a step.
     """
-    with _quiet():
+    with quiet():
         package = importlib.import_module("catenets.models.jax")
         log = importlib.import_module("catenets.logger")
         jax = importlib.import_module("jax")
@@ -97,7 +97,7 @@ def causalml_jax(x: np.ndarray, t: np.ndarray, y: np.ndarray, steps: int, batch_
         steps: how many to take, rounded up to whole epochs.
         batch_size: rows of a step.
     """
-    with _quiet():
+    with quiet():
         package = importlib.import_module("causalml.inference.jax.dragonnet")
         losses = importlib.import_module("causalml.inference.jax.utils")
     x, t, y = _arrays(x, t, y)
@@ -173,7 +173,7 @@ def _timing(fit: Fit, steps: int, steps_per_epoch: int) -> PeerTiming:
     def stamp() -> None:
         stamps.append(time.perf_counter())
 
-    with _quiet(), jax.enable_x64(False):  # in float32, whatever the process computes in
+    with quiet(), jax.enable_x64(False):  # in float32, whatever the process computes in
         fit(1, lambda: None)
         stamp()
         fit(epochs, stamp)
@@ -184,7 +184,7 @@ def _timing(fit: Fit, steps: int, steps_per_epoch: int) -> PeerTiming:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps what the packages print, log and warn of out of the table; what they raise still arrives."""
     disabled, sink = logging.root.manager.disable, io.StringIO()
     with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink), warnings.catch_warnings():

@@ -102,9 +102,33 @@ def growth_curves(growth: Mapping[str, Sequence[Mapping[str, Any]]], slopes: Map
     return figure
 
 
+def effect_errors(errors: Mapping[str, Sequence[float]], numbers: Sequence[int]) -> "Figure":
+    """Draws the square root of PEHE of each contestant by replication, in logarithms; what failed is not there.
+
+    Args:
+        errors: by contestant, one for each replication.
+        numbers: of the replications.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figure = _figure(10, 5)
+    axes = figure.subplots()
+    looks = (("o", "#f0a030"), ("o", "#c02020"), ("s", "#104080"), ("^", "#5080c0"), ("x", "#555555"))
+    for (name, values), (marker, color) in zip(errors.items(), looks, strict=False):
+        axes.plot(range(len(numbers)), values, marker, color=color, label=name, markersize=6)
+    axes.set_xticks(range(len(numbers)), [str(number) for number in numbers])
+    axes.set(yscale="log", xlabel="replication", ylabel="sqrt PEHE on test rows")
+    axes.grid(axis="y", which="both", alpha=0.3)
+    axes.legend()
+    return figure
+
+
 def _figure(width: float, height: float) -> "Figure":
     try:
+        from matplotlib import style
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("plots need matplotlib: pip install 'twohead[plots]'") from error
+    style.use("default")  # causalml sets another where it is imported
     return Figure(figsize=(width, height), layout="constrained")

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Mapping
+from functools import partial
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -190,7 +191,7 @@ class FlaxSide:
         jax, model = self.jax, self.model
 
         def total(params: Any, inputs: Any, batch: Any, loss: Any) -> Any:
-            losses = loss(lambda *args: model.apply({"params": params}, *args), **(batch | inputs))
+            losses = loss(partial(model.apply, {"params": params}), **(batch | inputs))
             return sum(losses), losses
 
         def everything(params: Any, batch: Any, loss: Any, forward: bool) -> Any:

@@ -56,6 +56,7 @@ ONLY_FLAX_MEMBERS = {
 ONLY_FLAX_NAMES = {
     "TwoHeadEstimator": "scikit-learn's face is the product's, and the reference is no product",
     "cache_compilations": "torch compiles nothing",
+    "fit_effects_each": "torch trains one model at a time",
     "fit_replicas": "torch trains one model at a time",
     "make_mesh": "torch's processes talk through a group",
     "predict_replicas": "torch trains one model at a time",
@@ -91,6 +92,7 @@ ONLY_TORCH_FUNCTIONS = {
     "MakeOptimizer": "torch's optimiser holds the parameters it moves, so it comes in three ways",
 }
 ONLY_FLAX_FUNCTIONS = {
+    "fit_effects_each": "torch trains one model at a time",
     "begin": "torch's `Watch` is begun by its constructor",
     "finish": "torch's training is the one that ends",
     "aligned": "torch takes numpy's memory over as it lies",

@@ -10,11 +10,14 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import ihdp
 from benchmark import table
 
 ROOT = Path(__file__).parents[1]
+EXTRAS = ("torch", "data", "plots", "estimator", "balance", "test")
 MODULES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for package in ("torch_ref", "flax_impl")
@@ -57,9 +60,9 @@ def test_every_dependency_is_pinned() -> None:
     }
     wanted = [
         *project["dependencies"],
-        *(line for name in ("torch", "data", "plots", "test") for line in project["optional-dependencies"][name]),
+        *(line for name in EXTRAS for line in project["optional-dependencies"][name]),
     ]
-    assert {re.split(r"[<>=\[]", line)[0] for line in wanted} <= pinned
+    assert {re.split(r"[<>=\[]", line)[0].lower() for line in wanted} <= pinned
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -95,6 +98,21 @@ def test_the_readme_shows_what_the_benchmark_wrote() -> None:
     readme, results = (ROOT / "README.md").read_text(), ROOT / "docs" / "benchmark"
     assert (results / "speed.txt").read_text().strip() in readme
     assert (results / "speed.txt").read_text().strip() == table(json.loads((results / "speed.json").read_text()))
+
+
+def test_the_readme_shows_what_the_benchmarks_of_effects_wrote() -> None:
+    """`ihdp.py DIR --json docs/effects/ihdp.json > …/ihdp.txt` and `interval_coverage.py` write it again."""
+    readme, results = (ROOT / "README.md").read_text(), ROOT / "docs" / "effects"
+    for name in ("ihdp", "acic2016"):
+        written = json.loads((results / f"{name}.json").read_text())
+        assert (results / f"{name}.txt").read_text().strip() in readme
+        found = {
+            contestant: {m: [one[m] or np.nan for one in of_one["replications"]] for m in ihdp.MEASURES}
+            for contestant, of_one in written["contestants"].items()
+        }
+        numbers = [one["replication"] for one in written["replications"]]
+        assert (results / f"{name}.txt").read_text().strip() == ihdp.table(found, numbers, name)
+    assert (results / "interval_coverage.txt").read_text().strip() in readme
 
 
 EXAMPLES = re.findall(r"```python\n(.*?)```(?:\n+```text\n(.*?)```)?", (ROOT / "README.md").read_text(), re.DOTALL)

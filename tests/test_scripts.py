@@ -1,12 +1,17 @@
 """The commands, run as a user runs them."""
 
 import csv
+import importlib
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +21,36 @@ import torch_ref
 from flax_impl.hub.files import read_arrays, write_arrays
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+def fails(script: str, arguments: list[str], folder: Path, code: int, message: str) -> None:
+    """Runs a script in this process, which saves the seconds that a fresh one starts in, and sees it fail."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("default")  # as users have them
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", [script, *arguments])
+        patch.setattr(sys, "stdout", Stream(out))
+        patch.setattr(sys, "stderr", Stream(err))
+        try:
+            returned = importlib.import_module(script.removesuffix(".py")).main()
+        except SystemExit as ended:  # argparse's way
+            returned = ended.code
+    assert returned == code, err.getvalue()
+    assert message in err.getvalue()
+
+
+class Stream:
+    """A text stream that scripts may set up as they set up a terminal."""
+
+    def __init__(self, stream: io.StringIO) -> None:
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def reconfigure(self, errors: str) -> None:
+        assert errors == "replace"
 
 
 def run(script: str, *arguments: str, folder: Path, blocked: str = "") -> subprocess.CompletedProcess[str]:
@@ -44,27 +79,35 @@ def test_train_two_head(tmp_path: Path, backend: str) -> None:
     done = run(
         "train.py", "--backend", backend, "--data", table(tmp_path), "--treatment", "treated", "--outcome", "outcome",
         "--steps", "20", "--batch-size", "16", "--head-features", "8", "--optimizer", "adamw", "--lr", "0.01",
-        "--schedule", "cosine", "--T-max", "20", "--clip-norm", "1", "--cfr-weights", "--reduction", "batch",
-        folder=tmp_path, blocked="torch" if backend == "flax" else "jax",
+        "--schedule", "cosine", "--T-max", "20", "--clip-norm", "1", "--cfr-weights", "--reduction", "per_head",
+        "--members", "3", "--balance", "rbf_mmd", folder=tmp_path, blocked="torch" if backend == "flax" else "jax",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "60 rows" in done.stdout
     out = tmp_path / "out" / "train"
     assert sorted(path.name for path in out.iterdir()) == [
-        "effects.csv", "losses.csv", "losses.png", "model.safetensors"
+        "effects.csv", "effects.png", "losses.csv", "losses.png", "model.safetensors", "outcomes.png", "overlap.png",
+        "qini.png", "summary.txt",
     ]  # fmt: skip
     with (out / "effects.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 60
-    effects = np.array([[float(row[name]) for name in ("y0", "y1", "effect")] for row in rows])
+    effects = np.array([[float(row[name]) for name in ("y0", "y1", "effect", "low", "high")] for row in rows])
+    assert (effects[:, 3] < effects[:, 2]).all()
+    assert (effects[:, 2] < effects[:, 4]).all()
     np.testing.assert_allclose(effects[:, 1] - effects[:, 0], effects[:, 2], atol=1e-12)
-    assert f"average treatment effect {effects[:, 2].mean():.4f}" in done.stdout
-    model, params = flax_impl.load_model(out / "model.safetensors")
-    scaled = flax_impl.Scales.of(
-        data := flax_impl.load_data(tmp_path / "my.csv", treatment="treated", outcome="outcome")
-    )
-    y0, _ = flax_impl.predict(model, params, scaled.standardize(data).x)
-    np.testing.assert_allclose(scaled.outcome(y0)[:, 0], effects[:, 0], rtol=1e-3, atol=1e-4)
+    assert re.search(rf"average treatment effect +{effects[:, 2].mean():.4g}  \(95% interval ", done.stdout)
+    assert (out / "summary.txt").read_text() in done.stdout
+    for other in ("flax", "torch"):  # new rows, in either framework, with the columns in another order
+        data = flax_impl.load_data(tmp_path / "my.csv", treatment="treated", outcome="outcome")
+        np.savetxt(tmp_path / "new.csv", data.x[:5, ::-1], delimiter=",", header="d,c,b,a", comments="", fmt="%.17g")
+        told = run(
+            "predict.py", "--model", "out/train/model.safetensors", "--data", "new.csv", "--backend", other,
+            folder=tmp_path,
+        )  # fmt: skip
+        assert told.returncode == 0, told.stderr
+        predicted = np.loadtxt(tmp_path / "out" / "effects.csv", delimiter=",", skiprows=1)[:, 1:]
+        np.testing.assert_allclose(predicted, effects[:5], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("backend", ["flax", "torch"])
@@ -86,8 +129,9 @@ def test_binary_outcomes_become_probabilities(tmp_path: Path) -> None:
     rows = np.column_stack([generator.normal(size=(40, 2)), generator.integers(0, 2, (40, 2))])
     np.savetxt(tmp_path / "my.csv", rows, delimiter=",", header="a,b,t,y", comments="")
     done = run(
-        "train.py", "--data", "my.csv", "--criterion", "sigmoid_binary_cross_entropy", "--steps", "5", folder=tmp_path
-    )
+        "train.py", "--data", "my.csv", "--criterion", "sigmoid_binary_cross_entropy", "--steps", "5", "--members", "2",
+        folder=tmp_path,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     with (tmp_path / "out" / "train" / "effects.csv").open() as file:
         assert all(0 < float(row["y1"]) < 1 for row in csv.DictReader(file))
@@ -102,9 +146,17 @@ def test_binary_outcomes_become_probabilities(tmp_path: Path) -> None:
         (["--optimizer", "adam", "--momentum", "0.9"], 2, "error: argument of adam: expected one of"),
         (["--epochs", "1", "--steps", "1"], 2, "error: epochs, steps: expected exactly one of the two"),
         (["--backend", "tensorflow"], 2, "invalid choice: 'tensorflow' (choose from"),
-        (["--criterion", "sigmoid_binary_cross_entropy"], 2, "error: y: expected labels from 0 to 1"),
-        (["--optimizer", "sgd", "--lr", "1e9", "--steps", "50"], 1, "error: loss: expected finite numbers, got"),
-        (["--optimizer", "sgd", "--lr", "1e38", "--steps", "1"], 1, "expected finite numbers, got"),
+        (["--criterion", "sigmoid_binary_cross_entropy"], 2, "error: y: expected 0 or 1 in every row, got"),
+        (["--optimizer", "sgd", "--lr", "1e9", "--steps", "50"], 1, "error: net 0 diverged, and again with lr=1e+08: "),
+        (
+            ["--optimizer", "sgd", "--lr", "1e38", "--validation-share", "0", "--steps", "1"],
+            1,
+            "error: output 0: expected",
+        ),
+        (["--steps", "1"], 2, "error: steps: expected an epoch at least, 8 of them, as rows are held out, got 1"),
+        (["--members", "0"], 2, "error: members: expected a whole number of at least 1, got 0"),
+        (["--model", "two-in-two-out", "--members", "3"], 2, "error: --members: expected with --model two-head"),
+        (["--balance", "mmd"], 2, "error: balance: expected one of 'linear_mmd', 'rbf_mmd', 'wasserstein', got 'mmd'"),
         (["--seed", "-1"], 2, "error: seed: expected a whole number of at least 0, got -1"),
         (["--steps", "100000000000000"], 2, "error: steps: expected a whole number of at most 2147483647"),
         (["--hidden-features", "3"], 2, "error: --hidden-features: expected with --model two-in-two-out, got two-head"),
@@ -116,15 +168,16 @@ def test_binary_outcomes_become_probabilities(tmp_path: Path) -> None:
         ),
         (["--data", "one_arm.csv"], 2, "error: one_arm.csv: expected treated and untreated rows, got 0 treated of 3"),
         (["--out", "one_arm.csv"], 2, "File exists"),
+        (["--data", "gap.csv"], 2, "error: gap.csv, line 3, column x: expected a finite number, got an empty cell"),
+        (["--data", "words.csv"], 2, "error: words.csv, line 2, column city: expected a finite number, got 'Rome'"),
     ],
 )
 def test_bad_arguments(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
     (tmp_path / "one_arm.csv").write_text("t,y,x\n0,1,2\n0,2,1\n0,3,1\n")
-    done = run("train.py", *arguments, folder=tmp_path)
-    assert done.returncode == code, done.stderr
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "one_arm.csv"]
+    (tmp_path / "gap.csv").write_text("t,y,x\n0,1,2\n1,2,\n0,3,1\n")
+    (tmp_path / "words.csv").write_text("t,y,city\n0,1,Rome\n1,2,Oslo\n")
+    fails("train.py", arguments, tmp_path, code, message)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.parent != tmp_path]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +203,7 @@ def test_outcomes_in_any_unit(tmp_path: Path, unit: float) -> None:
     data = torch_ref.synthetic(rows=200, features=4)
     rows = np.hstack([data.x * unit, data.t[:, None], data.y * unit])
     np.savetxt(tmp_path / "my $\\b$.csv", rows, delimiter=",", header="a,b,c,d,t,y", comments="")
-    done = run("train.py", "--data", "my $\\b$.csv", "--steps", "300", folder=tmp_path)
+    done = run("train.py", "--data", "my $\\b$.csv", "--steps", "300", "--members", "2", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     with (tmp_path / "out" / "train" / "effects.csv").open() as file:
         effects = [float(row["effect"]) / unit for row in csv.DictReader(file)]
@@ -158,10 +211,94 @@ def test_outcomes_in_any_unit(tmp_path: Path, unit: float) -> None:
 
 
 def test_plots_are_left_out_where_matplotlib_is(tmp_path: Path) -> None:
-    done = run("train.py", "--steps", "2", folder=tmp_path, blocked="matplotlib")
+    done = run("train.py", "--steps", "20", "--members", "1", folder=tmp_path, blocked="matplotlib")
     assert done.returncode == 0, done.stderr
-    assert "no picture of the losses: plots need matplotlib: pip install 'twohead[plots]'" in done.stdout
+    assert "no pictures: plots need matplotlib: pip install 'twohead[plots]'" in done.stdout
     assert (tmp_path / "out" / "train" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "new.csv"], "error: out/train/model.safetensors: expected a safetensors file, found none"),
+        (
+            ["--data", "new.csv", "--model", "weights"],
+            "error: weights: format: expected one of 'effects/1', got 'model",
+        ),
+        (
+            ["--data", "few.csv", "--model", "model"],
+            "expected the columns that the model was trained on, but x4 are missing",
+        ),
+        (["--data", "none.csv", "--model", "model"], "error: none.csv: expected a file, found none"),
+        (["--data", "new.csv", "--model", "model", "--alpha", "2"], "error: alpha: expected a finite number above 0"),
+    ],
+)
+def test_predict_with_unusable_arguments(tmp_path: Path, arguments: list[str], message: str) -> None:
+    data = flax_impl.synthetic(rows=60, features=4)
+    tiny: dict[str, Any] = {"representation_features": [4], "head_features": [4], "epochs": 2, "progress": False}
+    flax_impl.fit_effects(data, members=2, bootstrap=True, **tiny).save(tmp_path / "model")
+    net = flax_impl.TwoHead(4)
+    flax_impl.save_model(tmp_path / "weights", net, net.init_params())
+    for name, header in (("new", "x1,x2,x3,x4"), ("few", "x1,x2,x3,x5")):
+        np.savetxt(tmp_path / f"{name}.csv", data.x, delimiter=",", header=header, comments="")
+    fails("predict.py", arguments, tmp_path, 2, message)
+    assert not (tmp_path / "out" / "effects.csv").exists()
+
+
+def ihdp_folder(folder: Path) -> None:
+    """Writes two replications in IHDP's layout, and which rows are for the test."""
+    for number in (1, 2):
+        data = flax_impl.synthetic(rows=90 + number, features=5, seed=number)
+        assert data.mu0 is not None
+        assert data.mu1 is not None
+        columns = np.hstack([data.t[:, None], data.y, data.y, data.mu0, data.mu1, data.x])
+        np.savetxt(folder / f"ihdp_npci_{number}.csv", columns, delimiter=",")
+    (folder / "test_rows.json").write_text(json.dumps({"1": list(range(9)), "2": list(range(10))}))
+
+
+def test_ihdp(tmp_path: Path) -> None:
+    ihdp_folder(tmp_path)
+    done = run(
+        "ihdp.py", ".", "--members", "2", "--no-peers", "--json", "r.json", "--plot", "r.png", folder=tmp_path
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert [one["replication"] for one in report["replications"]] == [1, 2]
+    for measure in ("sqrt_pehe_in", "sqrt_pehe_out", "ate_error_in", "ate_error_out", "seconds"):
+        values = [one[measure] for one in report["replications"]]
+        assert report["summary"][measure]["mean"] == pytest.approx(np.mean(values))
+        assert report["summary"][measure]["median"] == pytest.approx(np.median(values))
+        assert report["summary"][measure]["standard_error"] == pytest.approx(np.std(values, ddof=1) / np.sqrt(2))
+    assert "ours is better than ours, single nets on" in done.stdout
+    assert (tmp_path / "r.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none"], "No such file or directory"),
+        (["empty"], "error: empty: expected files ihdp_npci_1.csv, ihdp_npci_2.csv, …, got none"),
+        ([".", "--replications", "2-3"], "error: --replications: expected some of 1-2, got 2-3"),
+        ([".", "--replications", "some"], "error: --replications: expected some of 1-2, got some"),
+        ([".", "--members", "0"], "error: members: expected a whole number of at least 1, got 0"),
+        (["broken"], "test_rows.json: expected the row numbers of replication 1, got KeyError"),
+    ],
+)
+def test_ihdp_with_unusable_arguments(tmp_path: Path, arguments: list[str], message: str) -> None:
+    for name in ("empty", "broken"):
+        (tmp_path / name).mkdir()
+    ihdp_folder(tmp_path)
+    ihdp_folder(tmp_path / "broken")
+    (tmp_path / "broken" / "test_rows.json").write_text("{}")
+    fails("ihdp.py", [*arguments, "--no-peers"], tmp_path, 2, message)
+
+
+def test_coverage(tmp_path: Path) -> None:
+    done = run(
+        "interval_coverage.py", "--rows", "300", "--tables", "1", "--members", "3", "--json", "c.json", folder=tmp_path
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert 0.5 < json.loads((tmp_path / "c.json").read_text())["coverage"] <= 1
 
 
 def test_demo(tmp_path: Path) -> None:

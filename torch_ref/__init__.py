@@ -6,7 +6,8 @@ Twin: `flax_impl` has the same files and the same public names.
 - `losses`: what a training minimises. `optimizers`, `schedules`: how. `training`: `train_step`, `fit`, `predict`, which
   compute in a `precision`. `sharding`: one training over several processes.
 - `weights`: to and from numpy under torch's names, and safetensors files.
-- `effects`: how good estimated treatment effects are.
+- `effect_model`: from a table to effects, an ensemble of nets; `effects`: how good estimated effects are. `stopping`:
+  early stopping. `balance`: the losses of CFR.
 - `record`: runs a model and writes down everything, a trace, to hold a port against; it sees through `capture`,
   takes `steps`, and measures their `noise`.
 - `hub`: what both packages share, in numpy only: data, batches, checks, files, traces, progress.

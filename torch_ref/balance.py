@@ -100,6 +100,7 @@ def wasserstein(
     Source: Cuturi, "Sinkhorn distances", NeurIPS 2013; Shalit, Johansson, Sontag, ICML 2017, algorithm 2.
     """
     sinkhorn = _pot()
+    code0, code1, w0, w1 = code0[w0 > 0], code1[w1 > 0], w0[w0 > 0], w1[w1 > 0]  # POT begins with rows of weight 0 too
     p0, p1, both = _distributions(w0, w1)
     cost = _squared_distances(code0, code1)
     if not both:
@@ -196,7 +197,8 @@ def _distributions(w0: Tensor, w1: Tensor) -> tuple[Tensor, Tensor, bool]:
 
 
 def _squared_distances(a: Float[Tensor, "rows code"], b: Float[Tensor, "others code"]) -> Float[Tensor, "rows others"]:
-    return (a**2).sum(dim=1)[:, None] + (b**2).sum(dim=1)[None, :] - 2 * a @ b.T
+    # Not |a|^2 + |b|^2 - 2ab, which has no digits left where codes lie close together.
+    return ((a[:, None] - b[None, :]) ** 2).sum(dim=2)
 
 
 def _pot() -> Any:

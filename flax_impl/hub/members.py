@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from .checks import check_binary, check_integer, check_number
+from .checks import check_binary, check_integer, check_number, check_rows
 
 _MOST_HELD_OUT = 16_384  # more rows would judge no better, and all of them go through the model after each epoch
 
@@ -37,6 +37,7 @@ def draw_members(
     Raises:
         ValueError: an argument out of bounds, or a share that leaves no row to hold out.
     """
+    check_rows("t", t)
     check_binary("t", t)
     check_integer("members", members, at_least=1)
     check_number("validation_share", validation_share, at_least=0, below=1)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from .checks import check_data, check_integer, check_labels, check_shape, listed
+from .checks import check_binary, check_data, check_integer, check_shape, listed
 from .data import Scales, TreatmentData, treatment_weights
 from .members import MemberRows, draw_members
 from .overlap import examine
@@ -84,7 +84,7 @@ def prepare(
         raise ValueError(f"feature_names: {expected}, got {len(data.feature_names)}")
     data = replace(data, **arrays)
     if binary:
-        check_labels("sigmoid_binary_cross_entropy", arrays)
+        check_binary("y", arrays["y"][:, 0])
     treated = int(arrays["t"].sum())
     if treated in (0, len(data)):
         raise ValueError(f"t: expected treated and untreated rows, got {treated} treated of {len(data)}")
