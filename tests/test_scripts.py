@@ -197,7 +197,7 @@ def test_what_is_not_installed_is_named(tmp_path: Path, blocked: str, arguments:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("unit", [1e-300, 1e300])
+@pytest.mark.parametrize("unit", [1e-300, pytest.param(1e300, marks=pytest.mark.slow)])
 def test_outcomes_in_any_unit(tmp_path: Path, unit: float) -> None:
     """And a file whose name no plot may take for mathematics."""
     data = torch_ref.synthetic(rows=200, features=4)
@@ -293,6 +293,7 @@ def test_ihdp_with_unusable_arguments(tmp_path: Path, arguments: list[str], mess
     fails("ihdp.py", [*arguments, "--no-peers"], tmp_path, 2, message)
 
 
+@pytest.mark.slow
 def test_coverage(tmp_path: Path) -> None:
     done = run(
         "interval_coverage.py", "--rows", "300", "--tables", "1", "--members", "3", "--json", "c.json", folder=tmp_path

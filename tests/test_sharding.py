@@ -357,7 +357,8 @@ def losses(folder: Path) -> np.ndarray:
         return np.array([[float(number) for number in row.values()] for row in csv.DictReader(file)])
 
 
-@pytest.mark.parametrize("backend", ["flax", pytest.param("torch", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["flax", "torch"])
 def test_the_command_in_2_processes(tmp_path: Path, backend: str, measured: list[str]) -> None:
     port = free_port()
     chosen = ["--steps", "30", "--dtype", "float64", "--backend", backend]
