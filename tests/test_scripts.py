@@ -256,6 +256,7 @@ def ihdp_folder(folder: Path) -> None:
     (folder / "test_rows.json").write_text(json.dumps({"1": list(range(9)), "2": list(range(10))}))
 
 
+@pytest.mark.slow
 def test_ihdp(tmp_path: Path) -> None:
     ihdp_folder(tmp_path)
     done = run(
@@ -354,6 +355,7 @@ def test_parity_on_two_machines(tmp_path: Path) -> None:
     assert "the port applies jnp.tanh" in pair["diagnosis"][0]
 
 
+@pytest.mark.slow
 def test_parity_of_both_sides(tmp_path: Path) -> None:
     done = run(
         "parity.py", "--model", "two-head", "--steps", "2", "--json", "here/report.json", "--html", "here/page.html",
