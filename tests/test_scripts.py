@@ -73,7 +73,7 @@ def table(folder: Path) -> str:
     return "my.csv"
 
 
-@pytest.mark.parametrize("backend", ["flax", "torch"])
+@pytest.mark.parametrize("backend", ["flax", pytest.param("torch", marks=pytest.mark.slow)])
 def test_train_two_head(tmp_path: Path, backend: str) -> None:
     """With the other framework not installed."""
     done = run(
@@ -124,6 +124,7 @@ def test_train_two_in_two_out(tmp_path: Path, backend: str) -> None:
         assert len(list(csv.DictReader(file))) == 5
 
 
+@pytest.mark.slow
 def test_binary_outcomes_become_probabilities(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     rows = np.column_stack([generator.normal(size=(40, 2)), generator.integers(0, 2, (40, 2))])
@@ -197,7 +198,8 @@ def test_what_is_not_installed_is_named(tmp_path: Path, blocked: str, arguments:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("unit", [1e-300, pytest.param(1e300, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("unit", [1e-300, 1e300])
 def test_outcomes_in_any_unit(tmp_path: Path, unit: float) -> None:
     """And a file whose name no plot may take for mathematics."""
     data = torch_ref.synthetic(rows=200, features=4)
