@@ -14,6 +14,7 @@ import numpy as np
 
 from .compiled import Loss, init, loop
 from .hub.batching import BatchOrder, HeldOut
+from .hub.estimates import padded
 from .hub.progress import Progress
 from .layers import Params
 from .loops import run_slices
@@ -116,9 +117,7 @@ def run_on_cores(work: Work, report: Progress) -> tuple[Params, np.ndarray, list
             stopped.set()
             pool.shutdown(cancel_futures=True)
             raise
-    losses = np.full((len(ended), max(steps for _, steps in ended), ended[0][0].shape[1]), np.nan, ended[0][0].dtype)
-    for number, (history, steps) in enumerate(ended):
-        losses[number, :steps] = history[:steps]
+    losses = padded([history[:steps] for history, steps in ended])
     params = jax.tree.map(lambda leaf: jax.device_put(leaf, may_alias=True), found)
     return params, losses, [steps for _, steps in ended]
 

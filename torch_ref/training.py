@@ -126,6 +126,9 @@ def fit(
     share = Share(process_group)
     built = optimizer.build(model.parameters())
     watch = None if held_out is None else Watch(model)
+    validation = {}
+    if held_out is not None:
+        validation = _batch(arrays, *share.rows(held_out.rows, np.ones(len(held_out.rows), bool)))
     losses, seen = [], []
     with Progress(steps, progress) as report, share.over(model, loss) as losses_of:
         for step in range(steps):
@@ -134,10 +137,9 @@ def fit(
             report(step + 1, losses[-1])
             if watch is None or held_out is None:
                 continue
-            batch = _batch(arrays, *share.rows(held_out.rows, np.ones(len(held_out.rows), bool)))
             seen.append(
                 watch.look(
-                    model, lambda batch=batch: share.mean(torch.stack(losses_of(batch)).sum()), step + 1, held_out
+                    model, lambda batch=validation: share.mean(torch.stack(losses_of(batch)).sum()), step + 1, held_out
                 )
             )
             if watch.ended:
