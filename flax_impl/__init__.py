@@ -2,9 +2,9 @@
 
 Twin: `torch_ref` has the same files and the same public names.
 
-- `two_head`, `two_in_two_out`: the models. `layers`: what they are made of.
+- `two_head`, `two_in_two_out`: the models, in Linen; `nnx`: the same as NNX modules. `layers`: what they are made of.
 - `losses`: what a training minimises. `optimizers`, `schedules`: how. `training`: `train_step`, `fit`, `predict`, which
-  are `compiled`, run in `loops` and compute in a `precision`.
+  take a model as something `functional`, are `compiled`, run in `loops` and compute in a `precision`.
 - `replicas`: many trainings at once (`replica_runs`). `sharding`: one over many devices and hosts.
 - `weights`: to and from numpy under torch's names, and safetensors files.
 - `effect_model`: from a table to effects, an ensemble of nets; `estimator`: the same for scikit-learn; `effects`: how
@@ -30,6 +30,7 @@ except ImportError as error:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 else:
+    from . import nnx
     from .balance import BALANCES, CFRLoss, linear_mmd, rbf_mmd, wasserstein
     from .compiled import cache_compilations
     from .effect_model import EffectModel, fit_effects, fit_effects_each, load_effect_model
@@ -116,6 +117,7 @@ __all__ = [
     "make_optimizer",
     "make_schedule",
     "map_weights",
+    "nnx",
     "predict",
     "predict_replicas",
     "propensity",

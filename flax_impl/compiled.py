@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +13,7 @@ import optax
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from .functional import Module, Pure, functional
 from .hub.batching import HeldOut
 from .hub.checks import check_data, check_inputs, check_outputs
 from .layers import Params
@@ -30,8 +30,20 @@ def cache_compilations(folder: str | os.PathLike[str]) -> None:
 
     JAX itself keeps only what takes a second to compile, and a training takes less.
 
+    Args:
+        folder: where to keep it; it is made if it is not there.
+
     Raises:
         OSError: the folder cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> before = jax.config.jax_compilation_cache_dir
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     cache_compilations(folder)
+        ...     jax.config.jax_compilation_cache_dir == str(Path(folder).resolve())
+        True
+        >>> jax.config.update("jax_compilation_cache_dir", before)
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(Path(folder).resolve()))
@@ -41,7 +53,7 @@ def cache_compilations(folder: str | os.PathLike[str]) -> None:
 
 @partial(jax.jit, static_argnames=("model", "precision"))
 def step(
-    model: nn.Module,
+    model: Pure,
     params: Params,
     optimizer: Optimizer,
     opt_state: optax.OptState,
@@ -64,7 +76,7 @@ def step(
 
 @partial(jax.jit, static_argnames=("model", "precision", "axis"), donate_argnames="state")
 def loop(
-    model: nn.Module,
+    model: Pure,
     state: State,
     optimizer: Optimizer,
     table: Mapping[str, Array],
@@ -126,7 +138,7 @@ def loop(
     return state, losses, over(state)
 
 
-def _losses(model: nn.Module, params: Params, batch: Mapping[str, Array], loss: Loss, precision: str) -> Array:
+def _losses(model: Pure, params: Params, batch: Mapping[str, Array], loss: Loss, precision: str) -> Array:
     return jnp.stack(loss(partial(lowered(model.apply, precision), {"params": params}), **batch))
 
 
@@ -137,20 +149,20 @@ def init(optimizer: Optimizer, params: Params) -> optax.OptState:
 
 
 @partial(jax.jit, static_argnames="model")
-def apply(model: nn.Module, params: Params, *inputs: Array) -> Any:
+def apply(model: Pure, params: Params, *inputs: Array) -> Any:
     """Returns the model's outputs."""
     return model.apply({"params": params}, *inputs)
 
 
 def predict_in_parts(
-    call: Callable[..., Any], model: nn.Module, params: Params, inputs: Sequence[Any], part: int
+    call: Callable[..., Any], model: Module, params: Params, inputs: Sequence[Any], part: int
 ) -> tuple[np.ndarray, ...]:
     """Returns `call(model, params, *inputs)`, taking `part` rows of the inputs at a time: outputs [..., rows, out]."""
     names = check_inputs(model.__call__, inputs)
     arrays = check_data(dict(zip(names, inputs, strict=True)), names, dtype=dtype_of(params))
-    parts = []
+    parts, held = [], functional(model)
     for start in range(0, len(arrays[names[0]]), part):
-        outputs = call(model, params, *(arrays[name][start : start + part] for name in names))
+        outputs = call(held, params, *(arrays[name][start : start + part] for name in names))
         parts.append((outputs,) if isinstance(outputs, Array) else outputs)
     return check_outputs([np.concatenate(outputs, axis=-2) for outputs in zip(*parts, strict=True)])
 

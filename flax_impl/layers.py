@@ -32,15 +32,20 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 def linear(in_features: int, out_features: int, name: str) -> nn.Dense:
-    """Returns a linear layer whose weights are drawn as `torch.nn.Linear` draws them, its bias included.
+    """Returns a linear layer whose weights are drawn as `torch.nn.Linear` draws them, its bias included."""
+    return nn.Dense(out_features, **linear_initializers(in_features), name=name)
 
-    Both come from U(-1/sqrt(in_features), 1/sqrt(in_features)). A bias initialiser of Linen's cannot see `in_features`,
+
+def linear_initializers(in_features: int) -> dict[str, Any]:
+    """Returns what draws a linear layer's weights as `torch.nn.Linear` draws them.
+
+    Both come from U(-1/sqrt(in_features), 1/sqrt(in_features)). A bias initialiser of Flax's cannot see `in_features`,
     so it is made here, where they are known.
 
     Source: He et al., "Delving deep into rectifiers", ICCV 2015, with the gain torch has used since its first release.
     """
     kernel_init = variance_scaling(1 / 3, "fan_in", "uniform")
-    return nn.Dense(out_features, kernel_init=kernel_init, bias_init=_uniform(1 / math.sqrt(in_features)), name=name)
+    return {"kernel_init": kernel_init, "bias_init": _uniform(1 / math.sqrt(in_features))}
 
 
 def keep_rows(x: Float[Array, "batch features"], rows: Bool[Array, " batch"] | None) -> Float[Array, "batch features"]:
@@ -61,6 +66,12 @@ class MLP(nn.Module):
 
     Raises:
         ValueError: a width below 1, or an unknown activation.
+
+    Example:
+        >>> model = MLP(3, [4, 2])
+        >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 3)))
+        >>> model.apply(variables, jnp.zeros((5, 3))).shape
+        (5, 2)
     """
 
     in_features: int
@@ -84,6 +95,10 @@ class MLP(nn.Module):
 
         A row that is not in `rows` enters as zeros and leaves every layer as zeros. A mask on the result alone would
         let it overflow on the way, and 0 times infinity makes the gradient NaN (the double where).
+
+        Args:
+            x: the input [batch, in].
+            rows: False for rows to leave out [batch]; None means that all are kept.
         """
         x = keep_rows(x, rows)
         depth = len(self.features)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 
 from .compiled import Loss, init, loop
+from .functional import Pure
 from .hub.batching import BatchOrder, HeldOut
 from .hub.estimates import padded
 from .hub.progress import Progress
@@ -40,7 +40,7 @@ class Work:
         place: where arrays are put.
     """
 
-    model: nn.Module
+    model: Pure
     precision: str
     params: Params
     tables: list[dict[str, np.ndarray]]
@@ -191,9 +191,7 @@ class _Orders:
 
 
 @lru_cache
-def _vectorized(
-    model: nn.Module, precision: str, shared: tuple[tuple[str, bool], ...], watched: bool
-) -> Callable[..., Any]:
+def _vectorized(model: Pure, precision: str, shared: tuple[tuple[str, bool], ...], watched: bool) -> Callable[..., Any]:
     """Returns the loop over all replicas; `shared` says of each array of the table whether all read the same."""
     table = {name: None if of_all else 0 for name, of_all in shared}
     held_out_axes = HeldOut(0, None, None) if watched else None  # pyright: ignore[reportArgumentType] (axes, no numbers)

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from .compiled import Loss, apply, dtype_of, predict_in_parts
+from .functional import Module, Pure, functional
 from .hub.batching import BatchOrder, HeldOut, choose_rows
 from .hub.checks import (
     check_batch,
@@ -36,7 +36,7 @@ from .weights import to_numpy
 
 
 def fit_replicas(
-    model: nn.Module,
+    model: Module,
     params: Params,
     data: Mapping[str, Any] | Sequence[Mapping[str, Any]],
     *,
@@ -85,14 +85,23 @@ def fit_replicas(
         mesh: devices to share the trainings, see `make_mesh`; None is one device.
 
     Returns:
-        The parameters, stacked, and the losses. With `validation_rows` they have a further column, as those of `fit`
-        have, and a replica's are NaN after the step at which it stopped.
+        The parameters, stacked, and the losses [replicas, steps, outputs] before each step. With `validation_rows` they
+        have a further column, as those of `fit` have, and a replica's are NaN after the step at which it stopped.
 
     Raises:
         ValueError: as for `fit`; sequences of other lengths than there are replicas; settings that differ in more than
             numbers.
         FloatingPointError: a loss became NaN or infinite; the message names the replica and the step.
         ConnectionError: another process of the mesh ended.
+
+    Example:
+        >>> import flax_impl as twohead
+        >>> data = twohead.synthetic(rows=20, features=4).arrays()
+        >>> model = twohead.TwoHead(4, [4], [4])
+        >>> start = model.init_params(range(2))
+        >>> params, losses = fit_replicas(model, start, data, seed=[0, 1], steps=3, batch_size=10, progress=False)
+        >>> losses.shape
+        (2, 3, 2)
     """
     check_choice("precision", precision, PRECISIONS)
     count = _count(params)
@@ -106,7 +115,7 @@ def fit_replicas(
     total = len(next(iter(tables[0].values())))
     plans = _plans(total, count, rows, validation_rows, patience, batch_size, epochs, steps)
     work = Work(
-        model=model,
+        model=functional(model),
         precision=precision,
         params=params,
         tables=tables,
@@ -130,9 +139,7 @@ def fit_replicas(
     return trained, losses
 
 
-def predict_replicas(
-    model: nn.Module, params: Params, *inputs: Any, batch_size: int = 65_536
-) -> tuple[np.ndarray, ...]:
+def predict_replicas(model: Module, params: Params, *inputs: Any, batch_size: int = 65_536) -> tuple[np.ndarray, ...]:
     """Returns the outputs of every replica for all rows: for a two-head model `(y0, y1)`, each [replicas, rows, out].
 
     Args:
@@ -141,16 +148,27 @@ def predict_replicas(
         inputs: what the model is called with, each [rows, features].
         batch_size: how many rows go through at a time, all replicas together.
 
+    Returns:
+        The outputs as numpy arrays, each [replicas, rows, out].
+
     Raises:
-        ValueError: an input is empty, holds NaN or infinity, or does not fit the model.
+        ValueError: an input is empty, holds NaN or infinity, or does not fit the model; or the parameters are not
+            stacked.
         FloatingPointError: an output is not finite.
+
+    Example:
+        >>> import flax_impl as twohead
+        >>> model = twohead.TwoHead(3, [4], [4])
+        >>> y0, y1 = predict_replicas(model, model.init_params(range(2)), np.zeros((20, 3)))
+        >>> y0.shape, y1.shape
+        ((2, 20, 1), (2, 20, 1))
     """
     part = max(1, check_integer("batch_size", batch_size, at_least=1) // _count(params))
     return predict_in_parts(_apply_each, model, params, inputs, part)
 
 
 @partial(jax.jit, static_argnames="model")
-def _apply_each(model: nn.Module, params: Params, *inputs: Any) -> Any:
+def _apply_each(model: Pure, params: Params, *inputs: Any) -> Any:
     return jax.vmap(partial(apply, model), (0, *[None] * len(inputs)))(params, *inputs)
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import numpy as np
 import optax
 from jax import Array
@@ -12,6 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
 from .compiled import Loss, apply, dtype_of, init, loop, predict_in_parts, step
+from .functional import Module, functional
 from .hub.batching import BatchOrder, choose_rows
 from .hub.checks import (
     check_batch,
@@ -34,7 +34,7 @@ from .weights import to_numpy
 
 
 def train_step(
-    model: nn.Module,
+    model: Module,
     params: Params,
     optimizer: Optimizer,
     opt_state: optax.OptState,
@@ -56,17 +56,31 @@ def train_step(
             the same object, or one that is equal, for every step: each loss is compiled once.
         precision: as for `fit`.
 
+    Returns:
+        `(params, opt_state, losses)`: the new parameters, the optimiser's new state, and the losses [outputs] before
+        the step, one for each output.
+
     Raises:
         ValueError: the batch is empty, or does not fit the loss or the model; an unknown precision.
+
+    Example:
+        >>> import flax_impl as twohead
+        >>> model = twohead.TwoHead(3, [4], [4])
+        >>> params, optimizer = model.init_params(seed=0), Adam(lr=0.01)
+        >>> opt_state = optimizer.build().init(params)
+        >>> batch = {"x": np.zeros((4, 3)), "t": np.array([0, 1, 1, 0]), "y": np.ones((4, 1))}
+        >>> params, opt_state, losses = train_step(model, params, optimizer, opt_state, batch)
+        >>> losses.shape
+        (2,)
     """
     check_choice("precision", precision, PRECISIONS)
     if not any(isinstance(array, Tracer) for array in batch.values()):  # in somebody's own jit there are no values yet
         batch = check_batch(batch, loss, dtype=dtype_of(params), whole=False)
-    return step(model, params, optimizer, opt_state, batch, as_pytree(loss), precision)
+    return step(functional(model), params, optimizer, opt_state, batch, as_pytree(loss), precision)
 
 
 def fit(
-    model: nn.Module,
+    model: Module,
     params: Params,
     data: Mapping[str, Any],
     *,
@@ -125,10 +139,18 @@ def fit(
             rows, or that are trained on and held out.
         FloatingPointError: a loss became NaN or infinite; the message names the step.
         ConnectionError: another process of the mesh ended.
+
+    Example:
+        >>> import flax_impl as twohead
+        >>> data = twohead.synthetic(rows=20, features=4).arrays()
+        >>> model = twohead.TwoHead(4, [4], [4])
+        >>> params, losses = fit(model, model.init_params(seed=0), data, steps=3, batch_size=10, progress=False)
+        >>> losses.shape
+        (3, 2)
     """
     check_optimizer(optimizer, Optimizer)
     check_choice("precision", precision, PRECISIONS)
-    place = Placement(mesh)
+    held, place = functional(model), Placement(mesh)
     arrays = check_batch(data, loss, dtype=dtype_of(params), whole=True)
     total = len(next(iter(arrays.values())))
     rows_of = {"rows": rows, "validation_rows": validation_rows, "patience": patience}
@@ -141,7 +163,7 @@ def fit(
 
     def advance(state: Any, index: np.ndarray, mask: np.ndarray, span: Any) -> Any:
         batches = (place.batches(index), place.batches(mask))
-        return loop(model, state, optimizer, table, *batches, span, traced, precision, held_out)
+        return loop(held, state, optimizer, table, *batches, span, traced, precision, held_out)
 
     with Progress(steps, progress) as report, lost_peers_named(mesh):
 
@@ -158,7 +180,7 @@ def fit(
     return params, losses
 
 
-def predict(model: nn.Module, params: Params, *inputs: Any, batch_size: int = 65_536) -> tuple[np.ndarray, ...]:
+def predict(model: Module, params: Params, *inputs: Any, batch_size: int = 65_536) -> tuple[np.ndarray, ...]:
     """Returns the model's outputs for all rows of its inputs: for a two-head model `(y0, y1)`.
 
     Twin: `torch_ref.predict`, whose model holds its parameters.
@@ -169,8 +191,18 @@ def predict(model: nn.Module, params: Params, *inputs: Any, batch_size: int = 65
         inputs: what the model is called with, each [rows, features].
         batch_size: how many rows go through at a time.
 
+    Returns:
+        The outputs as numpy arrays, each [rows, out]; a model that gives one array gives a tuple of one.
+
     Raises:
         ValueError: an input is empty, holds NaN or infinity, or does not fit the model.
         FloatingPointError: an output is not finite.
+
+    Example:
+        >>> import flax_impl as twohead
+        >>> model = twohead.TwoHead(3, [4], [4])
+        >>> y0, y1 = predict(model, model.init_params(seed=0), np.zeros((20, 3)))
+        >>> y0.shape, y1.shape
+        ((20, 1), (20, 1))
     """
     return predict_in_parts(apply, model, params, inputs, check_integer("batch_size", batch_size, at_least=1))

@@ -1,12 +1,15 @@
-"""Cases for hypothesis: models of any shape, and batches of any pattern; and errors that both sides must share."""
+"""Cases for hypothesis: models of any shape, and batches of any pattern; the port in NNX as a side; shared errors."""
 
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import strategies as st
 
+import flax_impl
+from flax_impl.functional import functional
 from sides import FlaxSide, TorchSide
 from torch_ref import ACTIVATIONS, CRITERIA
 
@@ -83,6 +86,19 @@ def weights_and_mask(generator: np.random.Generator, rows: int, wanted: Collecti
     """Weights of the rows and a mask of them, as far as they are wanted."""
     drawn = {"w": generator.exponential(size=rows), "mask": generator.random(rows) < 0.7}
     return {name: array for name, array in drawn.items() if name in wanted}
+
+
+def nnx_of(model: Any) -> Any:
+    """The NNX module of a Linen module's arguments."""
+    return getattr(flax_impl.nnx, type(model).__name__)(**model.config, rngs=nnx.Rngs(0))
+
+
+class NNXSide(FlaxSide):
+    """The port in NNX, beside the reference and the port in Linen."""
+
+    def _evaluate_jitted(self) -> Any:
+        self.model = functional(nnx_of(self.model))
+        return super()._evaluate_jitted()
 
 
 def same_error(kind: type[Exception], call: Callable[[Any], object]) -> str:

@@ -62,6 +62,7 @@ ONLY_FLAX_NAMES = {
     "predict_replicas": "torch trains one model at a time",
     "check_parity": "the port is held against the reference, not the other way round",
     "map_weights": "torch's names are the common language; the port translates",
+    "nnx": "Flax has two ways to write a module",
     "replay": "the port is held against the reference, not the other way round",
 }
 # Files and top-level functions that one side has besides the other's.
@@ -71,6 +72,8 @@ ONLY_TORCH_FILES = {
 }
 ONLY_FLAX_FILES = {
     "compiled.py": "torch compiles nothing",
+    "functional.py": "torch's modules hold their parameters, and so does one way of Flax's",
+    "nnx.py": "Flax has two ways to write a module",
     "estimator.py": "scikit-learn's face is the product's, and the reference is no product",
     "loops.py": "torch's loop is a loop",
     "parity": "serves any pair of traces; numpy only",
@@ -102,6 +105,8 @@ ONLY_FLAX_FUNCTIONS = {
     "make_mesh": "torch's processes talk through a group",
     "Placement": "the port's arrays lie over a mesh; torch's processes take their share",
     "zeros_for": "the port takes gradients by zeros that it adds; torch has hooks",
+    "linear_initializers": "torch.nn.Linear is the reference of what it draws",
+    "AnyModel": "Flax has two ways to write a module",
     "linear": "torch.nn.Linear is the reference of what it draws",
     "keep_rows": "the port masks rows where the reference leaves them out",
     "init_params": "torch draws weights in the constructor",

@@ -1,8 +1,8 @@
-"""Both sides compute the same: outputs, losses and gradients, for drawn models and batches, in float64."""
+"""Torch, Linen and NNX compute the same: outputs, losses and gradients, for drawn models and batches, in float64."""
 
 import numpy as np
 import pytest
-from cases import Case, two_head_cases, two_in_two_out_cases
+from cases import Case, NNXSide, two_head_cases, two_in_two_out_cases
 from hypothesis import given, settings
 
 from flax_impl.parity import scaled_difference
@@ -22,45 +22,54 @@ class Worst:
 
     def check(self, model: str, loss: str, case: Case) -> None:
         torch = TorchSide(model, case.config, seed=case.seed, dtype="float64")
-        flax = FlaxSide(model, case.config, weights=torch.weights())
-        losses = [getattr(side.package, loss)(**case.loss) for side in (torch, flax)]
+        ports = [side(model, case.config, weights=torch.weights()) for side in (FlaxSide, NNXSide)]
         for batch in case.batches:
-            reference, found = torch.evaluate(losses[0], batch), flax.evaluate(losses[1], batch)
-            assert found.keys() == reference.keys()
+            reference, linen, nnx = (
+                side.evaluate(getattr(side.package, loss)(**case.loss), batch) for side in (torch, *ports)
+            )
             self.cases += 1
-            for name, array in reference.items():
-                assert found[name].dtype == array.dtype == np.float64
-                difference = scaled_difference(found[name], array)
-                phase = name.split("/")[0]
-                self.found[phase] = max(self.found.get(phase, 0.0), difference)
-                assert difference <= TOLERANCE, name
+            for found, other in ((linen, reference), (nnx, reference), (nnx, linen)):
+                assert found.keys() == other.keys()
+                for name, array in other.items():
+                    assert found[name].dtype == array.dtype == np.float64
+                    difference = scaled_difference(found[name], array)
+                    phase = name.split("/")[0]
+                    self.found[phase] = max(self.found.get(phase, 0.0), difference)
+                    assert difference <= TOLERANCE, name
 
     def __str__(self) -> str:
         phases = ", ".join(f"{phase} {difference:.1e}" for phase, difference in self.found.items())
         return f"{self.cases} cases, largest scaled difference: {phases} (at most {TOLERANCE:.0e})"
 
 
-def test_two_head(measured: list[str]) -> None:
+def cases(quick: int, slow: int) -> pytest.MarkDecorator:
+    """How many models are drawn: each is two programs to compile."""
+    return pytest.mark.parametrize("models", [quick, pytest.param(slow, marks=pytest.mark.slow)])
+
+
+@cases(25, 200)
+def test_two_head(models: int, measured: list[str]) -> None:
     worst = Worst()
 
-    @settings(max_examples=100)
+    @settings(max_examples=models)
     @given(two_head_cases())
     def check(case: Case) -> None:
         worst.check("TwoHead", "FactualLoss", case)
 
     check()
     measured.append(f"two-head, float64: {worst}")
-    assert worst.cases >= 300
+    assert worst.cases >= 3 * models
 
 
-def test_two_in_two_out(measured: list[str]) -> None:
+@cases(15, 100)
+def test_two_in_two_out(models: int, measured: list[str]) -> None:
     worst = Worst()
 
-    @settings(max_examples=50)
+    @settings(max_examples=models)
     @given(two_in_two_out_cases())
     def check(case: Case) -> None:
         worst.check("TwoInTwoOut", "JointLoss", case)
 
     check()
     measured.append(f"two-in/two-out, float64: {worst}")
-    assert worst.cases >= 100
+    assert worst.cases >= 2 * models
