@@ -32,10 +32,21 @@ def linear_mmd(
     Twin: `torch_ref.linear_mmd`.
 
     Args:
-        code0: the representation of the untreated rows.
-        code1: the representation of the treated rows.
-        w0: weights of the untreated rows.
-        w1: weights of the treated rows.
+        code0: the representation of the untreated rows [rows0, code].
+        code1: the representation of the treated rows [rows1, code].
+        w0: weights of the untreated rows [rows0].
+        w1: weights of the treated rows [rows1].
+
+    Returns:
+        A number [], differentiable, in the square of the code's unit.
+
+    Raises:
+        TypeError: shapes that do not fit each other, in JAX's words.
+
+    Example:
+        >>> code0, code1 = jnp.zeros((2, 3)), jnp.ones((4, 3))
+        >>> round(float(linear_mmd(code0, code1, jnp.ones(2), jnp.ones(4))), 2)
+        3.0
 
     Source: Gretton et al., "A kernel two-sample test", JMLR 2012, with the linear kernel.
     """
@@ -57,10 +68,21 @@ def rbf_mmd(
     Twin: `torch_ref.rbf_mmd`.
 
     Args:
-        code0: the representation of the untreated rows.
-        code1: the representation of the treated rows.
-        w0: weights of the untreated rows.
-        w1: weights of the treated rows.
+        code0: the representation of the untreated rows [rows0, code].
+        code1: the representation of the treated rows [rows1, code].
+        w0: weights of the untreated rows [rows0].
+        w1: weights of the treated rows [rows1].
+
+    Returns:
+        A number [], differentiable; it has no unit.
+
+    Raises:
+        TypeError: shapes that do not fit each other, in JAX's words.
+
+    Example:
+        >>> code0, code1 = jnp.zeros((2, 3)), jnp.ones((4, 3))
+        >>> round(float(rbf_mmd(code0, code1, jnp.ones(2), jnp.ones(4))), 2)
+        1.26
 
     Source: Gretton et al., "A kernel two-sample test", JMLR 2012, the biased estimate.
     """
@@ -91,13 +113,22 @@ def wasserstein(
     Twin: `torch_ref.wasserstein`, whose plan is POT's; here it is OTT's.
 
     Args:
-        code0: the representation of the untreated rows.
-        code1: the representation of the treated rows.
-        w0: weights of the untreated rows.
-        w1: weights of the treated rows.
+        code0: the representation of the untreated rows [rows0, code].
+        code1: the representation of the treated rows [rows1, code].
+        w0: weights of the untreated rows [rows0].
+        w1: weights of the treated rows [rows1].
+
+    Returns:
+        A number [], differentiable, in the square of the code's unit.
 
     Raises:
         ImportError: OTT is not installed; the message names the extra.
+        TypeError: shapes that do not fit each other, in JAX's words.
+
+    Example:
+        >>> code0, code1 = jnp.zeros((2, 3)), jnp.ones((4, 3))
+        >>> round(float(wasserstein(code0, code1, jnp.ones(2), jnp.ones(4))), 2)
+        3.0
 
     Source: Cuturi, "Sinkhorn distances", NeurIPS 2013; Shalit, Johansson, Sontag, ICML 2017, algorithm 2.
     """
@@ -143,6 +174,14 @@ class CFRLoss(FactualLoss):
     Raises:
         ValueError: as for `FactualLoss`; an unknown balance, or a factor below 0.
         ImportError: `"wasserstein"` needs a package that is not installed; the message names the extra.
+
+    Example:
+        >>> def model(x, t, return_representation):
+        ...     return jnp.zeros((len(x), 1)), x
+        >>> t, y = jnp.array([0, 1, 1, 0]), jnp.array([[1.0], [2.0], [2.0], [3.0]])
+        >>> x = t[:, None].astype(jnp.float32)  # here the representation too, and the arms lie apart by 1
+        >>> [float(loss) for loss in CFRLoss(balance="linear_mmd", balance_weight=0.5)(model, x, t, y)]
+        [5.0, 4.0, 0.5]
 
     Source: CFR; Shalit, Johansson, Sontag, "Estimating individual treatment effect", ICML 2017.
     """

@@ -38,6 +38,20 @@ class EffectModel(Estimates):
         params: of all nets, stacked.
         ensemble: its scales, columns and settings; the weights in it are not looked at.
         training: the losses, as `fit_replicas` returns them, and the held-out rows; None for a loaded one.
+
+    Raises:
+        ValueError: from its methods: another number of features than it was trained on, or values that are no finite
+            numbers; an interval without at least 2 members trained on bootstrap rows.
+
+    Example:
+        >>> import flax_impl as twohead
+        >>> data = twohead.synthetic(rows=80, features=4)
+        >>> small = {"representation_features": [4], "head_features": [4], "members": 2, "steps": 3, "progress": False}
+        >>> model = twohead.fit_effects(data, **small)
+        >>> model.members, model.effect(data.x).shape
+        (2, (80,))
+        >>> model.ate(data.x) == float(model.effect(data.x).mean())
+        True
     """
 
     def __init__(self, model: TwoHead, params: Params, ensemble: Ensemble, training: Training | None = None) -> None:
@@ -50,7 +64,14 @@ class EffectModel(Estimates):
         return len(jax.tree.leaves(self.params)[0])
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes nets, scales and columns to one safetensors file, which both packages read."""
+        """Writes nets, scales and columns to one safetensors file, which both packages read.
+
+        Args:
+            path: the file; one that is there already is replaced, and folders that are missing are made.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         params = jax.tree.map(np.asarray, self.params)
         weights = [to_numpy(jax.tree.map(lambda leaf, n=number: leaf[n], params)) for number in range(self.members)]
         write_ensemble(path, self.ensemble._replace(weights=weights))
@@ -117,6 +138,9 @@ def fit_effects(
         progress: shows a bar, or plain lines, once it takes long.
         mesh: devices to share the training, see `make_mesh`.
 
+    Returns:
+        The ensemble; its `training` holds the losses and the held-out rows of each net.
+
     Raises:
         ValueError: values that are no finite numbers, an arm without rows, an outcome that is not binary, or an
             argument out of bounds.
@@ -126,6 +150,15 @@ def fit_effects(
     Warns:
         UserWarning: arms with few rows, constant columns, features that determine the treatment; a net that diverged
             and was started again.
+
+    Example:
+        >>> import flax_impl as twohead
+        >>> data = twohead.synthetic(rows=80, features=4)
+        >>> small = {"representation_features": [4], "head_features": [4], "members": 2, "steps": 3, "progress": False}
+        >>> model = fit_effects(data, bootstrap=True, **small)
+        >>> low, high = model.effect_interval(data.x)
+        >>> low.shape, bool((low <= high).all())
+        ((80,), True)
 
     Source: TARNet and CFR; Shalit, Johansson, Sontag, "Estimating individual treatment effect", ICML 2017.
     """
@@ -142,9 +175,21 @@ def fit_effects_each(datas: Sequence[TreatmentData], **settings: Any) -> list[Ef
         datas: the tables, with as many rows and features in each: the replications of a benchmark, or bootstraps.
         settings: those of `fit_effects`.
 
+    Returns:
+        An ensemble for each table, in their order.
+
     Raises:
         ValueError: as `fit_effects`; tables of other shapes.
+        TypeError: a setting that `fit_effects` does not have.
         FloatingPointError: as `fit_effects`; nets are numbered through, table by table.
+
+    Example:
+        >>> import flax_impl as twohead
+        >>> datas = [twohead.synthetic(rows=80, features=4, seed=seed) for seed in range(2)]
+        >>> small = {"representation_features": [4], "head_features": [4], "members": 2, "steps": 3, "progress": False}
+        >>> models = fit_effects_each(datas, **small)
+        >>> [model.members for model in models]
+        [2, 2]
     """
     given = inspect.signature(fit_effects).bind(datas, **settings)
     given.apply_defaults()
@@ -189,9 +234,27 @@ def load_effect_model(path: str | os.PathLike[str]) -> EffectModel:
 
     Twin: `torch_ref.load_effect_model`.
 
+    Args:
+        path: the file that `EffectModel.save` wrote.
+
+    Returns:
+        The ensemble; its `training` is None.
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or holds something else.
+
+    Example:
+        >>> import tempfile
+        >>> import flax_impl as twohead
+        >>> data = twohead.synthetic(rows=80, features=4)
+        >>> small = {"representation_features": [4], "head_features": [4], "members": 2, "steps": 3, "progress": False}
+        >>> model = fit_effects(data, **small)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save(f"{folder}/effects.safetensors")
+        ...     again = load_effect_model(f"{folder}/effects.safetensors")
+        >>> again.ate(data.x) == model.ate(data.x)
+        True
     """
     ensemble = read_ensemble(path)
     try:

@@ -60,6 +60,10 @@ class TwoHeadEstimator(BaseEstimator):
         n_features_in_: how many columns `X` had.
         feature_names_in_: their names, where they were strings.
 
+    Raises:
+        ImportError: scikit-learn is not installed, when the name is first used; the message names the extra.
+        ValueError: an argument out of bounds; from `fit`, since a constructor of scikit-learn's looks at nothing.
+
     Example:
         >>> import flax_impl as twohead
         >>> data = twohead.load_data("synthetic")
@@ -168,15 +172,27 @@ class TwoHeadEstimator(BaseEstimator):
             X: the features [rows, features].
             T0: EconML's name of the treatment to compare with, 0 or 1.
             T1: EconML's name of the treatment, 0 or 1.
+
+        Raises:
+            ValueError: another number of features than it was fitted on, or values that are no finite numbers; a `T0`
+                or `T1` that is not 0 or 1.
         """
         return _sign(T0, T1) * self._model().effect(self._features(X))
 
     def predict(self, X: Any) -> Float[np.ndarray, " rows"]:  # noqa: N803
-        """Returns `effect(X)`: the name under which pipelines and `cross_val_predict` ask for it."""
+        """Returns `effect(X)`: the name under which pipelines and `cross_val_predict` ask for it.
+
+        Args:
+            X: the features [rows, features].
+        """
         return self.effect(X)
 
     def potential_outcomes(self, X: Any) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:  # noqa: N803
-        """Returns the expected outcomes `(y0, y1)` without and with treatment; for a binary outcome, probabilities."""
+        """Returns the expected outcomes `(y0, y1)` without and with treatment; for a binary outcome, probabilities.
+
+        Args:
+            X: the features [rows, features].
+        """
         return self._model().potential_outcomes(self._features(X))
 
     def effect_interval(
@@ -184,17 +200,31 @@ class TwoHeadEstimator(BaseEstimator):
     ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:  # fmt: skip
         """Returns the ends of intervals that hold each row's effect with probability `1 - alpha`.
 
+        Args:
+            X: the features [rows, features].
+            alpha: the probability that an interval misses, above 0 and below 1.
+
         Raises:
             ValueError: not fitted with `bootstrap=True` and at least 2 members.
         """
         return self._model().effect_interval(self._features(X), alpha)
 
     def ate(self, X: Any, *, T0: int = 0, T1: int = 1) -> float:  # noqa: N803
-        """Returns the average effect over these rows (ATE), in the unit of the outcome."""
+        """Returns the average effect over these rows (ATE), in the unit of the outcome.
+
+        Args:
+            X: the features [rows, features].
+            T0: EconML's name of the treatment to compare with, 0 or 1.
+            T1: EconML's name of the treatment, 0 or 1.
+        """
         return float(self.effect(X, T0=T0, T1=T1).mean())
 
     def ate_interval(self, X: Any, *, alpha: float = 0.05) -> tuple[float, float]:  # noqa: N803
         """Returns the ends of an interval that holds the average effect over these rows with probability `1 - alpha`.
+
+        Args:
+            X: the features [rows, features].
+            alpha: the probability that an interval misses, above 0 and below 1.
 
         Raises:
             ValueError: not fitted with `bootstrap=True` and at least 2 members.
@@ -236,6 +266,12 @@ class TwoHeadEstimator(BaseEstimator):
         """Writes the estimator to one safetensors file: nets, scales, columns and arguments, but for the mesh.
 
         `load` reads it, `load_effect_model` too, in either framework.
+
+        Args:
+            path: the file; one that is there already is replaced, and folders that are missing are made.
+
+        Raises:
+            OSError: the file cannot be written.
         """
         model = self._model()
         arguments = self.get_params(deep=False) | {
@@ -249,6 +285,9 @@ class TwoHeadEstimator(BaseEstimator):
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "TwoHeadEstimator":
         """Returns the estimator that `save` wrote.
+
+        Args:
+            path: the file that `save` wrote.
 
         Raises:
             FileNotFoundError: there is no such file.

@@ -29,8 +29,15 @@ def squared_error(prediction: Float[Array, "*shape"], target: Float[Array, "*sha
         prediction: of any shape.
         target: of the same shape and dtype.
 
+    Returns:
+        The losses, in the shape of `prediction` and the square of its unit.
+
     Raises:
         ValueError: the shapes differ; nothing is broadcast.
+
+    Example:
+        >>> squared_error(jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0])).tolist()
+        [0.0, 4.0]
     """
     check_shape("target", target, tuple(prediction.shape))
     return optax.squared_error(prediction, target)
@@ -48,8 +55,16 @@ def sigmoid_binary_cross_entropy(
         prediction: logits; a probability would lose its digits near 0 and 1.
         target: labels from 0 to 1, of the same shape and dtype.
 
+    Returns:
+        The losses in nats, in the shape of `prediction`.
+
     Raises:
         ValueError: the shapes differ; nothing is broadcast.
+
+    Example:
+        >>> losses = sigmoid_binary_cross_entropy(jnp.array([0.0, 2.0]), jnp.array([1.0, 1.0]))
+        >>> [round(float(loss), 2) for loss in losses]
+        [0.69, 0.13]
     """
     check_shape("target", target, tuple(prediction.shape))
     return optax.sigmoid_binary_cross_entropy(prediction, target)
@@ -79,6 +94,15 @@ class FactualLoss:
 
     Raises:
         ValueError: an unknown criterion or reduction, or weights that are not two numbers of at least 0.
+
+    Example:
+        >>> def model(x, t):
+        ...     return jnp.zeros((len(x), 1))
+        >>> x, t, y = jnp.zeros((4, 3)), jnp.array([0, 1, 1, 0]), jnp.array([[1.0], [2.0], [2.0], [3.0]])
+        >>> [float(loss) for loss in FactualLoss()(model, x, t, y)]
+        [5.0, 4.0]
+        >>> [float(loss) for loss in FactualLoss(reduction="batch")(model, x, t, y)]
+        [2.5, 2.0]
     """
 
     criterion: str = "squared_error"
@@ -141,6 +165,13 @@ class JointLoss:
 
     Raises:
         ValueError: an unknown criterion, or weights that are not two numbers of at least 0.
+
+    Example:
+        >>> def model(x1, x2):
+        ...     return x1, x2
+        >>> x1, x2, y1, y2 = jnp.zeros((4, 1)), jnp.zeros((4, 1)), jnp.ones((4, 1)), 2 * jnp.ones((4, 1))
+        >>> [float(loss) for loss in JointLoss()(model, x1, x2, y1, y2)]
+        [1.0, 4.0]
     """
 
     criterion: str = "squared_error"

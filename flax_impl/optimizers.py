@@ -30,6 +30,17 @@ class Optimizer:
         lr: learning rate.
         clip_norm: gradients whose norm, over all parameters, is larger are scaled down to it; None clips nothing.
         schedule: how the learning rate changes from step to step.
+
+    Raises:
+        ValueError: an argument out of bounds, or a `schedule` that is none.
+        TypeError: from `build`, where it is this class and none of those below.
+
+    Example:
+        >>> weight = gradient = jnp.ones(())
+        >>> optimizer = SGD(lr=1.0, clip_norm=0.25).build()
+        >>> update, state = optimizer.update(gradient, optimizer.init(weight), weight)
+        >>> round((weight + update).item(), 2)
+        0.75
     """
 
     lr: float = 1e-3
@@ -47,6 +58,9 @@ class Optimizer:
         """Returns the optimiser as optax has them: clip, then the core, then the learning rate of the step.
 
         Twin: `torch_ref.Optimizer.build`, which takes the parameters.
+
+        Raises:
+            TypeError: this is the base class, which is no optimiser by itself.
         """
         clip = optax.identity() if self.clip_norm is None else _clip(self.clip_norm)
         return optax.chain(clip, self._core(), optax.scale_by_learning_rate(self.schedule.build(self.lr)))
@@ -71,6 +85,13 @@ class SGD(Optimizer):
 
     Raises:
         ValueError: an argument out of bounds; `nesterov` without momentum or with dampening.
+
+    Example:
+        >>> weight = gradient = jnp.ones(())
+        >>> optimizer = SGD(lr=0.5).build()
+        >>> update, state = optimizer.update(gradient, optimizer.init(weight), weight)
+        >>> round((weight + update).item(), 2)
+        0.5
 
     Source: Sutskever et al., "On the importance of initialization and momentum in deep learning", ICML 2013.
     """
@@ -115,6 +136,13 @@ class Adam(Optimizer):
     Raises:
         ValueError: an argument out of bounds.
 
+    Example:
+        >>> weight = gradient = jnp.ones(())
+        >>> optimizer = Adam(lr=0.1).build()
+        >>> update, state = optimizer.update(gradient, optimizer.init(weight), weight)
+        >>> round((weight + update).item(), 2)
+        0.9
+
     Source: Kingma, Ba, "Adam: a method for stochastic optimization", ICLR 2015.
     """
 
@@ -147,6 +175,13 @@ class AdamW(Adam):
     Raises:
         ValueError: an argument out of bounds.
 
+    Example:
+        >>> weight = gradient = jnp.ones(())
+        >>> optimizer = AdamW(lr=0.1, weight_decay=1.0).build()
+        >>> update, state = optimizer.update(gradient, optimizer.init(weight), weight)
+        >>> round((weight + update).item(), 2)
+        0.8
+
     Source: Loshchilov, Hutter, "Decoupled weight decay regularization", ICLR 2019.
     """
 
@@ -173,6 +208,13 @@ class RMSprop(Optimizer):
 
     Raises:
         ValueError: an argument out of bounds.
+
+    Example:
+        >>> weight = gradient = jnp.ones(())
+        >>> optimizer = RMSprop(lr=0.01).build()
+        >>> update, state = optimizer.update(gradient, optimizer.init(weight), weight)
+        >>> round((weight + update).item(), 2)
+        0.9
 
     Source: Hinton, "Neural networks for machine learning", lecture 6, 2012; `centered`: Graves, arXiv 1308.0850, 2013.
     """
@@ -204,8 +246,20 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "rmsprop
 def make_optimizer(name: str, **arguments: Any) -> Optimizer:
     """Returns the settings of the optimiser of that name.
 
+    Args:
+        name: one of `OPTIMIZERS`: `"adam"`, `"adamw"`, `"rmsprop"` or `"sgd"`.
+        arguments: those of the optimiser's class, by name.
+
+    Returns:
+        The settings, a frozen dataclass.
+
     Raises:
-        ValueError: an unknown name, or an argument that this optimiser lacks; the message lists those there are.
+        ValueError: an unknown name, or an argument that this optimiser lacks; the message lists those there are. Or an
+            argument out of bounds.
+
+    Example:
+        >>> make_optimizer("sgd", lr=0.1).momentum
+        0.0
     """
     return make_settings("optimizer", OPTIMIZERS, name, arguments)
 

@@ -43,9 +43,21 @@ def check_parity(
         renames: corrects the weight map, where names alone do not say it: torch's module by the port's.
         progress: shows a bar, or plain lines, once it takes long.
 
+    Returns:
+        The report: `passed`, the first divergence and its cause, every entry beside its bound; `print` shows it.
+
     Raises:
         WeightMapError: two candidates for a weight fit equally well.
         ValueError: a float64 reference while JAX's 64-bit mode is off.
+
+    Example:
+        >>> import flax_impl as twohead
+        >>> import torch_ref
+        >>> model = torch_ref.TwoInTwoOut(hidden_features=2)
+        >>> reference = torch_ref.record(model, [torch_ref.curves(points=5)], torch_ref.JointLoss(), progress=False)
+        >>> port = twohead.TwoInTwoOut(hidden_features=2)
+        >>> check_parity(reference, port, twohead.JointLoss(), progress=False).passed
+        True
     """
     own = None if batches is None else list(batches)
 
@@ -98,9 +110,22 @@ def replay(
         forced: whether each step starts from the reference's.
         progress: shows a bar, or plain lines, once it takes long.
 
+    Returns:
+        The port's trace, with as many steps as the reference or as `batches` has, whichever are fewer.
+
     Raises:
         WeightMapError: two candidates for a weight fit equally well.
         ValueError: a float64 reference while JAX's 64-bit mode is off.
+
+    Example:
+        >>> import flax_impl as twohead
+        >>> import torch_ref
+        >>> model = torch_ref.TwoInTwoOut(hidden_features=2)
+        >>> reference = torch_ref.record(model, [torch_ref.curves(points=5)], torch_ref.JointLoss(), progress=False)
+        >>> port = twohead.TwoInTwoOut(hidden_features=2)
+        >>> trace = replay(reference, port, twohead.JointLoss(), progress=False)
+        >>> bool(abs(trace.arrays["0/loss/0"] - reference.arrays["0/loss/0"]) < 1e-6)
+        True
     """
     if reference.dtype == "float64" and not jax.config.read("jax_enable_x64"):
         raise ValueError("reference: expected float32 while JAX's 64-bit mode is off, got float64; see jax.enable_x64")
@@ -135,8 +160,21 @@ def map_weights(
         params: the port's parameters; None finds out their shapes.
         renames: corrects the map: torch's module by the port's.
 
+    Returns:
+        The map, a bijection, but for the entries that it lists as having no counterpart.
+
     Raises:
         WeightMapError: two candidates for a weight fit equally well.
+
+    Example:
+        >>> import flax_impl as twohead
+        >>> import torch_ref
+        >>> model = torch_ref.TwoInTwoOut(hidden_features=2)
+        >>> reference = torch_ref.record(model, [torch_ref.curves(points=5)], torch_ref.JointLoss(), progress=False)
+        >>> port = twohead.TwoInTwoOut(hidden_features=2)
+        >>> found = map_weights(reference, port, twohead.JointLoss())
+        >>> found.links[0].torch, found.links[0].paths
+        ('hidden1.weight', (('params', 'hidden1', 'kernel'),))
     """
     _, variables = opened(model, _shapes_of(model, loss, reference.batch(0)) if params is None else params)
     return _map_of(reference, variables, renames)

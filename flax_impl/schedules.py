@@ -21,20 +21,51 @@ from .pytrees import pytree
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """The learning rate over the optimiser's steps; the classes below are the ones there are."""
+    """The learning rate over the optimiser's steps; the classes below are the ones there are.
+
+    Raises:
+        TypeError: from `build`, where it is this class and none of those below.
+
+    Example:
+        >>> sorted(SCHEDULES)
+        ['constant', 'cosine', 'exponential', 'step']
+        >>> isinstance(Step(step_size=10), Schedule)
+        True
+    """
 
     def build(self, lr: chex.Numeric) -> optax.Schedule:
-        """Returns the learning rate as a function of the steps that are done."""
+        """Returns the learning rate as a function of the steps that are done.
+
+        Args:
+            lr: the learning rate before the first step.
+
+        Raises:
+            TypeError: this is the base class, which is no schedule by itself.
+        """
         raise TypeError(f"schedule: expected one of {', '.join(SCHEDULES)}, got {type(self).__name__}")
 
 
 @pytree()
 @dataclass(frozen=True, kw_only=True)
 class Constant(Schedule):
-    """The learning rate stays `lr`."""
+    """The learning rate stays `lr`.
+
+    Example:
+        >>> schedule = Constant().build(lr=1.0)
+        >>> for step in range(4):
+        ...     print(round(float(schedule(step)), 2))
+        1.0
+        1.0
+        1.0
+        1.0
+    """
 
     def build(self, lr: chex.Numeric) -> optax.Schedule:
-        """Returns the learning rate as a function of the steps that are done."""
+        """Returns the learning rate as a function of the steps that are done.
+
+        Args:
+            lr: the learning rate before the first step.
+        """
         return lambda step: lr
 
 
@@ -49,6 +80,15 @@ class Step(Schedule):
 
     Raises:
         ValueError: an argument out of bounds.
+
+    Example:
+        >>> schedule = Step(step_size=2, gamma=0.1).build(lr=1.0)
+        >>> for step in range(4):
+        ...     print(round(float(schedule(step)), 2))
+        1.0
+        1.0
+        0.1
+        0.1
     """
 
     step_size: int
@@ -59,7 +99,11 @@ class Step(Schedule):
         check_numbers(self, gamma={"above": 0})
 
     def build(self, lr: chex.Numeric) -> optax.Schedule:
-        """Returns the learning rate as a function of the steps that are done."""
+        """Returns the learning rate as a function of the steps that are done.
+
+        Args:
+            lr: the learning rate before the first step.
+        """
         return lambda step: lr * _power(self.gamma, jnp.floor_divide(step, self.step_size))
 
 
@@ -73,6 +117,15 @@ class Exponential(Schedule):
 
     Raises:
         ValueError: an argument out of bounds.
+
+    Example:
+        >>> schedule = Exponential(gamma=0.9).build(lr=1.0)
+        >>> for step in range(4):
+        ...     print(round(float(schedule(step)), 2))
+        1.0
+        0.9
+        0.81
+        0.73
     """
 
     gamma: float
@@ -81,7 +134,11 @@ class Exponential(Schedule):
         check_numbers(self, gamma={"above": 0})
 
     def build(self, lr: chex.Numeric) -> optax.Schedule:
-        """Returns the learning rate as a function of the steps that are done."""
+        """Returns the learning rate as a function of the steps that are done.
+
+        Args:
+            lr: the learning rate before the first step.
+        """
         return lambda step: lr * _power(self.gamma, step)
 
 
@@ -97,6 +154,15 @@ class Cosine(Schedule):
     Raises:
         ValueError: an argument out of bounds.
 
+    Example:
+        >>> schedule = Cosine(T_max=2, eta_min=0.1).build(lr=1.0)
+        >>> for step in range(4):
+        ...     print(round(float(schedule(step)), 2))
+        1.0
+        0.55
+        0.1
+        0.55
+
     Source: Loshchilov, Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017.
     """
 
@@ -108,7 +174,11 @@ class Cosine(Schedule):
         check_numbers(self, eta_min={"at_least": 0})
 
     def build(self, lr: chex.Numeric) -> optax.Schedule:
-        """Returns the learning rate as a function of the steps that are done."""
+        """Returns the learning rate as a function of the steps that are done.
+
+        Args:
+            lr: the learning rate before the first step.
+        """
 
         # optax.cosine_decay_schedule stays at its end, and decays to a share of lr instead of a rate.
         def rate(step: ArrayLike) -> ArrayLike:
@@ -130,8 +200,20 @@ SCHEDULES: dict[str, type[Schedule]] = {
 def make_schedule(name: str, **arguments: Any) -> Schedule:
     """Returns the schedule of that name.
 
+    Args:
+        name: one of `SCHEDULES`: `"constant"`, `"cosine"`, `"exponential"` or `"step"`.
+        arguments: those of the schedule's class, by name.
+
+    Returns:
+        The schedule, a frozen dataclass.
+
     Raises:
-        ValueError: an unknown name, or an argument that this schedule lacks; the message lists those there are.
+        ValueError: an unknown name, or an argument that this schedule lacks; the message lists those there are. Or an
+            argument that is missing or out of bounds.
+
+    Example:
+        >>> make_schedule("step", step_size=10)
+        Step(step_size=10, gamma=0.1)
     """
     return make_settings("schedule", SCHEDULES, name, arguments)
 

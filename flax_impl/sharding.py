@@ -37,6 +37,13 @@ def initialize_distributed(
     Raises:
         ValueError: only some of the three are given, or they make no sense.
         ConnectionError: the others were not to be found.
+
+    Example:
+        >>> initialize_distributed("10.0.0.1:5700", processes=2, process_id=0)  # doctest: +SKIP
+        >>> initialize_distributed("10.0.0.1:5700", processes=2)
+        Traceback (most recent call last):
+            ...
+        ValueError: process_id: expected all of coordinator, processes, process_id, or none, got None
     """
     check_processes(coordinator, processes, process_id)
     try:
@@ -63,8 +70,18 @@ def make_mesh(replicas: int = 1) -> Mesh:
         replicas: how many parts the trainings of `fit_replicas` are dealt to; the devices of each part share its
             batches. For a single training 1.
 
+    Returns:
+        The mesh [replicas, devices / replicas].
+
     Raises:
-        ValueError: the number of devices cannot be divided by it.
+        ValueError: `replicas` is no whole number of at least 1, or the number of devices cannot be divided by it.
+
+    Example:
+        >>> mesh = make_mesh()
+        >>> mesh.axis_names
+        ('replica', 'data')
+        >>> mesh.shape["data"] == jax.device_count()
+        True
     """
     devices = jax.devices()
     replicas = check_integer("replicas", replicas, at_least=1)

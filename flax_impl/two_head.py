@@ -90,6 +90,11 @@ class TwoHead(nn.Module):
 
         With `return_representation` a pair: that, and the representation [batch, code].
 
+        Args:
+            x: the features [batch, in].
+            t: the treatment, 0 or 1 [batch]; None asks for both outcomes.
+            return_representation: whether to return the representation too.
+
         Raises:
             ValueError: `x` without `in_features` columns; `t` of another length, or with values other than 0 and 1.
                 Under `jit` the values are not there to look at: what is not 1 is taken for 0.
@@ -108,7 +113,14 @@ class TwoHead(nn.Module):
         return (outcome, code) if return_representation else outcome
 
     def concatenated(self, x: Float[Array, "batch in"]) -> Float[Array, "batch 2*out"]:
-        """Returns both potential outcomes in one array, `y0` first: the article's outputs wanted together."""
+        """Returns both potential outcomes in one array, `y0` first: the article's outputs wanted together.
+
+        Args:
+            x: the features [batch, in].
+
+        Raises:
+            ValueError: `x` without `in_features` columns.
+        """
         return jnp.concatenate(self(x), axis=1)
 
     @nn.nowrap
@@ -117,5 +129,8 @@ class TwoHead(nn.Module):
 
         Args:
             seed: of the draw; several, such as `range(10)`, give stacked parameters for `fit_replicas`.
+
+        Raises:
+            ValueError: a seed that is no whole number of at least 0, or none at all.
         """
         return init_params(self, seed, jnp.zeros((1, self.in_features), jnp.float32))

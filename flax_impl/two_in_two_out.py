@@ -77,7 +77,11 @@ class TwoInTwoOut(nn.Module):
         }
 
     def code(self, x: Float[Array, "batch in"]) -> Float[Array, "batch hidden"]:
-        """Returns the code of one input."""
+        """Returns the code of one input.
+
+        Args:
+            x: one of the inputs [batch, in].
+        """
         depth = len(self.hidden)
         for i, layer in enumerate(self.hidden, start=1):
             x = layer(x)
@@ -89,6 +93,10 @@ class TwoInTwoOut(nn.Module):
     ) -> tuple[Float[Array, "batch out"], Float[Array, "batch out"]]:
         """Returns both outputs `(y1, y2)`; each depends on both inputs.
 
+        Args:
+            x1: the first input [batch, in].
+            x2: the second input [batch, in].
+
         Raises:
             ValueError: an input without `in_features` columns, or inputs that differ in rows.
         """
@@ -99,7 +107,15 @@ class TwoInTwoOut(nn.Module):
         return final(self.predict1(codes)), final(self.predict2(codes))
 
     def concatenated(self, x1: Float[Array, "batch in"], x2: Float[Array, "batch in"]) -> Float[Array, "batch 2*out"]:
-        """Returns both outputs in one array, `y1` first: the article's outputs wanted together."""
+        """Returns both outputs in one array, `y1` first: the article's outputs wanted together.
+
+        Args:
+            x1: the first input [batch, in].
+            x2: the second input [batch, in].
+
+        Raises:
+            ValueError: as for a call of the model.
+        """
         return jnp.concatenate(self(x1, x2), axis=1)
 
     @nn.nowrap
@@ -108,6 +124,9 @@ class TwoInTwoOut(nn.Module):
 
         Args:
             seed: of the draw; several, such as `range(10)`, give stacked parameters for `fit_replicas`.
+
+        Raises:
+            ValueError: a seed that is no whole number of at least 0, or none at all.
         """
         return init_params(self, seed, *[jnp.zeros((1, self.in_features), jnp.float32)] * 2)
 

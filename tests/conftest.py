@@ -15,6 +15,13 @@ jax.config.update("jax_default_matmul_precision", "highest")  # GPUs and TPUs ro
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("house")
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compiling is most of the quick suite's time; the slow tests, and all commands, compile as users do."""
+    if config.option.markexpr == "not slow":
+        jax.config.update("jax_disable_most_optimizations", True)
+
+
 _measured: list[str] = []
 _compilations: list[str] = []
 

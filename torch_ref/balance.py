@@ -30,10 +30,21 @@ def linear_mmd(
     Twin: `flax_impl.linear_mmd`.
 
     Args:
-        code0: the representation of the untreated rows.
-        code1: the representation of the treated rows.
-        w0: weights of the untreated rows.
-        w1: weights of the treated rows.
+        code0: the representation of the untreated rows [rows0, code].
+        code1: the representation of the treated rows [rows1, code].
+        w0: weights of the untreated rows [rows0].
+        w1: weights of the treated rows [rows1].
+
+    Returns:
+        A number [], differentiable, in the square of the code's unit.
+
+    Raises:
+        RuntimeError: shapes that do not fit each other, in torch's words.
+
+    Example:
+        >>> code0, code1 = torch.zeros(2, 3), torch.ones(4, 3)
+        >>> round(float(linear_mmd(code0, code1, torch.ones(2), torch.ones(4))), 2)
+        3.0
 
     Source: Gretton et al., "A kernel two-sample test", JMLR 2012, with the linear kernel.
     """
@@ -55,10 +66,21 @@ def rbf_mmd(
     Twin: `flax_impl.rbf_mmd`.
 
     Args:
-        code0: the representation of the untreated rows.
-        code1: the representation of the treated rows.
-        w0: weights of the untreated rows.
-        w1: weights of the treated rows.
+        code0: the representation of the untreated rows [rows0, code].
+        code1: the representation of the treated rows [rows1, code].
+        w0: weights of the untreated rows [rows0].
+        w1: weights of the treated rows [rows1].
+
+    Returns:
+        A number [], differentiable; it has no unit.
+
+    Raises:
+        RuntimeError: shapes that do not fit each other, in torch's words.
+
+    Example:
+        >>> code0, code1 = torch.zeros(2, 3), torch.ones(4, 3)
+        >>> round(float(rbf_mmd(code0, code1, torch.ones(2), torch.ones(4))), 2)
+        1.26
 
     Source: Gretton et al., "A kernel two-sample test", JMLR 2012, the biased estimate.
     """
@@ -89,13 +111,23 @@ def wasserstein(
     Twin: `flax_impl.wasserstein`, whose plan is OTT's; here it is POT's.
 
     Args:
-        code0: the representation of the untreated rows.
-        code1: the representation of the treated rows.
-        w0: weights of the untreated rows.
-        w1: weights of the treated rows.
+        code0: the representation of the untreated rows [rows0, code].
+        code1: the representation of the treated rows [rows1, code].
+        w0: weights of the untreated rows [rows0].
+        w1: weights of the treated rows [rows1].
+
+    Returns:
+        A number [], differentiable, in the square of the code's unit.
 
     Raises:
         ImportError: POT is not installed; the message names the extra.
+        RuntimeError: codes whose widths do not fit each other, in torch's words.
+        IndexError: weights that are not one for each code, in torch's words.
+
+    Example:
+        >>> code0, code1 = torch.zeros(2, 3), torch.ones(4, 3)
+        >>> round(float(wasserstein(code0, code1, torch.ones(2), torch.ones(4))), 2)
+        3.0
 
     Source: Cuturi, "Sinkhorn distances", NeurIPS 2013; Shalit, Johansson, Sontag, ICML 2017, algorithm 2.
     """
@@ -136,6 +168,14 @@ class CFRLoss(FactualLoss):
     Raises:
         ValueError: as for `FactualLoss`; an unknown balance, or a factor below 0.
         ImportError: `"wasserstein"` needs a package that is not installed; the message names the extra.
+
+    Example:
+        >>> def model(x, return_representation):
+        ...     return (torch.zeros(len(x), 1), torch.zeros(len(x), 1)), x
+        >>> t, y = torch.tensor([0, 1, 1, 0]), torch.tensor([[1.0], [2.0], [2.0], [3.0]])
+        >>> x = t[:, None].float()  # here the representation too, and the arms lie apart by 1
+        >>> [float(loss) for loss in CFRLoss(balance="linear_mmd", balance_weight=0.5)(model, x, t, y)]
+        [5.0, 4.0, 0.5]
 
     Source: CFR; Shalit, Johansson, Sontag, "Estimating individual treatment effect", ICML 2017.
     """

@@ -33,6 +33,20 @@ class EffectModel(Estimates):
         models: the nets.
         ensemble: its scales, columns and settings; the weights in it are not looked at.
         training: the losses, as `fit` returns them, and the held-out rows; None for a loaded one.
+
+    Raises:
+        ValueError: from its methods: another number of features than it was trained on, or values that are no finite
+            numbers; an interval without at least 2 members trained on bootstrap rows.
+
+    Example:
+        >>> import torch_ref
+        >>> data = torch_ref.synthetic(rows=80, features=4)
+        >>> small = {"representation_features": [4], "head_features": [4], "members": 2, "steps": 3, "progress": False}
+        >>> model = torch_ref.fit_effects(data, **small)
+        >>> model.members, model.effect(data.x).shape
+        (2, (80,))
+        >>> model.ate(data.x) == float(model.effect(data.x).mean())
+        True
     """
 
     def __init__(self, models: Sequence[TwoHead], ensemble: Ensemble, training: Training | None = None) -> None:
@@ -45,7 +59,14 @@ class EffectModel(Estimates):
         return len(self.models)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes nets, scales and columns to one safetensors file, which both packages read."""
+        """Writes nets, scales and columns to one safetensors file, which both packages read.
+
+        Args:
+            path: the file; one that is there already is replaced, and folders that are missing are made.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         write_ensemble(path, self.ensemble._replace(weights=[to_numpy(model) for model in self.models]))
 
     def _outputs(self, x: Float[np.ndarray, "rows features"]) -> tuple[Any, Any]:
@@ -110,6 +131,9 @@ def fit_effects(
         progress: shows a bar, or plain lines, once it takes long.
         process_group: processes to share the training, see `fit`.
 
+    Returns:
+        The ensemble; its `training` holds the losses and the held-out rows of each net.
+
     Raises:
         ValueError: values that are no finite numbers, an arm without rows, an outcome that is not binary, or an
             argument out of bounds.
@@ -119,6 +143,15 @@ def fit_effects(
     Warns:
         UserWarning: arms with few rows, constant columns, features that determine the treatment; a net that diverged
             and was started again.
+
+    Example:
+        >>> import torch_ref
+        >>> data = torch_ref.synthetic(rows=80, features=4)
+        >>> small = {"representation_features": [4], "head_features": [4], "members": 2, "steps": 3, "progress": False}
+        >>> model = fit_effects(data, bootstrap=True, **small)
+        >>> low, high = model.effect_interval(data.x)
+        >>> low.shape, bool((low <= high).all())
+        ((80,), True)
 
     Source: TARNet and CFR; Shalit, Johansson, Sontag, "Estimating individual treatment effect", ICML 2017.
     """
@@ -168,9 +201,27 @@ def load_effect_model(path: str | os.PathLike[str]) -> EffectModel:
 
     Twin: `flax_impl.load_effect_model`.
 
+    Args:
+        path: the file that `EffectModel.save` wrote.
+
+    Returns:
+        The ensemble; its `training` is None.
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or holds something else.
+
+    Example:
+        >>> import tempfile
+        >>> import torch_ref
+        >>> data = torch_ref.synthetic(rows=80, features=4)
+        >>> small = {"representation_features": [4], "head_features": [4], "members": 2, "steps": 3, "progress": False}
+        >>> model = fit_effects(data, **small)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save(f"{folder}/effects.safetensors")
+        ...     again = load_effect_model(f"{folder}/effects.safetensors")
+        >>> again.ate(data.x) == model.ate(data.x)
+        True
     """
     ensemble = read_ensemble(path)
     try:

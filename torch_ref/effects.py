@@ -23,13 +23,22 @@ def sqrt_pehe(
     Twin: `flax_impl.sqrt_pehe`.
 
     Args:
-        y0: estimated outcomes without treatment.
-        y1: estimated outcomes with treatment.
-        mu0: expected outcomes without treatment.
-        mu1: expected outcomes with treatment.
+        y0: estimated outcomes without treatment [rows, out].
+        y1: estimated outcomes with treatment [rows, out].
+        mu0: expected outcomes without treatment [rows, out].
+        mu1: expected outcomes with treatment [rows, out].
+
+    Returns:
+        A number [] of at least 0.
 
     Raises:
         ValueError: the shapes differ, or there are no rows; nothing is broadcast.
+
+    Example:
+        >>> zeros, ones = np.zeros((2, 1), np.float32), np.ones((2, 1), np.float32)
+        >>> estimated = np.array([[0], [2]], np.float32)  # one effect is too small by 1, one too large by 1
+        >>> float(sqrt_pehe(y0=zeros, y1=estimated, mu0=zeros, mu1=ones))
+        1.0
 
     Source: Hill, "Bayesian nonparametric modeling for causal inference", 2011.
     """
@@ -47,13 +56,22 @@ def ate_error(
     Twin: `flax_impl.ate_error`.
 
     Args:
-        y0: estimated outcomes without treatment.
-        y1: estimated outcomes with treatment.
-        mu0: expected outcomes without treatment.
-        mu1: expected outcomes with treatment.
+        y0: estimated outcomes without treatment [rows, out].
+        y1: estimated outcomes with treatment [rows, out].
+        mu0: expected outcomes without treatment [rows, out].
+        mu1: expected outcomes with treatment [rows, out].
+
+    Returns:
+        A number [] of at least 0.
 
     Raises:
         ValueError: the shapes differ, or there are no rows; nothing is broadcast.
+
+    Example:
+        >>> zeros, ones = np.zeros((2, 1), np.float32), np.ones((2, 1), np.float32)
+        >>> estimated = np.array([[0], [2]], np.float32)  # one effect is too small by 1, one too large by 1
+        >>> float(ate_error(y0=zeros, y1=estimated, mu0=zeros, mu1=ones))
+        0.0
 
     Source: Shalit, Johansson, Sontag, "Estimating individual treatment effect", ICML 2017.
     """

@@ -35,6 +35,11 @@ class MLP(nn.Module):
 
     Raises:
         ValueError: a width below 1, or an unknown activation.
+
+    Example:
+        >>> model = MLP(3, [4, 2])
+        >>> model(torch.zeros(5, 3)).shape
+        torch.Size([5, 2])
     """
 
     def __init__(
@@ -52,7 +57,14 @@ class MLP(nn.Module):
             self.add_module(f"layer{i}", nn.Linear(*widths))
 
     def forward(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:
-        """Returns the last layer's output, after its activation."""
+        """Returns the last layer's output, after its activation.
+
+        Args:
+            x: the input [batch, in].
+
+        Raises:
+            RuntimeError: `x` without `in_features` columns, in torch's words.
+        """
         depth = len(self.features)
         for i, layer in enumerate(self.children()):
             x = layer(x)

@@ -25,8 +25,15 @@ def squared_error(prediction: Float[Tensor, "*shape"], target: Float[Tensor, "*s
         prediction: of any shape.
         target: of the same shape and dtype.
 
+    Returns:
+        The losses, in the shape of `prediction` and the square of its unit.
+
     Raises:
         ValueError: the shapes differ; nothing is broadcast.
+
+    Example:
+        >>> squared_error(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 1.0])).tolist()
+        [0.0, 4.0]
     """
     check_shape("target", target, tuple(prediction.shape))
     return F.mse_loss(prediction, target, reduction="none")
@@ -44,8 +51,16 @@ def sigmoid_binary_cross_entropy(
         prediction: logits; a probability would lose its digits near 0 and 1.
         target: labels from 0 to 1, of the same shape and dtype.
 
+    Returns:
+        The losses in nats, in the shape of `prediction`.
+
     Raises:
         ValueError: the shapes differ; nothing is broadcast.
+
+    Example:
+        >>> losses = sigmoid_binary_cross_entropy(torch.tensor([0.0, 2.0]), torch.tensor([1.0, 1.0]))
+        >>> [round(float(loss), 2) for loss in losses]
+        [0.69, 0.13]
     """
     check_shape("target", target, tuple(prediction.shape))
     return F.binary_cross_entropy_with_logits(prediction, target, reduction="none")
@@ -74,6 +89,15 @@ class FactualLoss:
 
     Raises:
         ValueError: an unknown criterion or reduction, or weights that are not two numbers of at least 0.
+
+    Example:
+        >>> def model(x):
+        ...     return torch.zeros(len(x), 1), torch.zeros(len(x), 1)
+        >>> x, t, y = torch.zeros(4, 3), torch.tensor([0, 1, 1, 0]), torch.tensor([[1.0], [2.0], [2.0], [3.0]])
+        >>> [float(loss) for loss in FactualLoss()(model, x, t, y)]
+        [5.0, 4.0]
+        >>> [float(loss) for loss in FactualLoss(reduction="batch")(model, x, t, y)]
+        [2.5, 2.0]
     """
 
     criterion: str = "squared_error"
@@ -134,6 +158,13 @@ class JointLoss:
 
     Raises:
         ValueError: an unknown criterion, or weights that are not two numbers of at least 0.
+
+    Example:
+        >>> def model(x1, x2):
+        ...     return x1, x2
+        >>> x1, x2, y1, y2 = torch.zeros(4, 1), torch.zeros(4, 1), torch.ones(4, 1), 2 * torch.ones(4, 1)
+        >>> [float(loss) for loss in JointLoss()(model, x1, x2, y1, y2)]
+        [1.0, 4.0]
     """
 
     criterion: str = "squared_error"

@@ -20,6 +20,18 @@ class Optimizer:
         lr: learning rate.
         clip_norm: gradients whose norm, over all parameters, is larger are scaled down to it; None clips nothing.
         schedule: how the learning rate changes from step to step.
+
+    Raises:
+        ValueError: an argument out of bounds, or a `schedule` that is none.
+        TypeError: from `build`, where it is this class and none of those below.
+
+    Example:
+        >>> weight = torch.ones(1, requires_grad=True)
+        >>> optimizer = SGD(lr=1.0, clip_norm=0.25).build([weight])
+        >>> weight.sum().backward()
+        >>> optimizer.step()
+        >>> round(weight.item(), 2)
+        0.75
     """
 
     lr: float = 1e-3
@@ -37,6 +49,13 @@ class Optimizer:
         """Returns torch's optimiser; its `step` clips first and moves the schedule on afterwards.
 
         Twin: `flax_impl.Optimizer.build`, which needs no parameters.
+
+        Args:
+            parameters: what the optimiser moves, such as `model.parameters()`.
+
+        Raises:
+            TypeError: this is the base class, which is no optimiser by itself.
+            ValueError: there are no parameters, in torch's words.
         """
         parameters = list(parameters)
         optimizer = self._core(parameters)
@@ -70,6 +89,14 @@ class SGD(Optimizer):
 
     Raises:
         ValueError: an argument out of bounds; `nesterov` without momentum or with dampening.
+
+    Example:
+        >>> weight = torch.ones(1, requires_grad=True)
+        >>> optimizer = SGD(lr=0.5).build([weight])
+        >>> weight.sum().backward()
+        >>> optimizer.step()
+        >>> round(weight.item(), 2)
+        0.5
 
     Source: Sutskever et al., "On the importance of initialization and momentum in deep learning", ICML 2013.
     """
@@ -112,6 +139,14 @@ class Adam(Optimizer):
     Raises:
         ValueError: an argument out of bounds.
 
+    Example:
+        >>> weight = torch.ones(1, requires_grad=True)
+        >>> optimizer = Adam(lr=0.1).build([weight])
+        >>> weight.sum().backward()
+        >>> optimizer.step()
+        >>> round(weight.item(), 2)
+        0.9
+
     Source: Kingma, Ba, "Adam: a method for stochastic optimization", ICLR 2015.
     """
 
@@ -143,6 +178,14 @@ class AdamW(Adam):
     Raises:
         ValueError: an argument out of bounds.
 
+    Example:
+        >>> weight = torch.ones(1, requires_grad=True)
+        >>> optimizer = AdamW(lr=0.1, weight_decay=1.0).build([weight])
+        >>> weight.sum().backward()
+        >>> optimizer.step()
+        >>> round(weight.item(), 2)
+        0.8
+
     Source: Loshchilov, Hutter, "Decoupled weight decay regularization", ICLR 2019.
     """
 
@@ -168,6 +211,14 @@ class RMSprop(Optimizer):
 
     Raises:
         ValueError: an argument out of bounds.
+
+    Example:
+        >>> weight = torch.ones(1, requires_grad=True)
+        >>> optimizer = RMSprop(lr=0.01).build([weight])
+        >>> weight.sum().backward()
+        >>> optimizer.step()
+        >>> round(weight.item(), 2)
+        0.9
 
     Source: Hinton, "Neural networks for machine learning", lecture 6, 2012; `centered`: Graves, arXiv 1308.0850, 2013.
     """
@@ -202,7 +253,19 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "rmsprop
 def make_optimizer(name: str, **arguments: Any) -> Optimizer:
     """Returns the settings of the optimiser of that name.
 
+    Args:
+        name: one of `OPTIMIZERS`: `"adam"`, `"adamw"`, `"rmsprop"` or `"sgd"`.
+        arguments: those of the optimiser's class, by name.
+
+    Returns:
+        The settings, a frozen dataclass.
+
     Raises:
-        ValueError: an unknown name, or an argument that this optimiser lacks; the message lists those there are.
+        ValueError: an unknown name, or an argument that this optimiser lacks; the message lists those there are. Or an
+            argument out of bounds.
+
+    Example:
+        >>> make_optimizer("sgd", lr=0.1).momentum
+        0.0
     """
     return make_settings("optimizer", OPTIMIZERS, name, arguments)

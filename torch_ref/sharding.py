@@ -39,6 +39,13 @@ def initialize_distributed(
     Raises:
         ValueError: only some of the three are given, or they make no sense.
         ConnectionError: the others were not to be found.
+
+    Example:
+        >>> initialize_distributed("10.0.0.1:5700", processes=2, process_id=0)  # doctest: +SKIP
+        >>> initialize_distributed("10.0.0.1:5700", processes=2)
+        Traceback (most recent call last):
+            ...
+        ValueError: process_id: expected all of coordinator, processes, process_id, or none, got None
     """
     check_processes(coordinator, processes, process_id)
     arguments: dict[str, Any] = {"timeout": timedelta(minutes=5)}  # a peer may freeze, and torch waits half an hour

@@ -51,8 +51,20 @@ def train_step(
         loss: takes the model and the batch by their names, and returns one number for each output, to be added.
         precision: as for `fit`.
 
+    Returns:
+        The losses [outputs] before the step, one for each output.
+
     Raises:
         ValueError: the batch is empty, or does not fit the loss or the model; an unknown precision.
+
+    Example:
+        >>> import torch_ref
+        >>> model = torch_ref.TwoHead(3, [4], [4])
+        >>> optimizer = Adam(lr=0.01).build(model.parameters())
+        >>> batch = {"x": np.zeros((4, 3)), "t": np.array([0, 1, 1, 0]), "y": np.ones((4, 1))}
+        >>> losses = train_step(model, optimizer, batch)
+        >>> losses.shape
+        torch.Size([2])
     """
     check_choice("precision", precision, PRECISIONS)
     tensors = _tensors(model, check_batch(batch, loss, dtype=_dtype(model), whole=False))
@@ -115,6 +127,14 @@ def fit(
             rows, or that are trained on and held out.
         FloatingPointError: a loss became NaN or infinite; the message names the step.
         ConnectionError: another process of the group ended.
+
+    Example:
+        >>> import torch_ref
+        >>> data = torch_ref.synthetic(rows=20, features=4).arrays()
+        >>> model = torch_ref.TwoHead(4, [4], [4])
+        >>> losses = fit(model, data, steps=3, batch_size=10, progress=False)
+        >>> losses.shape
+        (3, 2)
     """
     check_optimizer(optimizer, Optimizer)
     check_choice("precision", precision, PRECISIONS)
@@ -164,9 +184,19 @@ def predict(model: nn.Module, *inputs: Any, batch_size: int = 65_536) -> tuple[n
         inputs: what the model is called with, each [rows, features].
         batch_size: how many rows go through at a time.
 
+    Returns:
+        The outputs as numpy arrays, each [rows, out]; a model that gives one array gives a tuple of one.
+
     Raises:
         ValueError: an input is empty, holds NaN or infinity, or does not fit the model.
         FloatingPointError: an output is not finite.
+
+    Example:
+        >>> import torch_ref
+        >>> model = torch_ref.TwoHead(3, [4], [4])
+        >>> y0, y1 = predict(model, np.zeros((20, 3)))
+        >>> y0.shape, y1.shape
+        ((20, 1), (20, 1))
     """
     batch_size = check_integer("batch_size", batch_size, at_least=1)
     names = check_inputs(model.forward, inputs)

@@ -86,6 +86,11 @@ class TwoHead(nn.Module):
 
         With `return_representation` a pair: that, and the representation [batch, code].
 
+        Args:
+            x: the features [batch, in].
+            t: the treatment, 0 or 1 [batch]; None asks for both outcomes.
+            return_representation: whether to return the representation too.
+
         Raises:
             ValueError: `x` without `in_features` columns; `t` of another length, or with values other than 0 and 1.
         """
@@ -103,5 +108,12 @@ class TwoHead(nn.Module):
         return (outcome, code) if return_representation else outcome
 
     def concatenated(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch 2*out"]:
-        """Returns both potential outcomes in one array, `y0` first: the article's outputs wanted together."""
+        """Returns both potential outcomes in one array, `y0` first: the article's outputs wanted together.
+
+        Args:
+            x: the features [batch, in].
+
+        Raises:
+            ValueError: `x` without `in_features` columns.
+        """
         return torch.cat(self(x), dim=1)

@@ -73,7 +73,11 @@ class TwoInTwoOut(nn.Module):
         }
 
     def code(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch hidden"]:
-        """Returns the code of one input."""
+        """Returns the code of one input.
+
+        Args:
+            x: one of the inputs [batch, in].
+        """
         depth = len(self.hidden_features)
         for i in range(1, depth + 1):
             x = self.get_submodule(f"hidden{i}")(x)
@@ -84,6 +88,10 @@ class TwoInTwoOut(nn.Module):
         self, x1: Float[Tensor, "batch in"], x2: Float[Tensor, "batch in"]
     ) -> tuple[Float[Tensor, "batch out"], Float[Tensor, "batch out"]]:
         """Returns both outputs `(y1, y2)`; each depends on both inputs.
+
+        Args:
+            x1: the first input [batch, in].
+            x2: the second input [batch, in].
 
         Raises:
             ValueError: an input without `in_features` columns, or inputs that differ in rows.
@@ -97,7 +105,15 @@ class TwoInTwoOut(nn.Module):
     def concatenated(
         self, x1: Float[Tensor, "batch in"], x2: Float[Tensor, "batch in"]
     ) -> Float[Tensor, "batch 2*out"]:
-        """Returns both outputs in one array, `y1` first: the article's outputs wanted together."""
+        """Returns both outputs in one array, `y1` first: the article's outputs wanted together.
+
+        Args:
+            x1: the first input [batch, in].
+            x2: the second input [batch, in].
+
+        Raises:
+            ValueError: as for a call of the model.
+        """
         return torch.cat(self(x1, x2), dim=1)
 
 

@@ -29,8 +29,23 @@ def figure(width: float, height: float) -> "Figure":
 def effect_figures(report: EffectReport) -> dict[str, "Figure"]:
     """Returns pictures by name: `losses`, `effects`, `outcomes`, `qini`, and `overlap` where there are propensities.
 
+    Args:
+        report: what to draw: of a table, from `EffectReport.of`.
+
+    Returns:
+        Figures of matplotlib by name, each with a `savefig`; nothing is shown and no file is written.
+
     Raises:
         ImportError: matplotlib is not installed; the message names the extra.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> training = SimpleNamespace(losses=np.ones((1, 3, 1)), held_out=None)  # of a model: `model.training`
+        >>> t, y0, y1 = np.array([0, 1, 0, 1]), np.array([1.0, 1.0, 2.0, 2.0]), np.array([3.0, 3.0, 4.0, 4.0])
+        >>> y, rows = np.where(t == 1, y1, y0), np.arange(4)
+        >>> report = EffectReport(t, y, y0, y1, None, None, 2.0, None, rows, y, y1 - y0, None, training, False)
+        >>> sorted(effect_figures(report))
+        ['effects', 'losses', 'outcomes', 'qini']
     """
     drawn = {"losses": _losses, "effects": _effects, "outcomes": _outcomes, "overlap": _overlap, "qini": _qini}
     if report.score is None:

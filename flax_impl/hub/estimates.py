@@ -58,10 +58,14 @@ class Estimates:
         """Returns both potential outcomes `(y0, y1)` by each member, in the unit of the data.
 
         Args:
-            x: the features, in the unit of the data.
+            x: the features [rows, features], in the unit of the data.
+
+        Returns:
+            Two arrays [members, rows], in float64; for a binary outcome, probabilities.
 
         Raises:
             ValueError: another number of features, or values that are no finite numbers.
+            FloatingPointError: a net's output is not finite.
         """
         [x] = check_data({"x": x}, ("x",)).values()
         check_shape("x", x, ("rows", len(self.scales.x_mean)))
@@ -71,12 +75,34 @@ class Estimates:
     def potential_outcomes(
         self, x: Float[np.ndarray, "rows features"]
     ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
-        """Returns the expected outcomes `(y0, y1)` without and with treatment; for a binary outcome, probabilities."""
+        """Returns the expected outcomes `(y0, y1)` without and with treatment; for a binary outcome, probabilities.
+
+        Args:
+            x: the features [rows, features], in the unit of the data.
+
+        Returns:
+            Two arrays [rows], in the unit of the outcome: the members' means.
+
+        Raises:
+            ValueError: another number of features, or values that are no finite numbers.
+            FloatingPointError: a net's output is not finite.
+        """
         y0, y1 = self.member_outcomes(x)
         return y0.mean(axis=0), y1.mean(axis=0)
 
     def effect(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, " rows"]:
-        """Returns each row's effect (CATE): the outcome with treatment minus the outcome without."""
+        """Returns each row's effect (CATE): the outcome with treatment minus the outcome without.
+
+        Args:
+            x: the features [rows, features], in the unit of the data.
+
+        Returns:
+            One effect for each row [rows], in the unit of the outcome; for a binary one, a difference of probabilities.
+
+        Raises:
+            ValueError: another number of features, or values that are no finite numbers.
+            FloatingPointError: a net's output is not finite.
+        """
         return self._member_effects(x).mean(axis=0)
 
     def effect_interval(
@@ -84,20 +110,43 @@ class Estimates:
     ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
         """Returns the lower and upper ends of intervals that hold each row's effect with probability `1 - alpha`.
 
+        Args:
+            x: the features [rows, features], in the unit of the data.
+            alpha: the probability of missing the effect, above 0 and below 1.
+
+        Returns:
+            Two arrays [rows], in the unit of the outcome.
+
         Raises:
-            ValueError: the members were not trained on bootstrap rows, or there is one only.
+            ValueError: the members were not trained on bootstrap rows, or there is one only; an `alpha` out of bounds,
+                or features as `effect` refuses them.
+            FloatingPointError: a net's output is not finite.
         """
         return self.interval(self._member_effects(x), alpha)
 
     def ate(self, x: Float[np.ndarray, "rows features"]) -> float:
-        """Returns the average effect over these rows (ATE)."""
+        """Returns the average effect over these rows (ATE), in the unit of the outcome.
+
+        Args:
+            x: the features [rows, features], in the unit of the data.
+
+        Raises:
+            ValueError: another number of features, or values that are no finite numbers.
+            FloatingPointError: a net's output is not finite.
+        """
         return float(self.effect(x).mean())
 
     def ate_interval(self, x: Float[np.ndarray, "rows features"], alpha: float = 0.05) -> tuple[float, float]:
         """Returns the ends of an interval that holds the average effect over these rows with probability `1 - alpha`.
 
+        Args:
+            x: the features [rows, features], in the unit of the data.
+            alpha: the probability of missing the average, above 0 and below 1.
+
         Raises:
-            ValueError: the members were not trained on bootstrap rows, or there is one only.
+            ValueError: the members were not trained on bootstrap rows, or there is one only; an `alpha` out of bounds,
+                or features as `effect` refuses them.
+            FloatingPointError: a net's output is not finite.
         """
         low, high = self.interval(self._member_effects(x).mean(axis=1), alpha)
         return float(low), float(high)
@@ -105,8 +154,15 @@ class Estimates:
     def interval(self, values: Float[np.ndarray, "members ..."], alpha: float = 0.05) -> tuple[Any, Any]:
         """Returns the ends of intervals for anything that each member has a value of, see `members.interval`.
 
+        Args:
+            values: one for each member [members, ...], such as averages over a group of rows.
+            alpha: the probability of missing the true value, above 0 and below 1.
+
+        Returns:
+            The lower and the upper ends, each [...], in the unit of the values.
+
         Raises:
-            ValueError: the members were not trained on bootstrap rows, or there is one only.
+            ValueError: the members were not trained on bootstrap rows, or there is one only; an `alpha` out of bounds.
         """
         if not self.ensemble.bootstrap:
             raise ValueError("bootstrap: expected members trained on bootstrap rows (bootstrap=True), got none")

@@ -20,7 +20,9 @@ _SUFFIXES = (".csv", ".parquet", ".npz")
 def load_data(
     source: str | Path, *, treatment: str = "t", outcome: str = "y", weight: str | None = None, replication: int = 1
 ) -> TreatmentData:
-    """Loads data by the name of its source.
+    r"""Loads data by the name of its source.
+
+    Every other column of a named table is a feature, except `mu0`, `mu1` and `ycf`, which only a simulation knows.
 
     Args:
         source: `synthetic`; `acic2016:N`, N from 1 to 10; or a file: .csv or .parquet with named columns, .csv without
@@ -31,13 +33,26 @@ def load_data(
         weight: the column of a named table with the weights of the rows; None weighs all alike.
         replication: which replication of an .npz file, from 1.
 
-    Every other column of a named table is a feature, except `mu0`, `mu1` and `ycf`, which only a simulation knows.
+    Returns:
+        The rows, in the unit of their source, with the names of the features; `mu0` and `mu1` where the source knows
+        both.
 
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: the source needs a package that is not installed; the message names the extra.
         ValueError: an unknown source, an argument that the source has no use for, or a file that holds something else;
             file, line and column are named.
+
+    Example:
+        >>> load_data("synthetic").x.shape
+        (1000, 10)
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "patients.csv")
+        ...     _ = path.write_text("age,drug,days\n50,0,9.5\n60,1,7.5\n")
+        ...     data = load_data(path, treatment="drug", outcome="days")
+        >>> data.feature_names, data.t.tolist(), data.y.tolist()
+        (('age',), [0, 1], [[9.5], [7.5]])
     """
     named = {"treatment": (treatment, "t"), "outcome": (outcome, "y"), "weight": (weight, None)}
     if source == "synthetic":
@@ -59,17 +74,28 @@ def load_data(
 
 
 def load_features(source: str | Path, feature_names: Sequence[str]) -> np.ndarray:
-    """Loads the features of new rows for a model that was trained on columns of these names: [rows, features].
+    r"""Loads the features of new rows for a model that was trained on columns of these names: [rows, features].
 
     Args:
         source: a .csv or .parquet file with named columns, of which others than these are not looked at; a .csv file
             without a header, with these columns alone or in the IHDP layout; or an .npz file with the array x.
         feature_names: the columns, in the model's order.
 
+    Returns:
+        The features [rows, features], in the unit of the file.
+
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: the source needs a package that is not installed; the message names the extra.
         ValueError: columns that are missing, or a file that holds something else.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "new.csv")
+        ...     _ = path.write_text("id,weight,age\n7,82.5,50\n8,64.5,60\n")
+        ...     load_features(path, ["age", "weight"]).tolist()
+        [[50.0, 82.5], [60.0, 64.5]]
     """
     path = _existing(source)
     count = len(feature_names)
@@ -99,10 +125,17 @@ def load_curves(source: str | Path) -> dict[str, np.ndarray]:
         source: `synthetic`, the article's curves; or a file: .csv or .parquet whose columns are named x1, x2, y1, y2,
             or x1_a, x1_b, … where there are several of a kind; or .npz with these four arrays.
 
+    Returns:
+        The four arrays by name, in float64 and in the unit of the file.
+
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: the source needs a package that is not installed; the message names the extra.
         ValueError: a source of another kind, or a file that holds something else.
+
+    Example:
+        >>> {name: array.shape for name, array in load_curves("synthetic").items()}
+        {'x1': (100, 1), 'x2': (100, 1), 'y1': (100, 1), 'y2': (100, 1)}
     """
     if source == "synthetic":
         return curves()

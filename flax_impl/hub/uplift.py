@@ -19,13 +19,23 @@ def qini_curve(
     at random would bring.
 
     Args:
-        effect: the estimated effects.
-        t: the treatment, 0 or 1.
-        y: the outcome that was observed.
-        score: each row's probability of treatment, by whose inverse rows are weighted; None for a randomised trial.
+        effect: the estimated effects [rows].
+        t: the treatment [rows], 0 or 1.
+        y: the outcome that was observed [rows].
+        score: each row's probability of treatment [rows], by whose inverse rows are weighted; None for a randomised
+            trial.
+
+    Returns:
+        The shares, from 0 to 1, and the gains, each [points]: 0 treated, then a point for each value of `effect`.
 
     Raises:
         ValueError: other shapes, no rows, or a treatment that is not 0 or 1.
+
+    Example:
+        >>> effect, t, y = np.array([3.0, 3.0, 1.0, 1.0]), np.array([0, 1, 0, 1]), np.array([2.0, 6.0, 2.0, 2.0])
+        >>> share, gain = qini_curve(effect, t, y)
+        >>> share.tolist(), gain.tolist()
+        ([0.0, 0.5, 1.0], [0.0, 2.0, 2.0])
 
     Source: Radcliffe, "Using control groups to target on predicted lift", 2007.
     """
@@ -52,7 +62,17 @@ def qini_coefficient(share: Float[np.ndarray, " points"], gain: Float[np.ndarray
     """Returns the area between a Qini curve and the line of treating at random, in the outcome's unit.
 
     Args:
-        share: of rows that are treated, from `qini_curve`.
-        gain: what that brings.
+        share: of rows that are treated [points], from `qini_curve`.
+        gain: what that brings [points].
+
+    Returns:
+        One number: above 0 where the effects rank the rows better than chance does.
+
+    Raises:
+        IndexError: there are no points.
+
+    Example:
+        >>> qini_coefficient(np.array([0.0, 0.5, 1.0]), np.array([0.0, 2.0, 2.0]))
+        0.5
     """
     return float(np.trapezoid(gain, share) - gain[-1] / 2)

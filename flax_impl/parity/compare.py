@@ -36,8 +36,20 @@ def compare(ported: TraceLike, reference: TraceLike, free: TraceLike | None = No
         reference: the trace of `torch_ref.record`.
         free: the port's trace from the first weights only; in float32 it is shown, and does not count.
 
+    Returns:
+        Every entry with its error and its bound, the first divergence, and its diagnosis; see `Report`.
+
     Raises:
         ValueError: the traces differ in dtype or in the number of steps.
+
+    Example:
+        >>> from flax_impl.parity import Trace
+        >>> metadata = {"dtype": "float64", "model": "Line", "optimizer": {"name": "SGD"}, "calls": [], "buffers": []}
+        >>> reference = Trace({"0/loss/y": np.array(0.5)}, metadata)
+        >>> compare(reference, reference).passed
+        True
+        >>> print(compare(Trace({"0/loss/y": np.array(0.6)}, metadata), reference).first_divergence)
+        step 0, loss, `y`
     """
     for what in ("dtype", "steps"):
         expected, got = getattr(reference, what), getattr(ported, what)
@@ -71,9 +83,24 @@ def compare(ported: TraceLike, reference: TraceLike, free: TraceLike | None = No
 def assert_parity(ported: TraceLike, reference: TraceLike, free: TraceLike | None = None) -> Report:
     """Returns the report of `compare`, for a test to go on with.
 
+    Args:
+        ported: the port's trace, under the reference's names.
+        reference: the trace of `torch_ref.record`.
+        free: the port's trace from the first weights only, or None.
+
+    Returns:
+        The report, in which all agrees.
+
     Raises:
         AssertionError: the port diverges; the message has the first divergence, its numbers and the diagnosis.
         ValueError: the traces differ in dtype or in the number of steps.
+
+    Example:
+        >>> from flax_impl.parity import Trace
+        >>> metadata = {"dtype": "float64", "model": "Line", "optimizer": {"name": "SGD"}, "calls": [], "buffers": []}
+        >>> trace = Trace({"0/loss/y": np.array(0.5)}, metadata)
+        >>> assert_parity(trace, trace).max_scaled_error
+        0.0
     """
     report = compare(ported, reference, free)
     if not report.passed:

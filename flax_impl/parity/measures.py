@@ -13,11 +13,20 @@ def scaled_difference(actual: Float[np.ndarray, "*shape"], reference: Float[np.n
     NaN and infinity must stand in the same places; if they do not, the difference is infinite.
 
     Args:
-        actual: what is compared.
-        reference: what it is compared to.
+        actual: what is compared, of any shape.
+        reference: what it is compared to, of the same shape.
+
+    Returns:
+        0 where all is equal, or there are no numbers; infinite where the reference is all 0 and the other is not.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ, or the values are no numbers.
+
+    Example:
+        >>> scaled_difference(np.array([4.0, 1.5]), reference=np.array([4.0, 1.0]))
+        0.125
+        >>> scaled_difference(np.array([np.nan, 1.0]), reference=np.array([1.0, np.nan]))
+        inf
     """
     apart, size = apart_and_size(actual, reference)
     return _share(apart.max(initial=0.0), size.max(initial=0.0))
@@ -29,11 +38,18 @@ def relative_difference(actual: Float[np.ndarray, "*shape"], reference: Float[np
     This is for numbers that each have a size of their own, such as the losses of a training, which shrink by decades.
 
     Args:
-        actual: what is compared.
-        reference: what it is compared to.
+        actual: what is compared, of any shape.
+        reference: what it is compared to, of the same shape.
+
+    Returns:
+        0 where all is equal, or there are no numbers; infinite where a number differs from 0.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ, or the values are no numbers.
+
+    Example:
+        >>> relative_difference(np.array([4.0, 1.5]), reference=np.array([4.0, 1.0]))
+        0.5
     """
     return max(map(_share, *apart_and_size(actual, reference)), default=0.0)
 
@@ -42,11 +58,19 @@ def largest_difference(actual: Mapping[Any, np.ndarray], reference: Mapping[Any,
     """Returns the largest scaled difference over arrays of the same names.
 
     Args:
-        actual: what is compared.
-        reference: what it is compared to.
+        actual: what is compared, arrays by name.
+        reference: what it is compared to, arrays by the same names.
+
+    Returns:
+        A share of at least 0; infinite where `scaled_difference` is.
 
     Raises:
-        ValueError: the names or the shapes differ.
+        ValueError: the names or the shapes differ, or there are no arrays.
+
+    Example:
+        >>> reference = {"weight": np.array([4.0, 1.0]), "bias": np.array([2.0])}
+        >>> largest_difference({"weight": np.array([4.0, 1.5]), "bias": np.array([2.5])}, reference)
+        0.25
     """
     if actual.keys() != reference.keys():
         raise ValueError(f"actual: expected the arrays {list(reference)}, got {list(actual)}")

@@ -56,6 +56,15 @@ def html_page(reports: Sequence[Report]) -> str:
 
     Args:
         reports: of any pairs of trainings.
+
+    Returns:
+        The page; write it with `Path.write_text(page, encoding="utf-8")`.
+
+    Example:
+        >>> entry = Entry(step=0, phase="loss", name="y", error=0.0, bound=1e-12)
+        >>> page = html_page([Report("Line", "float64", "SGD", steps=1, calls=(), entries=(entry,))])
+        >>> "<h1>The port agrees with its reference</h1>" in page
+        True
     """
     style = Path(__file__).with_suffix(".css").read_text()
     failed = sum(not report.passed for report in reports)

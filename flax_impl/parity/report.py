@@ -22,6 +22,12 @@ class Entry:
         note: what is wrong where it is no number: a missing array, another shape.
         counts: False for what is shown only: a module whose code is cut elsewhere than its twin's, while all that
             comes after agrees.
+
+    Example:
+        >>> Entry(step=0, phase="grad", name="fc.weight", error=1e-15, bound=1e-12).passed
+        True
+        >>> Entry(step=0, phase="grad", name="fc.bias", error=1e-15, bound=1e-12, note="the port has none").passed
+        False
     """
 
     step: int
@@ -53,6 +59,14 @@ class Divergence:
         entry: the first entry that is out of bounds.
         before: the module whose input is wrong, where the fault lies in the code between `name` and it.
         free: whether only the free-running training departs, while each step agrees by itself.
+
+    Example:
+        >>> entry = Entry(step=2, phase="module_input", name="fc2", error=0.1, bound=1e-12)
+        >>> divergence = Divergence(step=2, phase="module_input", name="fc1", entry=entry, before="fc2")
+        >>> divergence.group
+        'forward'
+        >>> print(divergence)
+        step 2, forward, between `fc1` and `fc2`
     """
 
     step: int
@@ -95,6 +109,10 @@ class Finding:
     Args:
         text: one sentence: what the port does, what the reference does, and what to change.
         certain: whether applying the difference to the reference gives the port's numbers.
+
+    Example:
+        >>> print(Finding("the port's batches are not the reference's", certain=False))
+        perhaps: the port's batches are not the reference's
     """
 
     text: str
@@ -106,7 +124,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """The outcome of a comparison; `print` it, or ask it.
+    """The outcome of a comparison; `print` it, or ask it. `compare` makes it.
 
     Args:
         model: its name.
@@ -120,6 +138,15 @@ class Report:
         diagnosis: what may have caused it, best first.
         unmatched: entries that only one side has, and that are therefore not compared.
         weight_map: which of the reference's weights is which of the port's, in a table.
+
+    Example:
+        >>> entry = Entry(step=0, phase="loss", name="y", error=0.25, bound=1e-12)
+        >>> first = Divergence(step=0, phase="loss", name="y", entry=entry)
+        >>> report = Report("Line", "float64", "SGD", 1, (), entries=(entry,), first_divergence=first)
+        >>> report.passed, report.max_scaled_error
+        (False, 0.25)
+        >>> report.to_json()["first_divergence"]["text"]
+        'step 0, loss, `y`'
     """
 
     model: str

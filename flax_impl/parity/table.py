@@ -16,6 +16,15 @@ def text_table(reports: Sequence[Report]) -> str:
 
     Args:
         reports: of any pairs of trainings.
+
+    Returns:
+        The text, without a line break at its end.
+
+    Example:
+        >>> entry = Entry(step=0, phase="loss", name="y", error=0.0, bound=1e-12)
+        >>> print(text_table([Report("Line", "float64", "SGD", steps=1, calls=(), entries=(entry,))]))
+        model  dtype    optimizer  steps  largest error  bound
+        Line   float64  SGD            1              0  1e-12  agrees
     """
     lines = _aligned([_HEAD, *map(_line, reports)], right=(3, 4, 5))
     for report in reports:

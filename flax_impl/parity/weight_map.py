@@ -21,6 +21,13 @@ class WeightMapError(ValueError):
         torch_only: entries without a counterpart.
         flax_only: the same of the port: dotted, without the collection.
         ambiguous: modules that fit each other in more than one way, torch's and the port's.
+
+    Example:
+        >>> try:
+        ...     propose_map({"fc.bias": (2,)}, {("params", "Dense_0", "bias"): (3,)})
+        ... except WeightMapError as error:
+        ...     error.torch_only, error.flax_only
+        (('fc.bias',), ('Dense_0.bias',))
     """
 
     def __init__(
@@ -38,6 +45,8 @@ class WeightMapError(ValueError):
 class WeightMap:
     """A bijection between torch's parameters and buffers and the leaves of the port; `print` it.
 
+    `propose_map` finds it.
+
     Args:
         links: one for each entry of torch, in torch's order.
         modules: of the port, to the torch module that holds the same: dotted, without the collection, the root left
@@ -45,6 +54,14 @@ class WeightMap:
         ignored: entries of torch that no port has.
         torch_only: entries without a counterpart, where the map is partial.
         flax_only: the same of the port: dotted, without the collection.
+
+    Example:
+        >>> found = propose_map({"fc.weight": (2, 3)}, {("params", "Dense_0", "kernel"): (3, 2)})
+        >>> leaves = found.to_flax({"fc.weight": np.ones((2, 3))})
+        >>> leaves["params", "Dense_0", "kernel"].shape
+        (3, 2)
+        >>> found.to_torch(leaves)["fc.weight"].shape
+        (2, 3)
     """
 
     links: tuple[Link, ...]
@@ -55,6 +72,12 @@ class WeightMap:
 
     def to_flax(self, arrays: Mapping[str, np.ndarray]) -> dict[Path, np.ndarray]:
         """Returns what is given of torch's entries as leaves of the port, bit for bit and in their dtype.
+
+        Args:
+            arrays: of torch, by name, each in torch's shape; all or some of them.
+
+        Returns:
+            The leaves by path, which begins with the collection, each in the port's shape.
 
         Raises:
             ValueError: a name that the model does not have, or a shape that it does not have there.
@@ -74,6 +97,12 @@ class WeightMap:
 
     def to_torch(self, arrays: Mapping[Path, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns torch's entries, bit for bit and in their dtype: those of which all leaves are given.
+
+        Args:
+            arrays: of the port, by path, which begins with the collection, each in the port's shape.
+
+        Returns:
+            The entries by name, each in torch's shape.
 
         Raises:
             ValueError: a leaf that the port does not have, or a shape that it does not have there.
@@ -128,9 +157,20 @@ def propose_map(
             `{"blocks.*.first": "Block_*.Dense_0"}`.
         partial: leave out what has no counterpart; the map lists it.
 
+    Returns:
+        The map, with a link for each entry of torch that has a counterpart.
+
     Raises:
         WeightMapError: entries without a counterpart, or modules that fit in several ways; one error lists all.
         ValueError: unknown names in `renames`, or paths without a collection.
+
+    Example:
+        >>> torch_shapes = {"fc.weight": (2, 3), "fc.bias": (2,)}
+        >>> flax_shapes = {("params", "Dense_0", "kernel"): (3, 2), ("params", "Dense_0", "bias"): (2,)}
+        >>> print(propose_map(torch_shapes, flax_shapes, kinds={"fc": "Linear"}))
+        torch      shape   flax            shape   rule
+        fc.weight  [2, 3]  Dense_0.kernel  [3, 2]  transposed
+        fc.bias    [2]     Dense_0.bias    [2]     as it is
     """
     for path in flax_shapes:
         if not isinstance(path, tuple) or len(path) < 2:

@@ -13,23 +13,36 @@ from .uplift import qini_coefficient, qini_curve
 
 @dataclass(frozen=True)
 class EffectReport:
-    """The effects of a table's rows, and how far to trust them.
+    """The effects of a table's rows, and how far to trust them; `print` it, or ask it.
 
-    Attributes:
-        t: the treatment.
-        y: the outcome that was observed.
-        y0: the expected outcome without treatment.
-        y1: the expected outcome with treatment.
-        low: lower end of each effect's 95% interval; None without bootstrap members.
+    `EffectReport.of` makes it of a trained model. Outcomes and effects are in the unit of the outcome; for a binary one
+    they are probabilities and their differences.
+
+    Args:
+        t: the treatment [rows].
+        y: the outcome that was observed [rows].
+        y0: the expected outcome without treatment [rows].
+        y1: the expected outcome with treatment [rows].
+        low: lower end of each effect's 95% interval [rows]; None without bootstrap members.
         high: its upper end.
         ate: the average effect.
         ate_interval: the ends of its 95% interval, or None.
-        held_out: the numbers of the rows that at least one net did not see; all where none was held out.
-        factual: what the nets that did not see these rows expect under the treatment they had.
-        effect: what those nets expect of the treatment's effect on them.
-        score: each row's probability of treatment; None where scikit-learn is not installed.
+        held_out: the numbers of the rows that at least one net did not see [held_out]; all where none was held out.
+        factual: what the nets that did not see these rows expect under the treatment they had [held_out].
+        effect: what those nets expect of the treatment's effect on them [held_out].
+        score: each row's probability of treatment [rows]; None where scikit-learn is not installed.
         training: losses and held-out rows.
         binary: the outcome is 0 or 1.
+
+    Example:
+        >>> training = Training(losses=np.ones((1, 3, 1)), held_out=None)
+        >>> t, y0, y1 = np.array([0, 1, 0, 1]), np.array([1.0, 1.0, 2.0, 2.0]), np.array([3.0, 3.0, 4.0, 4.0])
+        >>> y, rows = np.where(t == 1, y1, y0), np.arange(4)
+        >>> report = EffectReport(t, y, y0, y1, None, None, 2.0, None, rows, y, y1 - y0, None, training, False)
+        >>> report.columns()["effect"]
+        [2.0, 2.0, 2.0, 2.0]
+        >>> report.explained(arm=1)
+        1.0
     """
 
     t: Int[np.ndarray, " rows"]
@@ -50,6 +63,10 @@ class EffectReport:
     @classmethod
     def of(cls, model: Estimates, data: TreatmentData) -> "EffectReport":
         """Returns the report of a model on the table that it was trained on.
+
+        Args:
+            model: trained by `fit_effects`.
+            data: the whole table that it was trained on, in the same order and unit.
 
         Raises:
             ValueError: the model was loaded, and does not know which rows it did not see.
@@ -91,7 +108,13 @@ class EffectReport:
         return {name: array.tolist() for name, array in arrays.items() if array is not None}
 
     def explained(self, arm: int) -> float:
-        """Returns the share of the outcome's variance in an arm (R²) that the nets explain on rows they did not see."""
+        """Returns the share of the outcome's variance in an arm (R²) that the nets explain on rows they did not see.
+
+        It is NaN where the arm has less than two such rows, or all have the same outcome.
+
+        Args:
+            arm: 0 for the untreated, 1 for the treated.
+        """
         rows = self.t[self.held_out] == arm
         observed, expected = self.y[self.held_out][rows], self.factual[rows]
         if len(observed) < 2 or observed.var() == 0:

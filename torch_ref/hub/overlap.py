@@ -15,11 +15,20 @@ def propensity(x: Float[np.ndarray, "rows features"], t: Int[np.ndarray, " rows"
     """Returns each row's probability of treatment, estimated by a logistic regression on standardised features.
 
     Args:
-        x: the features.
-        t: the treatment, 0 or 1, both of which occur.
+        x: the features [rows, features].
+        t: the treatment [rows], 0 or 1, both of which occur.
+
+    Returns:
+        One probability for each row [rows], in float64.
 
     Raises:
         ImportError: scikit-learn is not installed; the message names the extra.
+        ValueError: there are no rows, one arm only, or features that are no finite numbers.
+
+    Example:
+        >>> score = propensity(np.array([[0.0], [1.0], [2.0], [3.0]]), t=np.array([0, 1, 0, 1]))
+        >>> score.shape, bool(score[0] < score[3])
+        ((4,), True)
 
     Source: Rosenbaum, Rubin, "The central role of the propensity score", 1983.
     """

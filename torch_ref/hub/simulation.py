@@ -15,6 +15,20 @@ def synthetic(rows: int = 1000, features: int = 10, seed: int = 0) -> TreatmentD
         rows: the number of rows.
         features: the number of features, standard normal, at least 4; the first four matter.
         seed: of numpy's default generator.
+
+    Returns:
+        The rows with their expected outcomes `mu0` and `mu1`, whose difference is the effect, and the names x1, x2, …
+
+    Raises:
+        ValueError: less than one row, less than four features, or a negative seed.
+
+    Example:
+        >>> data = synthetic(rows=500, seed=0)
+        >>> data.x.shape, data.feature_names[:2]
+        ((500, 10), ('x1', 'x2'))
+        >>> naive = data.y[data.t == 1].mean() - data.y[data.t == 0].mean()
+        >>> bool(naive > 1.5 * (data.mu1 - data.mu0).mean())
+        True
     """
     check_integer("rows", rows, at_least=1)
     check_integer("features", features, at_least=4)
@@ -31,7 +45,23 @@ def synthetic(rows: int = 1000, features: int = 10, seed: int = 0) -> TreatmentD
 
 
 def curves(points: int = 100, seed: int = 0) -> dict[str, np.ndarray]:
-    """Draws the article's data: x1 and x2 evenly from -1 to 1, y1 and y2 their cubes plus 0.1 of normal noise."""
+    """Draws the article's data: x1 and x2 evenly from -1 to 1, y1 and y2 their cubes plus 0.1 of normal noise.
+
+    Args:
+        points: the number of rows.
+        seed: of numpy's default generator.
+
+    Returns:
+        The arrays x1, x2, y1 and y2, each [points, 1], in float64.
+
+    Raises:
+        ValueError: less than one point, or a negative seed.
+
+    Example:
+        >>> data = curves(points=50)
+        >>> sorted(data), data["x1"].shape
+        (['x1', 'x2', 'y1', 'y2'], (50, 1))
+    """
     check_integer("points", points, at_least=1)
     generator = np.random.default_rng(seed)
     x = np.linspace(-1, 1, points)[:, None]

@@ -61,6 +61,14 @@ class Trace:
             name), `calls` (what was called, in order of return), `inputs` (the entries of the batch that gradients are
             taken by), `buffers`, `frozen` (parameters that are not trained), `versions`, and `recipe` (whatever it
             takes to make the batches again).
+
+    Example:
+        >>> arrays = {"0/param/w": np.ones(2), "0/loss/y": np.array(0.5), "0/update/w": np.zeros(2)}
+        >>> trace = Trace(arrays, {"dtype": "float64"})
+        >>> trace.steps
+        1
+        >>> trace.params(0)["w"].tolist(), trace.params(1)["w"].tolist()
+        ([1.0, 1.0], [0.0, 0.0])
     """
 
     arrays: dict[str, np.ndarray]
@@ -77,24 +85,48 @@ class Trace:
         return self.metadata["dtype"]
 
     def phase(self, step: int, phase: str) -> dict[str, np.ndarray]:
-        """Returns the arrays of one phase of one step, by name."""
+        """Returns the arrays of one phase of one step, by name; nothing where the trace has none.
+
+        Args:
+            step: from 0.
+            phase: one of `PHASES`, such as "grad".
+        """
         return self._by_phase.get((step, phase), {})
 
     def params(self, step: int) -> dict[str, np.ndarray]:
-        """Returns the parameters and buffers that a step starts from, in the trace's dtype."""
+        """Returns the parameters and buffers that a step starts from, in the trace's dtype.
+
+        Args:
+            step: from 0; the number of steps gives what the last one left.
+        """
         found = self.phase(0, "param") if step == 0 else self.phase(step - 1, "update") | self.phase(step - 1, "buffer")
         return {name: self._rounded(array) for name, array in found.items()}
 
     def state(self, step: int) -> dict[str, np.ndarray]:
-        """Returns the optimiser's state that a step starts from, in the trace's dtype; nothing before the first."""
+        """Returns the optimiser's state that a step starts from, in the trace's dtype; nothing before the first.
+
+        Args:
+            step: from 0; the number of steps gives what the last one left.
+        """
         return {name: self._rounded(array) for name, array in self.phase(step - 1, "state").items()}
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
-        """Returns the batch of a step, in the trace's dtype."""
+        """Returns the batch of a step, in the trace's dtype.
+
+        Args:
+            step: from 0.
+        """
         return {name: self._rounded(array) for name, array in self.phase(step, "input").items()}
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the trace to a safetensors file, whole or not at all."""
+        """Writes the trace to a safetensors file, whole or not at all.
+
+        Args:
+            path: the file; its folder is made where there is none.
+
+        Raises:
+            TypeError: metadata that JSON does not hold.
+        """
         write_arrays(path, self.arrays, {"format": _FORMAT, **self.metadata})
 
     @cached_property
@@ -152,9 +184,27 @@ class TraceLike(Protocol):
 def load_trace(path: str | os.PathLike[str]) -> Trace:
     """Returns the trace that `Trace.save` wrote, in either framework.
 
+    Args:
+        path: the file.
+
+    Returns:
+        The trace, equal in every bit to what was saved.
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, is no trace, or lacks a part that a trace has.
+
+    Example:
+        >>> metadata = {"framework": "torch", "model": "Line", "loss": "squared_error", "dtype": "float64"}
+        >>> metadata |= dict.fromkeys(("config", "optimizer", "modules", "versions", "recipe"), {})
+        >>> metadata |= dict.fromkeys(("calls", "inputs", "buffers", "frozen"), [])
+        >>> phases = {"param": np.ones(2), "loss": np.ones(()), "grad": np.ones(2), "update": np.zeros(2)}
+        >>> trace = Trace({f"0/{phase}/w": array for phase, array in phases.items()}, metadata)
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     trace.save(os.path.join(folder, "line.safetensors"))
+        ...     load_trace(os.path.join(folder, "line.safetensors")).params(1)["w"].tolist()
+        [0.0, 0.0]
     """
     arrays, metadata = read_arrays(path)
     try:

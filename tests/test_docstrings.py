@@ -1,0 +1,107 @@
+"""The docstrings: every public name says what goes in, what comes out and what is refused, and its example runs."""
+
+import builtins
+import doctest
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from flax import nnx
+
+import flax_impl
+import flax_impl.parity
+import torch_ref
+
+ROOT = Path(__file__).parents[1]
+MODULES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for package in ("torch_ref", "flax_impl")
+    for path in sorted((ROOT / package).rglob("*.py"))
+    if path.stem != "__init__"
+]
+# What takes anything that its types allow, and refuses nothing.
+RAISES_NOTHING: dict[str, str] = {
+    "Constant": "a schedule without settings",
+    "Divergence": "a record: it keeps what it is given",
+    "EffectReport": "a record: it keeps what it is given",
+    "Entry": "a record: it keeps what it is given",
+    "Finding": "a record: it keeps what it is given",
+    "Report": "a record: it keeps what it is given",
+    "Scales": "a record: it keeps what it is given",
+    "Trace": "a record: it keeps what it is given",
+    "TreatmentData": "a record: it keeps what it is given",
+    "WeightMap": "a record: it keeps what it is given",
+    "WeightMapError": "an error itself",
+    "html_page": "shows any reports, none too",
+    "text_table": "shows any reports, none too",
+}
+SECTIONS = re.compile(r"^(Args|Returns|Raises|Warns|Example):\n((?:(?: .*)?\n?)*)", re.MULTILINE)
+
+
+def public() -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Every public function and class of both packages, once."""
+    packages: list[ModuleType] = [torch_ref, flax_impl, flax_impl.nnx, flax_impl.parity]
+    for package in packages:
+        for name in package.__all__:
+            value = getattr(package, name)
+            if callable(value):
+                yield f"{package.__name__}.{name}", value
+
+
+PUBLIC = dict(public())
+
+
+def sections(documented: object) -> dict[str, str]:
+    return dict(SECTIONS.findall((inspect.getdoc(documented) or "") + "\n"))
+
+
+def entries(section: str) -> list[str]:
+    """Returns the names that a section describes, in its order."""
+    return re.findall(r"^    (\*{0,2}\w+): \S", section, re.MULTILINE)
+
+
+def arguments(call: Callable[..., Any]) -> list[str]:
+    """Returns the names of a call's arguments, without those that Linen adds to every module."""
+    if inspect.isclass(call) and issubclass(call, nnx.Module):
+        call = call.__init__  # their metaclass has a signature that says nothing
+    try:
+        found = inspect.signature(call).parameters
+    except ValueError:  # an exception, which takes what every exception takes
+        return []
+    added = ("parent", "name") if "parent" in found else ()
+    return [name for name in found if name not in ("self", *added)]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_name_says_what_goes_in_and_comes_out(name: str) -> None:
+    documented = PUBLIC[name]
+    found = sections(documented)
+    assert entries(found.get("Args", "")) == arguments(documented)
+    if not inspect.isclass(documented) and inspect.signature(documented).return_annotation is not None:
+        assert found.get("Returns", "").strip()
+    refused = entries(found.get("Raises", ""))
+    assert bool(refused) != (name.rpartition(".")[2] in RAISES_NOTHING)
+    for error in refused:
+        assert hasattr(builtins, error) or hasattr(flax_impl.parity, error), error
+    assert ">>> " in found.get("Example", "")
+
+
+@pytest.mark.parametrize("name", [name for name, value in PUBLIC.items() if inspect.isclass(value)])
+def test_a_public_method_says_so_too(name: str) -> None:
+    made = PUBLIC[name]
+    for member, value in inspect.getmembers(made, inspect.isfunction):
+        own = value.__module__.partition(".")[0] in ("torch_ref", "flax_impl")
+        if member.startswith("_") or not own or (member == "setup" and not arguments(value)):
+            continue
+        assert entries(sections(value).get("Args", "")) == arguments(value), member
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_examples_run(module: str) -> None:
+    failed, _ = doctest.testmod(importlib.import_module(module))
+    assert failed == 0

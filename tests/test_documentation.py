@@ -1,0 +1,100 @@
+"""The README and the pages under docs: their code runs and prints what they say, their numbers are the files'."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ihdp
+from benchmark import table
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PAGES = ("porting", "worked_port")
+BLOCK = re.compile(r"^```python\n(.*?)^```(?:\n+```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)
+# Runs blocks of code one after the other in one namespace, as a reader would who pastes them; the last line of what it
+# prints is what each printed.
+RUNNER = """
+import contextlib, io, json, sys
+namespace, printed = {"__name__": "__main__"}, []
+for number, code in enumerate(json.load(sys.stdin)):
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(compile(code, f"<block {number}>", "exec"), namespace)
+    printed.append(out.getvalue())
+print(json.dumps(printed))
+"""
+
+
+def run(blocks: list[str], folder: Path) -> list[str]:
+    """Returns what each block printed, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUNNER], input=json.dumps(blocks), cwd=folder, capture_output=True, text=True,
+        timeout=400, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_pages_python_runs(page: str, tmp_path: Path) -> None:
+    """Block by block, in one namespace; a block of text after it is what it prints."""
+    blocks = BLOCK.findall((ROOT / "docs" / f"{page}.md").read_text())
+    printed = run([code for code, _ in blocks], tmp_path)
+    for (code, output), found in zip(blocks, printed, strict=True):
+        assert not output or found == output, code
+
+
+@pytest.mark.parametrize(("code", "output"), BLOCK.findall(README))
+def test_the_readmes_python_runs(code: str, output: str, tmp_path: Path) -> None:
+    """Each block by itself, and prints what the README says it prints."""
+    (found,) = run([code], tmp_path)
+    assert not output or found == output
+
+
+def test_the_readme_shows_what_the_demo_wrote() -> None:
+    """`bash scripts/demo.sh --out docs/demo` writes these numbers again."""
+    assert (ROOT / "docs" / "demo" / "demo.txt").read_text().strip() in README
+
+
+@pytest.mark.parametrize("path", ["README.md", "CONTRIBUTING.md", *(f"docs/{page}.md" for page in PAGES)])
+def test_what_a_page_points_to_is_there(path: str) -> None:
+    text = (ROOT / path).read_text()
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        assert "://" in target or (ROOT / path).parent.joinpath(target).exists(), target
+    for command in re.findall(r"(?:bash|python) (scripts/\w+\.\w+)", text):
+        assert (ROOT / command).is_file()
+    for test in re.findall(r"`tests/(\w+\.py)", text):
+        assert (ROOT / "tests" / test).is_file()
+
+
+def test_the_readme_shows_what_the_harness_wrote() -> None:
+    """`parity.py > docs/parity/parity.txt` and the kill matrix's command write them again."""
+    results = ROOT / "docs" / "parity"
+    assert (results / "parity.txt").read_text().strip() in README
+    assert (results / "kill_matrix.txt").read_text().splitlines()[-1] in README.replace("\n", " ")
+
+
+def test_the_readme_shows_what_the_benchmark_wrote() -> None:
+    """`benchmark.py --full --json docs/benchmark/speed.json --plots docs/benchmark > …/speed.txt` writes it again."""
+    results = ROOT / "docs" / "benchmark"
+    assert (results / "speed.txt").read_text().strip() in README
+    assert (results / "speed.txt").read_text().strip() == table(json.loads((results / "speed.json").read_text()))
+
+
+def test_the_readme_shows_what_the_benchmarks_of_effects_wrote() -> None:
+    """`ihdp.py DIR --json docs/effects/ihdp.json > …/ihdp.txt` and `interval_coverage.py` write it again."""
+    results = ROOT / "docs" / "effects"
+    for name in ("ihdp", "acic2016"):
+        written = json.loads((results / f"{name}.json").read_text())
+        assert (results / f"{name}.txt").read_text().strip() in README
+        found = {
+            contestant: {m: [one[m] or np.nan for one in of_one["replications"]] for m in ihdp.MEASURES}
+            for contestant, of_one in written["contestants"].items()
+        }
+        numbers = [one["replication"] for one in written["replications"]]
+        assert (results / f"{name}.txt").read_text().strip() == ihdp.table(found, numbers, name)
+    assert (results / "interval_coverage.txt").read_text().strip() in README
