@@ -279,9 +279,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 def draw(result: Mapping[str, Any], folder: Path) -> None:
     """Writes the pictures of what was measured."""
-    import matplotlib
-
-    matplotlib.rcdefaults()  # causalml sets a style of its own when it is imported
     figures = {"speed.png": speed_bars(result["measurements"], LINES)}
     if "growth" in result:
         figures["growth.png"] = growth_curves(result["growth"], result["summary"]["slopes"])

@@ -24,7 +24,7 @@ def loss_curves(curves: Mapping[str, np.ndarray], outputs: tuple[str, str], titl
         ImportError: matplotlib is not installed.
     """
     compared = len(curves) == 2
-    figure = _figure(12 if compared else 8, 6)
+    figure = empty_figure(12 if compared else 8, 6)
     axes = figure.subplots(2, 1 + compared, sharex=True, squeeze=False)
     for output, row in enumerate(axes):
         for (name, losses), line in zip(curves.items(), _LINES, strict=False):
@@ -52,7 +52,7 @@ def speed_bars(measured: Mapping[str, Mapping[str, Any]], lines: Mapping[str, st
     Raises:
         ImportError: matplotlib is not installed.
     """
-    figure = _figure(9, 5)
+    figure = empty_figure(9, 5)
     axes = figure.subplots()
     shown = {name: words for name, words in lines.items() if name in measured and name != "floor"}
     for place, (name, words) in enumerate(reversed(shown.items())):
@@ -79,7 +79,7 @@ def growth_curves(growth: Mapping[str, Sequence[Mapping[str, Any]]], slopes: Map
     Raises:
         ImportError: matplotlib is not installed.
     """
-    figure = _figure(14, 7)
+    figure = empty_figure(14, 7)
     axes = figure.subplots(2, len(growth), sharex="col", squeeze=False)
     takes = {"rows": "an epoch", "width": "a step", "batch_size": "a step", "replicas": "a step of all replicas"}
     for column, (sweep, points) in enumerate(growth.items()):
@@ -112,7 +112,7 @@ def effect_errors(errors: Mapping[str, Sequence[float]], numbers: Sequence[int])
     Raises:
         ImportError: matplotlib is not installed.
     """
-    figure = _figure(10, 5)
+    figure = empty_figure(10, 5)
     axes = figure.subplots()
     looks = (("o", "#f0a030"), ("o", "#c02020"), ("s", "#104080"), ("^", "#5080c0"), ("x", "#555555"))
     for (name, values), (marker, color) in zip(errors.items(), looks, strict=False):
@@ -124,7 +124,12 @@ def effect_errors(errors: Mapping[str, Sequence[float]], numbers: Sequence[int])
     return figure
 
 
-def _figure(width: float, height: float) -> "Figure":
+def empty_figure(width: float, height: float) -> "Figure":
+    """Returns a figure of that many inches.
+
+    Raises:
+        ImportError: matplotlib is not installed; the message names the extra.
+    """
     try:
         from matplotlib import style
         from matplotlib.figure import Figure
