@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from .hub.checks import check_choice, check_number
+from .hub.checks import check_choice, check_number, check_shape
 from .losses import FactualLoss
 from .pytrees import pytree
 
@@ -41,7 +41,7 @@ def linear_mmd(
         A number [], differentiable, in the square of the code's unit.
 
     Raises:
-        TypeError: shapes that do not fit each other, in JAX's words.
+        ValueError: codes of different widths, or weights that are not one for each code.
 
     Example:
         >>> code0, code1 = jnp.zeros((2, 3)), jnp.ones((4, 3))
@@ -50,6 +50,7 @@ def linear_mmd(
 
     Source: Gretton et al., "A kernel two-sample test", JMLR 2012, with the linear kernel.
     """
+    _check(code0, code1, w0, w1)
     p0, p1, both = _distributions(w0, w1)
     return jnp.where(both, ((p1 @ code1 - p0 @ code0) ** 2).sum(), 0)
 
@@ -77,7 +78,7 @@ def rbf_mmd(
         A number [], differentiable; it has no unit.
 
     Raises:
-        TypeError: shapes that do not fit each other, in JAX's words.
+        ValueError: codes of different widths, or weights that are not one for each code.
 
     Example:
         >>> code0, code1 = jnp.zeros((2, 3)), jnp.ones((4, 3))
@@ -86,6 +87,7 @@ def rbf_mmd(
 
     Source: Gretton et al., "A kernel two-sample test", JMLR 2012, the biased estimate.
     """
+    _check(code0, code1, w0, w1)
     p0, p1, both = _distributions(w0, w1)
     across = _squared_distances(code0, code1)
     width = p0 @ across @ p1
@@ -123,7 +125,7 @@ def wasserstein(
 
     Raises:
         ImportError: OTT is not installed; the message names the extra.
-        TypeError: shapes that do not fit each other, in JAX's words.
+        ValueError: codes of different widths, or weights that are not one for each code.
 
     Example:
         >>> code0, code1 = jnp.zeros((2, 3)), jnp.ones((4, 3))
@@ -132,6 +134,7 @@ def wasserstein(
 
     Source: Cuturi, "Sinkhorn distances", NeurIPS 2013; Shalit, Johansson, Sontag, ICML 2017, algorithm 2.
     """
+    _check(code0, code1, w0, w1)
     geometry, linear_problem, sinkhorn = _ott()
     if not (len(code0) and len(code1)):
         return jnp.zeros((), code0.dtype)
@@ -232,6 +235,13 @@ class CFRLoss(FactualLoss):
         w0, w1 = (jnp.where(counts & (t == arm), w, 0) for arm in (0, 1))
         penalty = BALANCES[self.balance](code, code, w0, w1)
         return *losses, (self.balance_weight * penalty).astype(losses[0].dtype)
+
+
+def _check(code0: Array, code1: Array, w0: Array, w1: Array) -> None:
+    check_shape("code0", code0, ("rows0", "code"))
+    check_shape("code1", code1, ("rows1", code0.shape[1]))
+    check_shape("w0", w0, (len(code0),))
+    check_shape("w1", w1, (len(code1),))
 
 
 def _distributions(w0: Array, w1: Array) -> tuple[Array, Array, Array]:

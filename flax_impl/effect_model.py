@@ -194,6 +194,8 @@ def fit_effects_each(datas: Sequence[TreatmentData], **settings: Any) -> list[Ef
     given = inspect.signature(fit_effects).bind(datas, **settings)
     given.apply_defaults()
     chosen = SimpleNamespace(**given.arguments)
+    if not len(datas):
+        raise ValueError("datas: expected at least one table, got none")
     check_optimizer(chosen.optimizer, Optimizer)
     check_choice("dtype", chosen.dtype, ("float32", "float64"))
     if jax.dtypes.canonicalize_dtype(chosen.dtype) != chosen.dtype:

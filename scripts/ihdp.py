@@ -133,7 +133,7 @@ def contestants(
             x, y, asked, unit = train.x, train.y[:, 0], [train.x, test.x], 1.0
             if args.source == "acic2016":  # as they lie, CATENets and causalml end in NaN on all ten
                 scales = package.Scales.of(train)
-                x, *asked = [(rows - scales.x_mean) / scales.x_std for rows in (x, *asked)]
+                x, *asked = map(scales.features, (x, *asked))
                 y, unit = (y - scales.y_mean) / scales.y_std, float(scales.y_std[0])
             start = time.perf_counter()
             effects.append([unit * effect for effect in effect_peers.estimate(name, x, train.t, y, asked)])

@@ -29,10 +29,11 @@ def main() -> int:
         package = import_backend(args.backend, args.dtype)
         model = package.load_effect_model(args.model)
         x = package.load_features(args.data, model.feature_names)
-        y0, y1 = model.potential_outcomes(x)
+        members = model.member_outcomes(x)
+        y0, y1 = (outcomes.mean(axis=0) for outcomes in members)
         columns = {"y0": y0, "y1": y1, "effect": y1 - y0}
         if model.ensemble.bootstrap and model.members > 1:
-            columns["low"], columns["high"] = model.effect_interval(x, args.alpha)
+            columns["low"], columns["high"] = model.interval(members[1] - members[0], args.alpha)
         rows = zip(*(array.tolist() for array in columns.values()), strict=True)
         package.hub.tables.write_csv(args.out, ("row", *columns), rows)
     except FloatingPointError as error:

@@ -17,7 +17,7 @@ hypothesis.settings.load_profile("house")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compiling is most of the quick suite's time; the slow tests, and all commands, compile as users do."""
+    """Compiling is most of the quick suite's time; the slow tests, and the commands, compile as users do."""
     if config.option.markexpr == "not slow":
         jax.config.update("jax_disable_most_optimizations", True)
 

@@ -1,5 +1,6 @@
 """From a table to effects, on both sides: as good as they should be, equal, kept in files, and honest about trouble."""
 
+import os
 import re
 import subprocess
 import sys
@@ -74,7 +75,8 @@ def test_a_new_process_gives_the_same_bits(models: dict[Any, Any], tmp_path: Pat
     model, files = models[flax_impl], [str(tmp_path / name) for name in ("m.safetensors", "found.npy", "x.npy")]
     model.save(files[0])
     np.save(files[2], NEW.x)
-    subprocess.run([sys.executable, "-c", LOAD, *files], cwd=ROOT, check=True, timeout=120)
+    same = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(jax.config.read("jax_disable_most_optimizations")))}
+    subprocess.run([sys.executable, "-c", LOAD, *files], cwd=ROOT, env=same, check=True, timeout=120)
     np.testing.assert_array_equal(np.load(files[1]), model.member_outcomes(NEW.x))
 
 

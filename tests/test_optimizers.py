@@ -122,7 +122,7 @@ def test_schedule(schedule: str, over: dict[str, Any], name: str) -> None:
 def test_any_arguments(measured: list[str]) -> None:
     found: list[float] = []
 
-    @settings(max_examples=60)
+    @settings(max_examples=40)
     @given(
         st.sampled_from(SETTINGS),
         st.sampled_from(SCHEDULES),

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .hub.checks import check_choice, check_number
+from .hub.checks import check_choice, check_number, check_shape
 from .losses import FactualLoss
 from .sharding import shared_by_processes
 
@@ -39,7 +39,7 @@ def linear_mmd(
         A number [], differentiable, in the square of the code's unit.
 
     Raises:
-        RuntimeError: shapes that do not fit each other, in torch's words.
+        ValueError: codes of different widths, or weights that are not one for each code.
 
     Example:
         >>> code0, code1 = torch.zeros(2, 3), torch.ones(4, 3)
@@ -48,6 +48,7 @@ def linear_mmd(
 
     Source: Gretton et al., "A kernel two-sample test", JMLR 2012, with the linear kernel.
     """
+    _check(code0, code1, w0, w1)
     p0, p1, both = _distributions(w0, w1)
     return ((p1 @ code1 - p0 @ code0) ** 2).sum() * both
 
@@ -75,7 +76,7 @@ def rbf_mmd(
         A number [], differentiable; it has no unit.
 
     Raises:
-        RuntimeError: shapes that do not fit each other, in torch's words.
+        ValueError: codes of different widths, or weights that are not one for each code.
 
     Example:
         >>> code0, code1 = torch.zeros(2, 3), torch.ones(4, 3)
@@ -84,6 +85,7 @@ def rbf_mmd(
 
     Source: Gretton et al., "A kernel two-sample test", JMLR 2012, the biased estimate.
     """
+    _check(code0, code1, w0, w1)
     p0, p1, both = _distributions(w0, w1)
     across = _squared_distances(code0, code1)
     width = p0 @ across @ p1
@@ -121,8 +123,7 @@ def wasserstein(
 
     Raises:
         ImportError: POT is not installed; the message names the extra.
-        RuntimeError: codes whose widths do not fit each other, in torch's words.
-        IndexError: weights that are not one for each code, in torch's words.
+        ValueError: codes of different widths, or weights that are not one for each code.
 
     Example:
         >>> code0, code1 = torch.zeros(2, 3), torch.ones(4, 3)
@@ -131,6 +132,7 @@ def wasserstein(
 
     Source: Cuturi, "Sinkhorn distances", NeurIPS 2013; Shalit, Johansson, Sontag, ICML 2017, algorithm 2.
     """
+    _check(code0, code1, w0, w1)
     sinkhorn = _pot()
     code0, code1, w0, w1 = code0[w0 > 0], code1[w1 > 0], w0[w0 > 0], w1[w1 > 0]  # POT begins with rows of weight 0 too
     p0, p1, both = _distributions(w0, w1)
@@ -227,6 +229,13 @@ class CFRLoss(FactualLoss):
         code0, code1 = codes
         penalty = BALANCES[self.balance](code0, code1, w[(t == 0) & counts], w[(t == 1) & counts])
         return *losses, self.balance_weight * penalty
+
+
+def _check(code0: Tensor, code1: Tensor, w0: Tensor, w1: Tensor) -> None:
+    check_shape("code0", code0, ("rows0", "code"))
+    check_shape("code1", code1, ("rows1", code0.shape[1]))
+    check_shape("w0", w0, (len(code0),))
+    check_shape("w1", w1, (len(code1),))
 
 
 def _distributions(w0: Tensor, w1: Tensor) -> tuple[Tensor, Tensor, bool]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from .checks import check_binary, check_number, check_rows
+from .checks import check_binary, check_number, check_rows, check_shape
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,24 @@ class Scales:
 
         Args:
             data: in its own unit, with the columns that the scales were measured on.
+
+        Raises:
+            ValueError: another number of features or of outcomes.
         """
-        return replace(data, x=(data.x - self.x_mean) / self.x_std, y=(data.y - self.y_mean) / self.y_std)
+        check_shape("y", data.y, ("rows", len(self.y_mean)))
+        return replace(data, x=self.features(data.x), y=(data.y - self.y_mean) / self.y_std)
+
+    def features(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows features"]:
+        """Returns features at mean 0 and deviation 1, as a model takes them.
+
+        Args:
+            x: in the unit of the data [rows, features].
+
+        Raises:
+            ValueError: another number of features.
+        """
+        check_shape("x", x, ("rows", len(self.x_mean)))
+        return (x - self.x_mean) / self.x_std
 
     def outcome(self, y: Float[np.ndarray, "rows outcomes"]) -> Float[np.ndarray, "rows outcomes"]:
         """Returns a model's outcomes in the unit of the data: for a binary one, as probabilities of 1.

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from .checks import check_data, check_shape
+from .checks import check_data
 from .data import Scales
 from .files import Ensemble
 from .members import interval
@@ -68,8 +68,7 @@ class Estimates:
             FloatingPointError: a net's output is not finite.
         """
         [x] = check_data({"x": x}, ("x",)).values()
-        check_shape("x", x, ("rows", len(self.scales.x_mean)))
-        y0, y1 = self._outputs((x - self.scales.x_mean) / self.scales.x_std)
+        y0, y1 = self._outputs(self.scales.features(x))
         return self.scales.outcome(y0)[..., 0], self.scales.outcome(y1)[..., 0]
 
     def potential_outcomes(

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-from .checks import listed
+from .checks import check_binary, check_data, check_shape, listed
 from .data import Scales, TreatmentData
 
 FEW_ROWS = 20  # in an arm: below it a head learns little but the mean
@@ -23,7 +23,8 @@ def propensity(x: Float[np.ndarray, "rows features"], t: Int[np.ndarray, " rows"
 
     Raises:
         ImportError: scikit-learn is not installed; the message names the extra.
-        ValueError: there are no rows, one arm only, or features that are no finite numbers.
+        ValueError: there are no rows, one arm only, a treatment that is not 0 or 1, or features that are no finite
+            numbers.
 
     Example:
         >>> score = propensity(np.array([[0.0], [1.0], [2.0], [3.0]]), t=np.array([0, 1, 0, 1]))
@@ -36,8 +37,12 @@ def propensity(x: Float[np.ndarray, "rows features"], t: Int[np.ndarray, " rows"
         from sklearn.linear_model import LogisticRegression
     except ImportError as error:
         raise ImportError("propensities need scikit-learn: pip install 'twohead[estimator]'") from error
-    scales = Scales.of(TreatmentData(x, t, np.zeros((len(x), 1))))
-    scaled = (x - scales.x_mean) / scales.x_std
+    [x] = check_data({"x": x}, ("x",)).values()
+    check_shape("t", t, (len(x),))
+    check_binary("t", t)
+    if len(np.unique(t)) < 2:
+        raise ValueError(f"t: expected rows of both arms, got {t[0]} in all")
+    scaled = Scales.of(TreatmentData(x, t, np.zeros((len(x), 1)))).features(x)
     rows = np.arange(len(x))
     if len(x) > _MOST:
         rows = np.random.default_rng(0).choice(len(x), _MOST, replace=False)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from .checks import check_binary, check_data, check_integer, check_shape, listed
+from .checks import check_binary, check_data, check_integer, check_shape, listed, shown
 from .data import Scales, TreatmentData, treatment_weights
 from .members import MemberRows, draw_members
 from .overlap import examine
@@ -76,6 +76,8 @@ def prepare(
         ValueError: values that are no finite numbers, an arm without rows, an outcome that is not binary, or an
             argument out of bounds.
     """
+    if not hasattr(data, "arrays"):
+        raise ValueError(f"data: expected a TreatmentData, as load_data gives it, got {shown(data)}")
     arrays = check_data(data.arrays(), ("x", "t", "y"), ("w",))
     check_shape("x", arrays["x"], ("rows", "features"))
     check_shape("y", arrays["y"], ("rows", 1))

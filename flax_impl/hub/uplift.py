@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-from .checks import check_binary, check_rows, check_shape
+from .checks import check_binary, check_finite, check_rows, check_shape
 
 
 def qini_curve(
@@ -29,7 +29,7 @@ def qini_curve(
         The shares, from 0 to 1, and the gains, each [points]: 0 treated, then a point for each value of `effect`.
 
     Raises:
-        ValueError: other shapes, no rows, or a treatment that is not 0 or 1.
+        ValueError: other shapes, no rows, numbers that are not finite, or a treatment that is not 0 or 1.
 
     Example:
         >>> effect, t, y = np.array([3.0, 3.0, 1.0, 1.0]), np.array([0, 1, 0, 1]), np.array([2.0, 6.0, 2.0, 2.0])
@@ -40,10 +40,11 @@ def qini_curve(
     Source: Radcliffe, "Using control groups to target on predicted lift", 2007.
     """
     check_rows("effect", effect)
-    check_binary("t", t)
-    for name, array in (("t", t), ("y", y), ("score", score)):
+    for name, array in (("effect", effect), ("t", t), ("y", y), ("score", score)):
         if array is not None:
             check_shape(name, array, (len(effect),))
+            check_finite(name, array)
+    check_binary("t", t)
     w = np.ones(len(effect))
     if score is not None:
         of_own_arm = np.where(t == 1, score, 1 - score)
@@ -69,10 +70,12 @@ def qini_coefficient(share: Float[np.ndarray, " points"], gain: Float[np.ndarray
         One number: above 0 where the effects rank the rows better than chance does.
 
     Raises:
-        IndexError: there are no points.
+        ValueError: there are no points, or not as many gains as shares.
 
     Example:
         >>> qini_coefficient(np.array([0.0, 0.5, 1.0]), np.array([0.0, 2.0, 2.0]))
         0.5
     """
+    check_rows("share", share)
+    check_shape("gain", gain, (len(share),))
     return float(np.trapezoid(gain, share) - gain[-1] / 2)

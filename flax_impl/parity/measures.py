@@ -74,7 +74,7 @@ def largest_difference(actual: Mapping[Any, np.ndarray], reference: Mapping[Any,
     """
     if actual.keys() != reference.keys():
         raise ValueError(f"actual: expected the arrays {list(reference)}, got {list(actual)}")
-    return max(scaled_difference(actual[name], reference[name]) for name in reference)
+    return max((scaled_difference(actual[name], reference[name]) for name in reference), default=0.0)
 
 
 def apart_and_size(actual: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

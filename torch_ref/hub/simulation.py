@@ -32,7 +32,7 @@ def synthetic(rows: int = 1000, features: int = 10, seed: int = 0) -> TreatmentD
     """
     check_integer("rows", rows, at_least=1)
     check_integer("features", features, at_least=4)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(check_integer("seed", seed, at_least=0))
     x = generator.standard_normal((rows, features))
     propensity = 1 / (1 + np.exp(-(0.8 * x[:, 0] + 0.4 * x[:, 1])))
     t = (generator.random(rows) < propensity).astype(np.int32)
