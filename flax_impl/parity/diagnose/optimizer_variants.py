@@ -228,8 +228,12 @@ def _of_decay(case: Case, rule: Rule) -> _Changes:
     decay, coupled = f"{rule.weight_decay:.6g}", rule.decay == "coupled"
     core = {"adam": "optax.scale_by_adam", "rmsprop": "optax.scale_by_rms", "sgd": "optax.trace"}[rule.family]
     added = f"optax.add_decayed_weights({decay})"
-    order = f"{added}, {core}(…)" if coupled else f"{core}(…), {added}"
-    right = f"chain({order}, optax.scale_by_learning_rate(lr))"
+    if coupled:
+        right = f"optax.chain({added}, optax.{rule.family}(…))"
+    elif rule.family == "adam":
+        right = f"optax.adamw(…, weight_decay={decay})"
+    else:
+        right = f"optax.chain({core}(…), {added}, optax.scale_by_learning_rate(…))"
     torch = "torch adds it to the gradient" if coupled else "torch takes lr * weight_decay of the parameters away"
     yield f"the port has no weight decay; torch's is {decay}: use {right}", {"weight_decay": 0.0}
     if coupled:
