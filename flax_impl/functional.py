@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 from flax import nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from .hub.checks import listed, shown
+from .hub.checks import listed, misfits, shown
 from .layers import Params
 
 
@@ -19,13 +21,26 @@ class Functional:
 
     Args:
         structure: of the module, as `nnx.split` gives it.
+        shapes: of its parameters, by path.
     """
 
     structure: nnx.GraphDef[Any]
+    shapes: tuple[tuple[tuple[Any, ...], tuple[int, ...]], ...]
 
     def apply(self, variables: Mapping[str, Params], *args: Any, **kwargs: Any) -> Any:
-        """Returns what the module makes of its inputs with `variables["params"]`."""
-        return nnx.merge(self.structure, nnx.State(dict(variables["params"])))(*args, **kwargs)
+        """Returns what the module makes of its inputs with `variables["params"]`.
+
+        Raises:
+            ValueError: parameters missing or unexpected, or of another shape; one error lists all. NNX itself would
+                take them one by one, in alphabetical order.
+        """
+        flat: dict[tuple[Any, ...], Any] = flatten_dict(dict(variables["params"]))
+        given = {_name(path): leaf for path, leaf in flat.items()}
+        shapes = {name: jnp.shape(leaf) for name, leaf in given.items()}
+        if wrong := misfits(shapes, {_name(path): shape for path, shape in self.shapes}):
+            raise ValueError(f"params: expected those of the model, got {'; '.join(wrong)}")
+        leaves = {path: given[_name(path)] for path, _ in self.shapes}
+        return nnx.merge(self.structure, nnx.State(unflatten_dict(leaves)))(*args, **kwargs)
 
 
 Module = nn.Module | nnx.Module  # holds its parameters (NNX) or not (Linen)
@@ -42,12 +57,16 @@ def functional(model: Any) -> Pure:
         return model
     if not isinstance(model, nnx.Module):
         raise ValueError(f"model: expected a module of Linen's or NNX's, got {shown(model)}")
-    structure, _, others = nnx.split(model, nnx.Param, ...)
-    if kinds := {type(leaf).__name__ for leaf in nnx.to_flat_state(others).leaves}:
-        raise ValueError(f"model: expected parameters and nothing else that moves, got {listed(sorted(kinds))}")
-    return Functional(structure)
+    structure, params, others = nnx.split(model, nnx.Param, ...)
+    if more := [f"{_name(path)} ({type(leaf).__name__})" for path, leaf in nnx.to_flat_state(others)]:
+        raise ValueError(f"model: expected parameters and nothing else that moves, got {listed(sorted(more))}")
+    return Functional(structure, tuple((path, tuple(leaf.shape)) for path, leaf in nnx.to_flat_state(params)))
 
 
 def params_of(model: nnx.Module) -> Params:
     """Returns an NNX module's parameters as the tree that its Linen twin takes; `nnx.update` sets them."""
     return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return ".".join(map(str, path))  # NNX numbers the modules of a list; a file has text only

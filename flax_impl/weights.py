@@ -160,7 +160,8 @@ def _shapes(model: AnyModel) -> dict[str, tuple[int, ...]]:
 
 
 def _name(path: tuple[str, ...]) -> str:
-    return ".".join((*path[:-1], "weight" if path[-1] == "kernel" else path[-1]))
+    names = map(str, path)  # NNX numbers the modules of a list
+    return ".".join("weight" if name == "kernel" and i == len(path) - 1 else name for i, name in enumerate(names))
 
 
 def _path(name: str) -> tuple[str, ...]:

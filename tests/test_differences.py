@@ -4,10 +4,13 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+import jax
+import optax
 import pytest
 import torch
 
 import differences
+import torch_ref
 from differences import FACTS, RESULTS, SECTIONS, main, measure, page, table, with_table
 from facts import Measured
 
@@ -22,8 +25,37 @@ def test_row(key: str) -> None:
     row = measure(FACTS[key])
     assert asdict(row) == asdict(BY_KEY[key])
     assert row.then in ("", "same")
-    if row.apart and row.then and key != "mean_of_no_rows":  # there both sides are mended
-        assert (row.apart != "same") == bool(row.use)
+    if not row.use:
+        assert row.apart in ("", "same")
+    elif row.then:
+        assert row.apart not in ("", "same")
+
+
+@pytest.mark.parametrize("key", list(FACTS)[::7])
+def test_a_row_is_measured_alone_as_among_others(key: str) -> None:
+    assert measure(FACTS[key]) == measure(FACTS[key])
+
+
+# What a row is about: where it fails, so does the row, or it would not measure it.
+ABOUT = [
+    ("batch_norm_momentum", torch.nn.functional, "batch_norm"),
+    ("linear_weight_spread", torch.nn.init, "kaiming_uniform_"),
+    ("mean_over_devices", jax, "device_put"),
+    ("resumed_training", torch.optim.Optimizer, "load_state_dict"),
+    ("one_cycle_schedule", optax, "join_schedules"),
+    ("vectorized_trainings", torch_ref, "fit"),
+    ("where_arrays_lie", jax, "device_put"),
+]
+
+
+@pytest.mark.parametrize(("key", "owner", "name"), ABOUT, ids=[key for key, _, _ in ABOUT])
+def test_a_row_measures_what_it_is_about(key: str, owner: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError(name)
+
+    monkeypatch.setattr(owner, name, broken)
+    with pytest.raises(AssertionError, match=name):
+        measure(FACTS[key])
 
 
 def test_the_committed_pages_are_those_of_the_results() -> None:

@@ -1,13 +1,16 @@
 """Checkpoints."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
-from flax import serialization
+from flax import nnx, serialization
 
-from .fact import Found, fact
+from .fact import Found, distance, fact
 
 _GENERATOR = np.random.default_rng(0)
 GRADIENTS = _GENERATOR.normal(size=(6, 3))
@@ -44,19 +47,48 @@ def _jax(stop: int | None, with_optimizer: bool) -> jax.Array:
 
 @fact(
     "a training that is taken up again from its weights alone",
-    torch="the optimiser begins anew, unless its `state_dict` is kept as well",
+    torch="the optimiser begins anew: {anew} apart; with its `state_dict`: {kept}",
     jax="likewise, unless `opt_state` is kept",
     use="keep params, `opt_state`, the step, the keys and the place in the data together",
 )
 def resumed_training() -> Found:
-    return Found(_torch(None, True), _jax(3, False), _jax(3, True))
+    whole = _torch(None, True)
+    values = {name: distance(_torch(3, kept), whole) for name, kept in (("anew", False), ("kept", True))}
+    return Found(whole, _jax(3, False), _jax(3, True), values=values)
+
+
+@fact("what Adam keeps for a parameter", torch="{torch}, in `state_dict()['state']`", jax="{jax}, in `opt_state[0]`")
+def optimizer_state() -> Found:
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.Adam([parameter])
+    parameter.grad = torch.ones(3)
+    optimizer.step()
+    state: Any = optax.adam(0.1).init(jnp.ones(3))
+    return Found(values={"torch": list(optimizer.state_dict()["state"][0]), "jax": state[0]._fields})
 
 
 @fact(
-    "Adam's counter of steps",
-    torch="`state['step']` is in the `state_dict`",
-    jax="`opt_state[0].count` is in the tree of {kept}",
+    "a file with other names or shapes",
+    torch="`load_state_dict`: {torch}",
+    jax="`nnx.update`: {nnx}; `flax.serialization.from_state_dict`: {linen}",
+    use="`flax_impl.from_numpy`, which lists all that is missing, unexpected or of another shape",
 )
-def optimizer_counter() -> Found:
-    state = optax.adam(0.1).init(jnp.ones(3))
-    return Found(values={"kept": f"{len(jax.tree.leaves(state))} arrays for one parameter"})
+def strict_loading() -> Found:
+    net, held = torch.nn.Linear(2, 2), nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+    params = nnx.to_pure_dict(nnx.state(held, nnx.Param))
+    odd = {"kernel": jnp.zeros((5, 7)), "bias": params["bias"], "other": params["bias"]}
+    state = {"weight": torch.zeros(5, 7), "bias": torch.zeros(2), "other": torch.zeros(2)}
+    calls = {
+        "torch": lambda: net.load_state_dict(state),
+        "nnx": lambda: nnx.update(held, odd),
+        "linen": lambda: serialization.from_state_dict(params, odd),
+    }
+    return Found(values={name: _outcome(call) for name, call in calls.items()})
+
+
+def _outcome(call: Callable[[], object]) -> str:
+    try:
+        call()
+    except (RuntimeError, ValueError, KeyError) as error:
+        return type(error).__name__
+    return "takes them"

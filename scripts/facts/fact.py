@@ -22,6 +22,7 @@ class Found:
         torch_mended: what torch computes then, where it is torch's side that is to be changed.
         values: numbers and words for the texts, such as defaults, read from the libraries.
         coarse: whether only the power of ten of a difference is the same everywhere, as with lost digits.
+        rounding: the share of torch's largest value up to which two results are the same; in float32 it is larger.
     """
 
     torch: Any = None
@@ -31,6 +32,7 @@ class Found:
     torch_mended: Any = None
     values: Mapping[str, Any] = field(default_factory=dict)
     coarse: bool = False
+    rounding: float = ROUNDING
 
 
 @dataclass(frozen=True)
@@ -110,13 +112,14 @@ def measure(one: Fact) -> Measured:
         torch.manual_seed(0)
         found = one.measure()
     values = {name: shown(value) for name, value in found.values.items()}
-    apart = distance(found.jax, found.torch, found.coarse)
-    then = distance(found.mended, found.torch if found.torch_mended is None else found.torch_mended)
+    apart = distance(found.jax, found.torch, found.coarse, found.rounding)
+    reference = found.torch if found.torch_mended is None else found.torch_mended
+    then = distance(found.mended, reference, found.coarse, found.rounding)
     of_torch, of_jax = (text.format(**values) for text in (one.torch, one.jax))
     return Measured(one.key, one.section, one.what, of_torch, of_jax, apart, one.use, then)
 
 
-def distance(ours: Any, theirs: Any, coarse: bool = False) -> str:
+def distance(ours: Any, theirs: Any, coarse: bool = False, rounding: float = ROUNDING) -> str:
     """Returns how far two results are apart, as a share of the reference's largest number, in words.
 
     Two digits are all that is shown: further ones differ from machine to machine.
@@ -131,7 +134,7 @@ def distance(ours: Any, theirs: Any, coarse: bool = False) -> str:
         return "same" if same else f"{shown(ours)} for {shown(theirs)}"
     apart, size = np.abs(ours - theirs).max(), np.abs(theirs).max()
     share = apart / size if size else apart
-    if share <= ROUNDING:
+    if share <= rounding:
         return "same"
     return f"about 1e{round(np.log10(share)):03d}" if coarse else f"{share:.1e}"
 

@@ -20,39 +20,52 @@ def _drawn(layer: nn.Module) -> dict[str, np.ndarray]:
     return layer.init(jax.random.key(0), jnp.zeros((1, WIDTH)))["params"]  # pyright: ignore
 
 
-def _spread(weight: object) -> float:
-    """Returns the variance times the number of inputs, in two digits: it is drawn."""
-    return float(f"{np.var(np.asarray(weight)) * WIDTH:.2g}")
+def _shape_of(weight: object) -> tuple[float, float]:
+    """Returns the variance times the number of inputs, and the largest entry times its root, in two digits.
+
+    The second tells a uniform draw (1 / sqrt(inputs) at most) from a normal one; more digits are chance.
+    """
+    weight = np.asarray(weight)
+    return tuple(float(f"{x:.1g}") for x in (np.var(weight) * WIDTH, np.abs(weight).max() * math.sqrt(WIDTH)))  # pyright: ignore
 
 
 @fact(
     "linear layer, weight",
-    torch="uniform, variance {torch} / inputs",
-    jax="normal, cut off, variance {jax} / inputs",
+    torch="uniform: variance {torch} / inputs, at most {torch_most} / sqrt(inputs)",
+    jax="normal, cut off: variance {jax} / inputs, at most {jax_most} / sqrt(inputs)",
     use='`variance_scaling(1 / 3, "fan_in", "uniform")`',
 )
 def linear_weight_spread() -> Found:
-    layer = torch.nn.Linear(WIDTH, WIDTH)
-    found = _spread(layer.weight.detach()), _spread(_drawn(nn.Dense(WIDTH))["kernel"])
-    mended = _spread(_drawn(nn.Dense(WIDTH, **flax_impl.layers.linear_initializers(WIDTH)))["kernel"])
-    return Found(*found, mended, values={"torch": found[0], "jax": found[1]})
+    as_torch = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+    found = [
+        _shape_of(weight)
+        for weight in (
+            torch.nn.Linear(WIDTH, WIDTH).weight.detach(),
+            _drawn(nn.Dense(WIDTH))["kernel"],
+            _drawn(nn.Dense(WIDTH, kernel_init=as_torch))["kernel"],
+        )
+    ]
+    values = {"torch": found[0][0], "torch_most": found[0][1], "jax": found[1][0], "jax_most": found[1][1]}
+    return Found(*found, values=values)
 
 
 @fact(
     "linear layer, bias",
-    torch="uniform as the weight, up to {torch} / sqrt(inputs)",
+    torch="uniform as the weight: at most {torch} / sqrt(inputs)",
     jax="{jax}",
-    use="an initialiser that is told the number of inputs: Flax's sees the bias's own shape only",
+    use="an initialiser that is told the number of inputs, `flax_impl.layers.linear_initializers(inputs)`: Flax's sees "
+    "the bias's own shape only",
 )
 def linear_bias_spread() -> Found:
-    def largest(bias: object) -> float:
-        return float(f"{np.abs(np.asarray(bias)).max() * math.sqrt(WIDTH):.2g}")
-
-    layer = torch.nn.Linear(WIDTH, WIDTH)
-    bias = _drawn(nn.Dense(WIDTH))["bias"]
-    mended = _drawn(nn.Dense(WIDTH, **flax_impl.layers.linear_initializers(WIDTH)))["bias"]
-    values = {"torch": largest(layer.bias.detach()), "jax": largest(bias)}
-    return Found(largest(layer.bias.detach()), largest(bias), largest(mended), values=values)
+    found = [
+        _shape_of(bias)
+        for bias in (
+            torch.nn.Linear(WIDTH, WIDTH).bias.detach(),
+            _drawn(nn.Dense(WIDTH))["bias"],
+            _drawn(nn.Dense(WIDTH, **flax_impl.layers.linear_initializers(WIDTH)))["bias"],
+        )
+    ]
+    return Found(*found, values={"torch": found[0][1], "jax": found[1][1]})
 
 
 @fact(

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from .fact import Found, fact
 
 _GENERATOR = np.random.default_rng(0)
-X = _GENERATOR.normal(size=(6, 4))
+X, IMAGES = _GENERATOR.normal(size=(6, 4)), _GENERATOR.normal(size=(1, 1, 5, 5))
 SMALL = 0.01 * X  # where an epsilon shows
-EDGE = [(1, 1), (1, 1)]
+EDGE: Any = [(1, 1), (1, 1)]
+FAR_EDGE: Any = [(0, 1), (0, 1)]
 
 
 def _run(module: nn.Module, x: np.ndarray, **settings: Any) -> Any:
@@ -61,41 +62,42 @@ def group_norm_epsilon() -> Found:
     )
 
 
-def _moved(momentum: float, unbiased: bool = False) -> Any:
-    """Returns the running variance after a batch."""
+def _moved(statistic: str, momentum: float, unbiased: bool = False) -> Any:
+    """Returns a running statistic after a batch."""
     layer = nn.BatchNorm(use_running_average=False, momentum=momentum)
     variables = jax.tree.map(lambda leaf: leaf.astype(float), layer.init(jax.random.key(0), jnp.asarray(X)))
     _, after = layer.apply(variables, jnp.asarray(X), mutable=["batch_stats"])
-    var = after["batch_stats"]["var"]
-    return var + (1 - momentum) * X.var(axis=0) / (len(X) - 1) if unbiased else var
+    if unbiased:
+        return momentum * 1 + (1 - momentum) * X.var(axis=0) * len(X) / (len(X) - 1)
+    return after["batch_stats"][statistic]
 
 
-def _torch_moved() -> Any:
+def _torch_moved() -> torch.nn.BatchNorm1d:
     layer = torch.nn.BatchNorm1d(4).double()
     layer(torch.tensor(X))
-    return layer.running_var
+    return layer
 
 
 @fact(
     "batch norm, momentum",
     torch="{torch}, the share of the new batch",
     jax="{jax}, the share that is kept",
-    use="`BatchNorm(momentum=0.9)`; the row below is what is left",
+    use="`BatchNorm(momentum=0.9)`",
 )
 def batch_norm_momentum() -> Found:
     values = {"torch": torch.nn.BatchNorm1d(4).momentum, "jax": nn.BatchNorm().momentum}
-    biased = torch.tensor(0.9 + 0.1 * X.var(axis=0))
-    return Found(biased, _moved(nn.BatchNorm().momentum), _moved(0.9), values=values)
+    found = _moved("mean", nn.BatchNorm().momentum), _moved("mean", 0.9)
+    return Found(_torch_moved().running_mean, *found, values=values)
 
 
 @fact(
     "batch norm, running variance",
     torch="unbiased: divided by rows - 1",
     jax="biased: divided by rows",
-    use="add a share `1 / (rows - 1)` of the batch's variance, in a layer of your own",
+    use="average the batch's variance times `rows / (rows - 1)`, in a layer of your own",
 )
 def batch_norm_variance() -> Found:
-    return Found(_torch_moved(), _moved(0.9), _moved(0.9, unbiased=True))
+    return Found(_torch_moved().running_var, _moved("var", 0.9), _moved("var", 0.9, unbiased=True))
 
 
 @fact("batch norm, epsilon", torch="{torch}", jax="{jax}")
@@ -148,9 +150,8 @@ def softplus_threshold() -> Found:
     jax="`avg_pool` counts the padding as well; `count_include_pad=False` does not",
 )
 def average_pool() -> Found:
-    x = _GENERATOR.normal(size=(1, 1, 4, 4))
-    found = nn.avg_pool(jnp.asarray(x.transpose(0, 2, 3, 1)), (2, 2), (2, 2), EDGE)  # pyright: ignore[reportArgumentType]
-    return Found(F.avg_pool2d(torch.tensor(x), 2, 2, 1), found.transpose(0, 3, 1, 2))
+    found = nn.avg_pool(jnp.asarray(IMAGES.transpose(0, 2, 3, 1)), (2, 2), (2, 2), EDGE)
+    return Found(F.avg_pool2d(torch.tensor(IMAGES), 2, 2, 1), found.transpose(0, 3, 1, 2))
 
 
 @fact(
@@ -171,3 +172,117 @@ def standard_deviation() -> Found:
 )
 def median() -> Found:
     return Found(torch.tensor(X).median(0).values, jnp.median(X, 0), jnp.quantile(X, 0.5, 0, method="lower"))
+
+
+@fact(
+    "RMS norm, epsilon",
+    torch="{torch}: the dtype's own",
+    jax="{jax}",
+    use="`RMSNorm(epsilon=jnp.finfo(x.dtype).eps)`",
+)
+def rms_norm_epsilon() -> Found:
+    layer = torch.nn.RMSNorm(4)
+    return Found(
+        layer.double()(torch.tensor(0.1 * SMALL)),
+        _run(nn.RMSNorm(), 0.1 * SMALL),
+        _run(nn.RMSNorm(epsilon=float(np.finfo(float).eps)), 0.1 * SMALL),
+        values={"torch": str(layer.eps), "jax": nn.RMSNorm().epsilon},
+    )
+
+
+@fact(
+    "pooling, its stride",
+    torch="as large as the window",
+    jax="1",
+    use="`max_pool(x, (2, 2), strides=(2, 2))`",
+)
+def pooling_stride() -> Found:
+    x = jnp.asarray(IMAGES[..., :4, :4].transpose(0, 2, 3, 1))
+    ways: list[dict[str, Any]] = [{}, {"strides": (2, 2)}]
+    found = [nn.max_pool(x, (2, 2), **strides).transpose(0, 3, 1, 2) for strides in ways]
+    return Found(F.max_pool2d(torch.tensor(IMAGES[..., :4, :4]), 2), *found)
+
+
+@fact(
+    "pooling with `ceil_mode`",
+    torch="keeps the last window where it is cut off",
+    jax="drops it",
+    use="pad the far side: `max_pool(x, (2, 2), (2, 2), [(0, 1), (0, 1)])`",
+)
+def pooling_ceil_mode() -> Found:
+    x, ways = jnp.asarray(IMAGES.transpose(0, 2, 3, 1)), ("VALID", FAR_EDGE)
+    found = [nn.max_pool(x, (2, 2), (2, 2), padding).transpose(0, 3, 1, 2) for padding in ways]
+    return Found(F.max_pool2d(torch.tensor(IMAGES), 2, ceil_mode=True), *found)
+
+
+@fact(
+    "making an image smaller",
+    torch='`interpolate(mode="bilinear")` takes every other pixel',
+    jax="`jax.image.resize` smooths first",
+    use="`jax.image.resize(x, shape, 'bilinear', antialias=False)`",
+)
+def resizing() -> Found:
+    x, shape = IMAGES[..., :4, :4], (1, 1, 2, 2)
+    found = [jax.image.resize(jnp.asarray(x), shape, "bilinear", antialias=smooth) for smooth in (True, False)]
+    return Found(F.interpolate(torch.tensor(x), (2, 2), mode="bilinear"), *found)
+
+
+@fact("PReLU, first slope", torch="{torch}", jax="{jax}", use="`PReLU(negative_slope_init=0.25)`")
+def prelu_slope() -> Found:
+    layer = torch.nn.PReLU()
+    found = [_run(module, X) for module in (nn.PReLU(), nn.PReLU(negative_slope_init=0.25))]
+    values = {"torch": layer.weight, "jax": nn.PReLU().negative_slope_init}
+    return Found(layer.double()(torch.tensor(X)), *found, values=values)
+
+
+@fact(
+    "embedding of a number beyond the table",
+    torch="{torch}",
+    jax="{jax}",
+    use="check the numbers before they go in",
+)
+def embedding_beyond() -> Found:
+    try:
+        torch.nn.Embedding(3, 2)(torch.tensor([5]))
+        refused = "taken"
+    except IndexError as error:
+        refused = type(error).__name__
+    found = _run(nn.Embed(3, 2), np.array([5]))
+    return Found(values={"torch": refused, "jax": found})
+
+
+@fact(
+    "embedding with `padding_idx=0`",
+    torch="row 0 is 0 and stays so",
+    jax="has no such argument",
+    use="`jnp.where(ids[..., None] == 0, 0, embed(ids))`",
+)
+def embedding_padding() -> Found:
+    ids = np.array([0, 2])
+    layer = torch.nn.Embedding(3, 2, padding_idx=0).double()
+    table = layer.weight.detach().numpy().copy()
+    table[0] = 1.0  # whatever is drawn there
+    found = nn.Embed(3, 2).apply({"params": {"embedding": jnp.asarray(table)}}, jnp.asarray(ids))
+    return Found(layer(torch.tensor(ids)), found, jnp.where(ids[..., None] == 0, 0, jnp.asarray(found)))
+
+
+@fact(
+    "mask of attention",
+    torch="`MultiheadAttention(attn_mask=)`: True leaves out; `scaled_dot_product_attention`: True keeps",
+    jax="True keeps",
+    use="`mask=~attn_mask`",
+)
+def attention_mask() -> Found:
+    x, later = torch.tensor(X[None]), torch.ones(6, 6).triu(1).bool()
+    layer = torch.nn.MultiheadAttention(4, 1, batch_first=True).double()
+    reference = layer(x, x, x, attn_mask=later)[0]
+    weights, bias = layer.in_proj_weight.detach().numpy(), layer.in_proj_bias.detach().numpy()
+    query, key, value = (
+        jnp.asarray(X[None] @ w.T + b)[:, :, None] for w, b in zip(np.split(weights, 3), np.split(bias, 3), strict=True)
+    )
+    out = layer.out_proj.weight.detach().numpy()
+    found = [
+        nn.dot_product_attention(query, key, value, mask=jnp.asarray(mask)[None, None])[:, :, 0] @ out.T
+        for mask in (later.numpy(), ~later.numpy())
+    ]
+    return Found(reference, *found)

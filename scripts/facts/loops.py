@@ -9,6 +9,7 @@ import optax
 import torch
 
 import flax_impl
+import torch_ref
 
 from .fact import Found, fact
 
@@ -68,21 +69,61 @@ def scanned_loop() -> Found:
     return Found(weight.detach(), _after(50, "scan"), _after(50, "loop"))
 
 
-@fact("many trainings under `vmap`", torch="one after the other", jax="one program; each as if it were alone")
+@fact(
+    "many trainings under `vmap`",
+    torch="one after the other",
+    jax="one program; each as if it were alone (`fit_replicas`)",
+)
 def vectorized_trainings() -> Found:
     data, model = flax_impl.synthetic(rows=40, features=4), flax_impl.TwoHead(4, [4], [4])
     params = jax.tree.map(lambda leaf: leaf.astype(float), model.init_params(range(2)))
-    settings = {"steps": 5, "batch_size": 20, "progress": False}
+    settings: dict[str, Any] = {"steps": 5, "batch_size": 20, "progress": False}
     together, _ = flax_impl.fit_replicas(model, params, data.arrays(), seed=range(2), **settings)
-    alone = [
-        flax_impl.fit(model, jax.tree.map(lambda leaf, n=n: leaf[n], params), data.arrays(), seed=n, **settings)[0]
-        for n in range(2)
-    ]
-    flat = [
-        np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(tree)])
-        for tree in (jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone), together)
-    ]
-    return Found(*flat)
+    trained, alone = [], []
+    for number in range(2):
+        first, last = (
+            flax_impl.to_numpy(jax.tree.map(lambda leaf, n=number: leaf[n], tree)) for tree in (params, together)
+        )
+        net = torch_ref.TwoHead(4, [4], [4]).double()
+        torch_ref.from_numpy(net, first)
+        torch_ref.fit(net, data.arrays(), seed=number, **settings)
+        weights = torch_ref.to_numpy(net)
+        alone += [weights[name].ravel() for name in sorted(weights)]
+        trained += [last[name].ravel() for name in sorted(weights)]
+    return Found(np.concatenate(alone), np.concatenate(trained))
+
+
+@fact(
+    "rows picked by a mask",
+    torch="`x[mask]`: {torch}",
+    jax="under `jit`: {jax}",
+    use="`jnp.where(mask, x, 0)`, and count with `mask.sum()`",
+)
+def boolean_indexing() -> Found:
+    x, mask = np.arange(3.0), np.array([True, False, True])
+    shape = str(list(torch.tensor(x)[torch.tensor(mask)].shape))
+    try:
+        found = str(list(jax.jit(lambda x, mask: x[mask])(x, mask).shape))
+    except IndexError as error:
+        found = type(error).__name__
+    return Found(values={"torch": shape, "jax": found})
+
+
+@fact(
+    "writing into an array",
+    torch="`x[0] = 1`: in place",
+    jax="`x[0] = 1`: {jax}",
+    use="`x = x.at[0].set(1)`: a new array",
+)
+def writing_in_place() -> Found:
+    tensor, array = torch.zeros(3, dtype=torch.float64), jnp.zeros(3)
+    tensor[0] = 1
+    try:
+        array[0] = 1  # pyright: ignore[reportIndexIssue]
+        refused = "in place"
+    except TypeError as error:
+        refused = type(error).__name__
+    return Found(tensor, array, array.at[0].set(1), values={"jax": refused})
 
 
 @fact(

@@ -81,13 +81,43 @@ def label_smoothing() -> Found:
     "binary cross entropy of probabilities that are 0 or 1 and wrong",
     torch="capped at {torch}",
     jax="written out: {jax}",
-    use="keep logits: `optax.sigmoid_binary_cross_entropy`; or `-jnp.maximum(jnp.log(p), -100)`",
+    use="keep logits: `optax.sigmoid_binary_cross_entropy`; or, for the value alone, "
+    "`-jnp.maximum(jnp.log(jnp.maximum(p, 1e-44)), -100)`",
 )
 def cross_entropy_of_probabilities() -> Found:
     p, y = np.array([0.0]), np.array([1.0])
-    reference = F.binary_cross_entropy(torch.tensor(p), torch.tensor(y))
-    ported = -jnp.log(p).mean()
-    return Found(reference, ported, -jnp.maximum(jnp.log(p), -100).mean(), values={"torch": reference, "jax": ported})
+    reference, ported = F.binary_cross_entropy(torch.tensor(p), torch.tensor(y)), -jnp.log(p).mean()
+    capped = -jnp.maximum(jnp.log(jnp.maximum(p, 1e-44)), -100).mean()
+    return Found(reference, ported, capped, values={"torch": reference, "jax": ported})
+
+
+@fact(
+    "labels that do not count",
+    torch="`ignore_index=-100`: left out of the mean",
+    jax="{jax} for a label of -100",
+    use="`where(keep, loss(logits, where(keep, labels, 0)), 0).sum() / keep.sum()`",
+)
+def ignored_labels() -> Found:
+    labels = np.where(np.arange(6) == 2, -100, CLASSES)
+    keep = labels >= 0
+    entropy = optax.softmax_cross_entropy_with_integer_labels
+    ported = entropy(jnp.asarray(LOGITS), jnp.asarray(labels)).mean()
+    rows = entropy(jnp.asarray(LOGITS), jnp.where(keep, labels, 0))
+    reference = F.cross_entropy(torch.tensor(LOGITS), torch.tensor(labels))
+    return Found(reference, ported, jnp.where(keep, rows, 0).sum() / keep.sum(), values={"jax": ported})
+
+
+@fact(
+    "Kullback-Leibler divergence",
+    torch="`kl_div`: the mean over all entries",
+    jax="`optax.kl_divergence`: a sum for each row",
+    use="`optax.kl_divergence(…).mean() / classes`; torch's `batchmean` is the mean over rows",
+)
+def kl_divergence() -> Found:
+    logs, target = jax.nn.log_softmax(LOGITS), jax.nn.softmax(LOGITS[::-1])
+    rows = optax.kl_divergence(logs, target)
+    reference = F.kl_div(torch.tensor(np.asarray(logs)), torch.tensor(np.asarray(target)), reduction="none").mean()
+    return Found(reference, rows.mean(), rows.mean() / 3)
 
 
 @fact("binary cross entropy of logits", torch="", jax="a number for each row")

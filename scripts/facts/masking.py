@@ -48,25 +48,26 @@ def nan_in_an_inactive_label() -> Found:
         return jnp.where(mask, (p - y) ** 2, 0).sum()
 
     def early(p: jax.Array) -> jax.Array:
-        return (jnp.where(mask, p, 0) - jnp.where(mask, y, 0)).__pow__(2).sum()
+        return jnp.where(mask, (p - jnp.where(mask, y, 0)) ** 2, 0).sum()
 
     return Found(tensor.grad, jax.grad(late)(p), jax.grad(early)(p))
 
 
 @fact(
     "mean of a group without rows",
-    torch="{torch}, and so is its gradient",
-    jax="`sum / count`: {jax}",
-    use="`sum / jnp.maximum(count, 1)`; on the torch side leave the group out",
+    torch="`x[mask].mean()`: {torch}, its gradient {torch_gradient}",
+    jax="`(x * mask).sum() / mask.sum()`: {jax}, its gradient {jax_gradient}",
+    use="`jnp.where(mask, x, 0).sum() / jnp.maximum(mask.sum(), 1)`; in torch, leave the group out",
 )
 def mean_of_no_rows() -> Found:
-    none = np.zeros(3, bool)
-    x = np.ones(3)
-    masked = jnp.where(none, x, 0).sum()
-    reference, ported = torch.tensor(x)[torch.tensor(none)].mean(), masked / none.sum()
-    guarded = masked / jnp.maximum(none.sum(), 1)
-    left_out = torch.zeros((), dtype=torch.float64)
-    return Found(reference, ported, guarded, torch_mended=left_out, values={"torch": reference, "jax": ported})
+    mask = np.zeros(3, bool)
+    x = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    reference = x[torch.tensor(mask)].mean()
+    reference.backward()
+    ported, gradient = jax.value_and_grad(lambda x: (x * mask).sum() / mask.sum())(jnp.ones(3))
+    guarded = jax.grad(lambda x: jnp.where(mask, x, 0).sum() / jnp.maximum(mask.sum(), 1))(jnp.ones(3))
+    values = {"torch": reference, "torch_gradient": x.grad, "jax": ported, "jax_gradient": gradient}
+    return Found(x.grad, gradient, guarded, values=values)
 
 
 def _steps(gradients: list[float | None]) -> Any:
@@ -169,3 +170,21 @@ def norm_at_zero() -> Found:
 
     ported = jax.grad(jnp.linalg.norm)(jnp.zeros(2))
     return Found(x.grad, ported, jax.grad(mended)(jnp.zeros(2)), values={"torch": x.grad, "jax": ported})
+
+
+@fact(
+    "gradient of a maximum with ties",
+    torch="`x.max(dim)`: to one of them, {torch}; `x.amax(dim)`: shared",
+    jax="`jnp.max`: shared, {jax}",
+    use="`jnp.take_along_axis(x, jnp.argmax(x, axis, keepdims=True), axis)`",
+)
+def tied_maximum() -> Found:
+    x = torch.tensor([[1.0, 2.0, 2.0]], dtype=torch.float64, requires_grad=True)
+    x.max(1).values.sum().backward()
+
+    def one(x: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(x, jnp.argmax(x, 1, keepdims=True), 1).sum()
+
+    at = jnp.array([[1.0, 2.0, 2.0]])
+    shared = jax.grad(lambda x: jnp.max(x, 1).sum())(at)
+    return Found(x.grad, shared, jax.grad(one)(at), values={"torch": x.grad, "jax": shared})

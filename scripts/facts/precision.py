@@ -1,5 +1,6 @@
 """Precision."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,3 +73,36 @@ def last_places() -> Found:
         max(_ulps(np.asarray(f), e.numpy()) for f, e in zip(found, exact, strict=True)) for found in (of_torch, of_jax)
     ]
     return Found(values={"torch": worst[0], "jax": worst[1]})
+
+
+@fact(
+    "sum of whole numbers",
+    torch="int32 adds up in int64: {torch}",
+    jax="in int32: {jax}, for 2147483647 + 1",
+    use="`jnp.sum(x, dtype=float)`, or 64-bit mode and int64",
+)
+def integer_sum() -> Found:
+    array = np.array([2**31 - 1, 1], np.int32)
+    reference = torch.tensor(array).sum()
+    with jax.enable_x64(False):
+        ported = np.asarray(jnp.asarray(array).sum())
+    values = {"torch": str(int(reference)), "jax": str(int(ported))}
+    return Found(reference, ported, jnp.sum(jnp.asarray(array), dtype=float), values=values)
+
+
+@fact(
+    "a bfloat16 input to a float32 layer",
+    torch="{torch}",
+    jax="{jax}, without a word",
+    use="cast inputs where you mean it; `Dense(dtype=…)` says what it computes in",
+)
+def mixed_layer() -> Found:
+    try:
+        found = str(torch.nn.Linear(2, 2)(torch.ones(1, 2, dtype=torch.bfloat16)).dtype)
+    except RuntimeError as error:
+        found = type(error).__name__
+    with jax.enable_x64(False):
+        ones = jnp.ones((1, 2), jnp.bfloat16)
+        layer = nn.Dense(2)
+        ported = jnp.asarray(layer.apply(layer.init(jax.random.key(0), ones), ones)).dtype
+    return Found(values={"torch": found, "jax": str(ported)})

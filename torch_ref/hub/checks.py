@@ -268,18 +268,25 @@ def check_labels(criterion: str, arrays: Mapping[str, np.ndarray]) -> None:
 
 def check_weights(weights: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]) -> None:
     """Raises ValueError, naming all that is wrong at once, unless the weights have the expected names and shapes."""
-    wrong = [f"missing {name}" for name in sorted(expected) if name not in weights]
-    wrong += [f"unexpected {name}" for name in sorted(weights) if name not in expected]
-    for name, shape in sorted(expected.items()):
-        if name not in weights:
-            continue
-        array = weights[name]
-        if array.shape != shape:
-            wrong.append(f"{name}: expected shape {_brackets(shape)}, got {_brackets(array.shape)}")
-        elif array.dtype.kind != "f":
-            wrong.append(f"{name}: expected float16, float32 or float64, got {array.dtype}")
+    wrong = misfits({name: array.shape for name, array in weights.items()}, expected)
+    wrong += [
+        f"{name}: expected float16, float32 or float64, got {array.dtype}"
+        for name, array in sorted(weights.items())
+        if array.dtype.kind != "f" and array.shape == expected.get(name)
+    ]
     if wrong:
         raise ValueError(f"weights: expected those of the model, got {'; '.join(wrong)}")
+
+
+def misfits(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Returns what is missing, unexpected or of another shape, a few words each."""
+    wrong = [f"missing {name}" for name in sorted(expected) if name not in shapes]
+    wrong += [f"unexpected {name}" for name in sorted(shapes) if name not in expected]
+    return wrong + [
+        f"{name}: expected shape {_brackets(shape)}, got {_brackets(shapes[name])}"
+        for name, shape in sorted(expected.items())
+        if shapes.get(name, shape) != shape
+    ]
 
 
 def check_losses(losses: np.ndarray, first_step: int, steps: int) -> None:
