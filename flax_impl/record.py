@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from .hub.trace import Trace, input_names
+from .hub.trace import Trace, input_names, named_batches
 from .losses import FactualLoss
 from .optimizers import Adam
 from .parity.weight_map import WeightMap
@@ -60,9 +60,7 @@ def record(
         >>> trace.steps, trace.arrays["0/activation/hidden1"].shape
         (2, (5, 2))
     """
-    batches = [dict(batch) for batch in batches]
-    if not batches:
-        raise ValueError("batches: expected at least one, got none")
+    batches = named_batches(batches)
     held, variables = opened(model, params)
     inputs = input_names(model.__call__, batches[0], inputs)
     program = Program(held, loss, forward, tuple(inputs))

@@ -6,8 +6,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.errors import InvalidRngError
 
-from .hub.trace import Trace, TraceLike
+from .hub.trace import Trace, TraceLike, named_batches
 from .losses import FactualLoss
 from .optimizers import Adam
 from .parity.compare import compare
@@ -130,7 +131,7 @@ def replay(
     if reference.dtype == "float64" and not jax.config.read("jax_enable_x64"):
         raise ValueError("reference: expected float32 while JAX's 64-bit mode is off, got float64; see jax.enable_x64")
     taken = [reference.batch(k) for k in range(reference.steps)]
-    own = taken if batches is None else [dict(batch) for batch in batches][: len(taken)]
+    own = taken if batches is None else named_batches(batches)[: len(taken)]
     held, variables = opened(model, _shapes_of(model, loss, own[0]) if params is None else params)
     inputs = reference.metadata["inputs"]
     named = _map_of(reference, variables, renames)
@@ -140,7 +141,13 @@ def replay(
     program = Program(held, loss, forward, tuple(inputs))
     layout = Layout(reference.metadata["modules"], reference.arrays)
     run = Run(program, start, optimizer, named, layout, reference if forced else None)
-    return run.through(own, recipe=reference.metadata["recipe"], progress=progress, model=model)
+    try:
+        return run.through(own, recipe=reference.metadata["recipe"], progress=progress, model=model)
+    except InvalidRngError as error:
+        raise ValueError(
+            "model: expected no dropout that draws, as no two frameworks draw alike; call it with deterministic=True, "
+            f"or set its rate to 0 ({error})"
+        ) from error
 
 
 def map_weights(

@@ -511,3 +511,76 @@ def test_norms_in_nnx(changes: dict[str, Any], where: tuple[str, str], cause: st
             assert first is not None
             assert (first.phase, first.name) == where
             assert cause in first_cause(report)
+
+
+# What people hand in that is no fault of their port's arithmetic.
+
+
+def squares(model: Any, x: Any, y: Any) -> Any:
+    return ((model(x) - y) ** 2).mean()
+
+
+def rows_of(count: int = 2) -> Batches:
+    generator = np.random.default_rng(0)
+    return [{"x": generator.normal(size=(6, 4)), "y": generator.normal(size=(6, 2))} for _ in range(count)]
+
+
+def test_batches_without_names_are_refused() -> None:
+    pairs: Any = [tuple(batch.values()) for batch in rows_of()]
+    message = "batches: expected a mapping for each step, such as .*, by the names that the loss gives them, got tuple"
+    with pytest.raises(ValueError, match=message):
+        torch_ref.record(torch.nn.Linear(4, 2), pairs, squares)
+    with pytest.raises(ValueError, match=message):
+        flax_impl.record(nn.Dense(2), {}, pairs, squares)
+
+
+def test_dropout_that_draws_is_refused_on_the_ports_side_too() -> None:
+    class Drawing(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return nn.Dropout(0.5, deterministic=False)(nn.Dense(2, name="layer")(x))
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x)
+
+    reference = recorded(Net(), rows_of(), squares, lambda p: torch.optim.SGD(p, lr=0.1), "float64")
+    with pytest.raises(ValueError, match="model: expected no dropout that draws"):
+        checked(reference, Drawing(), squares, optax.sgd(0.1))
+
+
+def test_a_layer_that_keeps_float32_is_no_kink() -> None:
+    """An NNX embedding computes in the dtype it was built with; no output is 0, and no ReLU is near."""
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.e, self.out = torch.nn.Embedding(5, 4), torch.nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(self.e(x))
+
+    class Port(nnx.Module):
+        def __init__(self, **settings: Any) -> None:
+            self.e = nnx.Embed(5, 4, rngs=nnx.Rngs(0), **settings)
+            self.out = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return self.out(self.e(x))
+
+    batches = [{"x": np.arange(5), "y": batch["y"][:5]} for batch in rows_of()]
+    torch.manual_seed(0)
+    reference = recorded(Net(), batches, squares, lambda p: torch.optim.SGD(p, lr=0.1), "float64")
+    with jax.enable_x64(True):
+        report, mended = (
+            checked(reference, Port(**settings), squares, optax.sgd(0.1)) for settings in ({}, {"param_dtype": float})
+        )
+    assert not report.passed
+    assert report.diagnosis
+    assert not report.diagnosis[0].certain
+    assert "param_dtype" in report.diagnosis[0].text
+    assert mended.passed

@@ -318,3 +318,11 @@ def test_curves_from_files(tmp_path: Path) -> None:
         load_curves(tmp_path / "flat.npz")
     with pytest.raises(ValueError, match=r"^source: expected data with two inputs and two outputs, got acic2016:1"):
         load_curves("acic2016:1")
+
+
+def test_truth_values_count_as_0_and_1(tmp_path: Path) -> None:
+    """As pandas and R write them."""
+    (tmp_path / "my.csv").write_text("age,t,y\n31,True,1.5\n42,FALSE,2\n53,true,False\n")
+    data = load_data(tmp_path / "my.csv")
+    assert data.t.tolist() == [1, 0, 1]
+    assert data.y.tolist() == [[1.5], [2.0], [0.0]]

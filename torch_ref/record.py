@@ -11,7 +11,7 @@ from torch import nn
 
 from .hub.checks import check_choice, check_integer, listed, shown
 from .hub.progress import Progress
-from .hub.trace import NOISE, Trace, config_of, input_names
+from .hub.trace import NOISE, Trace, config_of, input_names, named_batches
 from .losses import FactualLoss
 from .noise import Noise
 from .optimizers import Adam, Optimizer
@@ -69,9 +69,7 @@ def record(
         >>> trace.steps, trace.arrays["0/activation/hidden1"].shape
         (2, (5, 2))
     """
-    batches = [{name: np.asarray(array) for name, array in batch.items()} for batch in batches]
-    if not batches:
-        raise ValueError("batches: expected at least one, got none")
+    batches = [{name: np.asarray(array) for name, array in batch.items()} for batch in named_batches(batches)]
     _check_dropout(model)
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     check_choice("dtype of the model", dtype, ("float32", "float64"))

@@ -54,7 +54,8 @@ def compare(ported: TraceLike, reference: TraceLike, free: TraceLike | None = No
     for what in ("dtype", "steps"):
         expected, got = getattr(reference, what), getattr(ported, what)
         if expected != got:
-            raise ValueError(f"ported: expected a trace with {what} {expected}, got {got}")
+            hint = "; cast the port's parameters" if what == "dtype" else ""
+            raise ValueError(f"ported: expected a trace with {what} {expected}, got {got}{hint}")
     entries: list[Entry] = []
     noise = _noise(reference)
     for step in range(reference.steps):

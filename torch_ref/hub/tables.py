@@ -142,10 +142,13 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+_TRUTH = {"true": "1", "false": "0"}  # as pandas and R write them
+
+
 def _numbers(cells: Sequence[str]) -> list[float] | None:
     """Returns the cells as finite numbers, or None if one of them is none."""
     try:
-        numbers = list(map(float, cells))
+        numbers = [float(_TRUTH.get(cell.strip().lower(), cell)) for cell in cells]
     except ValueError:
         return None
     # Python reads 1_000, nobody else does.
@@ -160,7 +163,10 @@ def _header(place: str, cells: Sequence[str]) -> tuple[str, ...]:
     names = tuple(cell.strip() for cell in cells)
     for index, name in enumerate(names):
         if not name:
-            raise ValueError(f"{place}: expected a name for every column, got none for column {index + 1}")
+            raise ValueError(
+                f"{place}: expected a name for every column, got none for column {index + 1}; pandas writes its "
+                "index there, but for index=False"
+            )
         if name in names[:index]:
             raise ValueError(f"{place}: expected every column once, got {shown(name)} twice")
     return names

@@ -3,7 +3,7 @@
 import inspect
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -237,6 +237,24 @@ def leaves(value: Any) -> dict[str, Any]:
 def call_name(module: str, index: int) -> str:
     """Returns the name of a module's call: `hidden1`, then `hidden1#1`, and so on."""
     return f"{module}#{index}" if index else module
+
+
+def named_batches(batches: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the batches as dictionaries.
+
+    Raises:
+        ValueError: there is none, or one has no names.
+    """
+    found = list(batches)
+    if not found:
+        raise ValueError("batches: expected at least one, got none")
+    for batch in found:
+        if not isinstance(batch, Mapping):
+            raise ValueError(
+                "batches: expected a mapping for each step, such as {'x': x, 'y': y}, by the names that the loss gives "
+                f"them, got {type(batch).__name__}"
+            )
+    return [dict(batch) for batch in found]
 
 
 def input_names(call: Callable[..., Any], batch: Mapping[str, Any], wanted: Sequence[str] | None) -> list[str]:
