@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import flax_impl
 from faults import Fault, kill, load_faults, matrix_table, plant
 
 FAULTS = load_faults()
@@ -30,6 +31,12 @@ def test_there_are_enough_and_each_is_another() -> None:
     assert len(FAULTS) >= 40
     assert len({(fault.file, fault.old, fault.new) for fault in FAULTS}) == len(FAULTS)
     assert {fault.group for fault in FAULTS} == {"data", "weights", "forward", "loss", "backward", "optimiser"}
+
+
+def test_every_fault_finds_the_text_that_it_changes() -> None:
+    """Also those that the quick suite does not plant."""
+    port = Path(flax_impl.__file__).parent
+    assert [fault.title for fault in FAULTS if fault.old not in (port / fault.file).read_text()] == []
 
 
 def test_the_committed_table_is_of_these_faults() -> None:
