@@ -584,3 +584,27 @@ def test_a_layer_that_keeps_float32_is_no_kink() -> None:
     assert not report.diagnosis[0].certain
     assert "param_dtype" in report.diagnosis[0].text
     assert mended.passed
+
+
+def test_a_recurrent_layer_is_said_to_be_unknown() -> None:
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.out = torch.nn.LSTM(4, 3, batch_first=True), torch.nn.Linear(3, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(self.rnn(x)[0][:, -1])
+
+    class Port(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            cell = nn.OptimizedLSTMCell(3, param_dtype=float)
+            states = jnp.asarray(nn.RNN(cell, name="rnn")(x))
+            return nn.Dense(2, name="out")(states[:, -1])
+
+    batches = [{"x": batch["x"].reshape(3, 2, 4), "y": batch["y"][:3]} for batch in rows_of()]
+    reference = recorded(Net(), batches, squares, lambda p: torch.optim.SGD(p, lr=0.1), "float64")
+    report = checked(reference, Port(), squares, optax.sgd(0.1))
+    assert not report.passed
+    assert "the map of the weights knows no LSTM" in report.diagnosis[0].text
+    assert not report.diagnosis[0].certain

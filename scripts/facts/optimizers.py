@@ -285,8 +285,19 @@ def adamax_and_adadelta() -> Found:
 @fact(
     "AMSGrad",
     torch="`Adam(amsgrad=True)`: the largest second moment, then its correction",
-    jax="`optax.amsgrad`: corrects first",
-    use="a transformation of your own; the two are different optimisers",
+    jax="`optax.amsgrad`: corrects, then takes the largest",
+    use="a transformation of your own, that takes the largest first",
 )
 def amsgrad() -> Found:
-    return Found(of_torch(lambda p: torch.optim.Adam(p, lr=0.1, amsgrad=True)), of_optax(optax.amsgrad(0.1)))
+    def init(params: Any) -> Any:
+        return 0, *[jnp.zeros_like(params)] * 3
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        step, mean, square, largest = state
+        step, mean, square = step + 1, 0.9 * mean + 0.1 * updates, 0.999 * square + 0.001 * updates**2
+        largest = jnp.maximum(largest, square)
+        scale = jnp.sqrt(largest / (1 - 0.999**step)) + 1e-8
+        return -0.1 * mean / (1 - 0.9**step) / scale, (step, mean, square, largest)
+
+    ways = optax.amsgrad(0.1), optax.GradientTransformation(init, update)
+    return Found(of_torch(lambda p: torch.optim.Adam(p, lr=0.1, amsgrad=True)), *map(of_optax, ways))

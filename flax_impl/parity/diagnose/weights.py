@@ -8,6 +8,8 @@ from ...hub.trace import TraceLike
 from ..report import Divergence, Finding
 from .evidence import close, factor_between, names_text, neat
 
+_UNKNOWN = ("GRU", "LSTM", "RNN", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
+
 
 def weight_findings(first: Divergence, ported: TraceLike, reference: TraceLike) -> list[Finding]:
     """Returns what makes the port's first parameters of the reference's."""
@@ -19,8 +21,11 @@ def weight_findings(first: Divergence, ported: TraceLike, reference: TraceLike) 
             return [Finding(f"{text}: leave it out (use_bias=False), as the reference's layer has none")]
         return [Finding(f"{text}: leave the module out that holds it, or say with a rename which one of torch's it is")]
     if name not in got:
-        leaf = name.rpartition(".")[2]
-        text = f"the port has no `{name}`"
+        module, _, leaf = name.rpartition(".")
+        text, kind = f"the port has no `{name}`", reference.metadata["modules"].get(module, "")
+        if kind in _UNKNOWN:
+            known = f"the map of the weights knows no {kind}: compare what stands around it"
+            return [Finding(f"{text} that the map could find; {known}", certain=False)]
         if leaf == "bias":
             return [Finding(f"{text}: give the layer a bias (use_bias=True), as the reference's has one")]
         return [Finding(f"{text}: give the port the module that holds it, or say with a rename which one it is")]
