@@ -110,7 +110,8 @@ def _outcomes(report: EffectReport, drawing: Any) -> None:
         limits = [min(axes.get_xlim()[0], axes.get_ylim()[0]), max(axes.get_xlim()[1], axes.get_ylim()[1])]
         axes.plot(limits, limits, color=_GREY, linewidth=0.8, linestyle="--")
         axes.set(xlabel="expected", ylabel="observed" if arm == 0 else "")
-        axes.set_title(f"{('untreated', 'treated')[arm]}, {len(rows)} rows, R2 {report.explained(arm):.3f}")
+        of_arm = int((report.t == arm).sum())  # the others were seen by every net
+        axes.set_title(f"{('untreated', 'treated')[arm]}, {len(rows)} of {of_arm} rows, R2 {report.explained(arm):.3f}")
 
 
 def _overlap(report: EffectReport, drawing: Any) -> None:
@@ -136,5 +137,5 @@ def _qini(report: EffectReport, drawing: Any) -> None:
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     weighted = "" if report.score is None else ", weighted by propensity"
     axes.set(xlabel="share of rows treated", ylabel="gain in the outcome per row")
-    axes.set_title(f"Uplift (Qini) on {len(report.held_out)} rows{weighted}")
+    axes.set_title(f"Uplift (Qini) on {len(report.held_out)} of {len(report.t)} rows{weighted}")
     axes.legend()
