@@ -16,7 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from facts import FACTS, Measured, measure
-from sides import import_backend
+from flax_impl.hub.files import replacing
 
 DOCS = Path(__file__).parents[1] / "docs"
 RESULTS, TABLE, GUIDE = DOCS / "differences.json", DOCS / "differences.md", DOCS / "porting.md"
@@ -47,7 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.write and arguments.section:
         parser.error("--section: expected without --write, which writes all")
     keys = [key for key, fact in FACTS.items() if arguments.section in (None, fact.section)]
-    import_backend("flax")
     rows = [measure(FACTS[key]) for key in tqdm(keys, unit="row", disable=not sys.stderr.isatty(), leave=False)]
     if arguments.write:
         write(rows)
@@ -81,8 +80,6 @@ def changes(rows: Iterable[Measured], committed: dict[str, dict[str, str]], whol
 
 def write(rows: Sequence[Measured]) -> None:
     """Writes the results, the table of all, and the guide's tables."""
-    from flax_impl.hub.files import replacing
-
     results = {"versions": versions(), "rows": [asdict(row) for row in rows]}
     guide = GUIDE.read_text()
     for section in SECTIONS:

@@ -1,6 +1,5 @@
 """Checkpoints."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ import optax
 import torch
 from flax import nnx, serialization
 
-from .fact import Found, distance, fact
+from .fact import Found, distance, fact, outcome
 
 _GENERATOR = np.random.default_rng(0)
 GRADIENTS = _GENERATOR.normal(size=(6, 3))
@@ -83,12 +82,4 @@ def strict_loading() -> Found:
         "nnx": lambda: nnx.update(held, odd),
         "linen": lambda: serialization.from_state_dict(params, odd),
     }
-    return Found(values={name: _outcome(call) for name, call in calls.items()})
-
-
-def _outcome(call: Callable[[], object]) -> str:
-    try:
-        call()
-    except (RuntimeError, ValueError, KeyError) as error:
-        return type(error).__name__
-    return "takes them"
+    return Found(values={name: outcome(call) for name, call in calls.items()})

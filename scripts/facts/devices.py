@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from jax.sharding import NamedSharding, PartitionSpec
 
-from .fact import Found, fact
+from .fact import Found, fact, outcome
 
 LOSS, TREATED = np.array([4.0, 1.0, 1.0, 1.0]), np.array([True, False, True, True])
 
@@ -34,11 +34,7 @@ def mean_over_devices() -> Found:
     jax="wherever JAX likes, committed: {free}; after `jax.device_put(x, device)`: {put}",
 )
 def where_arrays_lie() -> Found:
-    try:
-        _ = torch.zeros(1) + torch.zeros(1, device="meta")
-        mixed = "added"
-    except (RuntimeError, NotImplementedError) as error:
-        mixed = type(error).__name__
+    mixed = outcome(lambda: torch.zeros(1) + torch.zeros(1, device="meta"))
     free = jnp.zeros(1)
     put = jax.device_put(free, jax.devices()[0])
     return Found(values={"torch": mixed, "free": str(free.committed), "put": str(put.committed)})

@@ -158,3 +158,12 @@ def shown(value: Any) -> str:
 def as_numpy(value: Any) -> np.ndarray:
     """Returns a tensor, a JAX array or a number as numpy."""
     return np.asarray(value.detach() if isinstance(value, torch.Tensor) else value, np.float64)
+
+
+def outcome(call: Callable[[], object]) -> str:
+    """Returns the name of the error that a call ends in, or that it takes what it was given."""
+    try:
+        call()
+    except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        return type(error).__name__
+    return "takes them"

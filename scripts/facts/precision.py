@@ -8,7 +8,7 @@ import torch
 
 import flax_impl
 
-from .fact import Found, fact
+from .fact import Found, fact, outcome
 
 
 @fact(
@@ -97,10 +97,7 @@ def integer_sum() -> Found:
     use="cast inputs where you mean it; `Dense(dtype=…)` says what it computes in",
 )
 def mixed_layer() -> Found:
-    try:
-        found = str(torch.nn.Linear(2, 2)(torch.ones(1, 2, dtype=torch.bfloat16)).dtype)
-    except RuntimeError as error:
-        found = type(error).__name__
+    found = outcome(lambda: torch.nn.Linear(2, 2)(torch.ones(1, 2, dtype=torch.bfloat16)))
     with jax.enable_x64(False):
         ones = jnp.ones((1, 2), jnp.bfloat16)
         layer = nn.Dense(2)
