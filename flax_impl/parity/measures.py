@@ -62,10 +62,10 @@ def largest_difference(actual: Mapping[Any, np.ndarray], reference: Mapping[Any,
         reference: what it is compared to, arrays by the same names.
 
     Returns:
-        A share of at least 0; infinite where `scaled_difference` is.
+        A share of at least 0, which it is where there are no arrays; infinite where `scaled_difference` is.
 
     Raises:
-        ValueError: the names or the shapes differ, or there are no arrays.
+        ValueError: the names or the shapes differ.
 
     Example:
         >>> reference = {"weight": np.array([4.0, 1.0]), "bias": np.array([2.0])}
