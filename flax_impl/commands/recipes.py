@@ -1,0 +1,176 @@
+"""The two models as pairs for the harness: a recipe says all, so that either side can be made of it alone."""
+
+import importlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from .sides import import_backend
+
+BATCH, ROWS = 24, 90  # the fourth batch is filled up with rows that its mask leaves out
+
+
+def _both_heads(model: Any, x: Any, **batch: Any) -> Any:
+    return model(x)
+
+
+def _both_outputs(model: Any, x1: Any, x2: Any, **batch: Any) -> Any:
+    return model(x1, x2)
+
+
+# The class, its loss, what to compare as the outputs, and a small model of it.
+MODELS = {
+    "two-head": (
+        "TwoHead",
+        "FactualLoss",
+        _both_heads,
+        {"in_features": 6, "representation_features": [16, 16, 16], "head_features": [8, 8]},
+    ),
+    "two-in-two-out": ("TwoInTwoOut", "JointLoss", _both_outputs, {"in_features": 3, "hidden_features": [12, 12]}),
+}
+# Rates at which a few steps show every hyper-parameter; what is not given is the package's default.
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "adam": {"lr": 1e-2, "weight_decay": 1e-2},
+    "adamw": {"lr": 1e-2},
+    "rmsprop": {"lr": 1e-2, "momentum": 0.5, "weight_decay": 1e-2},
+    "sgd": {"lr": 5e-2, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-2},
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A pair: a model, its loss and optimiser, and the batches of a training.
+
+    Args:
+        model: one of `MODELS`.
+        dtype: float64 or float32.
+        optimizer: one of `OPTIMIZERS`.
+        steps: of the training.
+        seed: of the weights and of the batches.
+        config: arguments of the constructor that differ from the small model's.
+        loss: arguments of the loss; with a `balance` among them it is `CFRLoss`.
+        settings: arguments of the optimiser that differ from those above.
+        schedule: of the learning rate, its name and its arguments.
+    """
+
+    model: str = "two-head"
+    dtype: str = "float64"
+    optimizer: str = "adam"
+    steps: int = 20
+    seed: int = 0
+    config: Mapping[str, Any] = field(default_factory=dict)
+    loss: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    schedule: tuple[str, Mapping[str, Any]] = ("exponential", {"gamma": 0.9})
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the recipe as a trace's metadata holds it."""
+        return asdict(self)
+
+    def make(self, package: ModuleType) -> dict[str, Any]:
+        """Returns loss, optimiser and `forward` in the words of a package."""
+        _, loss, forward, _ = MODELS[self.model]
+        loss = "CFRLoss" if "balance" in self.loss else loss
+        schedule = package.training.make_schedule(self.schedule[0], **self.schedule[1])
+        settings = {"clip_norm": 1.0, "schedule": schedule, **OPTIMIZERS[self.optimizer], **self.settings}
+        return {
+            "loss": getattr(package, loss)(**self.loss),
+            "optimizer": package.training.make_optimizer(self.optimizer, **settings),
+            "forward": forward,
+        }
+
+    def build(self, package: ModuleType) -> Any:
+        """Returns the model."""
+        name, _, _, config = MODELS[self.model]
+        return getattr(package, name)(**config | dict(self.config))
+
+    def batches(self, package: ModuleType) -> list[dict[str, np.ndarray]]:
+        """Returns a batch for each step, drawn by the package's own hub.
+
+        They hold what a port stumbles over: weights; rows that do not count, with labels that are NaN; rows of zeros,
+        where a ReLU has its kink; and in the second step no treated row.
+        """
+        generator = np.random.default_rng(self.seed)
+        if self.model == "two-head":
+            made = package.data.synthetic(rows=ROWS, features=6, seed=self.seed)
+            data = {"x": made.x, "t": made.t, "y": made.y}
+        else:
+            data = {name: generator.normal(size=(ROWS, 3)) for name in ("x1", "x2")}
+            data |= {"y1": data["x1"][:, :1] ** 3, "y2": data["x2"][:, 1:2] * data["x1"][:, 2:]}
+        if self.loss.get("criterion") == "sigmoid_binary_cross_entropy":
+            data |= {name: (array > 0).astype(float) for name, array in data.items() if name.startswith("y")}
+        for name, array in data.items():
+            if name.startswith("x"):
+                array[::8] = 0
+        data["w"] = generator.uniform(0.2, 2, ROWS)
+        order = importlib.import_module(f"{package.__name__}.hub.batching").batch_order
+        index, mask = order(ROWS, batch_size=BATCH, steps=self.steps, shuffle=True, seed=self.seed)
+        batches: list[dict[str, np.ndarray]] = []
+        for step, (rows, counts) in enumerate(zip(index, mask, strict=True)):
+            batch = {name: array[rows] for name, array in data.items()}
+            for name, array in batch.items():
+                if name.startswith("y"):
+                    array[np.logical_not(counts)] = np.nan
+            if step == 1 and "t" in batch:
+                batch["t"] = np.zeros_like(batch["t"])
+            batches.append({**batch, "mask": counts})
+        return batches
+
+
+def reference(recipe: Recipe) -> Any:
+    """Returns the trace of the reference; needs torch only."""
+    package = import_backend("torch")
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        with _drawing(getattr(torch, recipe.dtype)):
+            model = recipe.build(package)
+    with torch.no_grad():
+        first = next(p for name, p in model.named_parameters() if name.endswith("bias"))
+        first[:3] = 0  # with rows of zeros: exactly at the kink
+    batches = recipe.batches(package)
+    return package.record(model, batches, recipe=recipe.as_json(), progress=False, **recipe.make(package))
+
+
+@contextmanager
+def _drawing(dtype: Any) -> Iterator[None]:
+    """Lets torch draw weights in a dtype: digits beyond float32's show a conversion that loses them."""
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def check(recipe: Recipe, trace: Any, package: ModuleType | None = None, converts: bool = True) -> Any:
+    """Returns the report of the port against a trace; needs JAX only.
+
+    Args:
+        recipe: of the pair.
+        trace: of the reference.
+        package: what to check in the port's place: a copy with a fault in it.
+        converts: whether its own conversion gives the first weights, or the harness's map.
+    """
+    port = import_backend("flax")
+    package = package or port
+    import jax
+
+    with (
+        jax.enable_x64(recipe.dtype == "float64"),
+        jax.default_matmul_precision("highest"),
+        jax.numpy_dtype_promotion("standard"),  # as users have it, whatever the caller set
+    ):
+        model = recipe.build(package)
+        params = package.models.from_numpy(model, trace.params(0)) if converts else None
+        batches = recipe.batches(package)
+        settings = recipe.make(package)
+        report = port.check_parity(trace, model, params=params, batches=batches, progress=False, **settings)
+    return replace(report, model=recipe.model, optimizer=recipe.optimizer)

@@ -1,0 +1,297 @@
+"""Trains one of the models, in one of the frameworks, on made-up data, on ACIC 2016, or on a table of your own.
+
+The two-head model tells effects: an ensemble of nets, a summary, every row's outcomes and effect with its interval, and
+pictures. The two-input/two-output model is trained alone: its weights, its losses and a picture of them.
+"""
+
+import argparse
+import os
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from plots import loss_curves
+
+from .sides import BACKENDS, SIDES, Side, import_backend, join_processes
+
+# Options that only one of the models has a use for.
+_ONLY = {
+    "two-head": (
+        "treatment", "outcome", "binary", "weight", "replication", "representation_features", "head_features",
+        "reduction", "cfr_weights", "balance", "balance_weight", "members", "intervals", "validation_share", "patience",
+    ),
+    "two-in-two-out": ("hidden_features",),
+}  # fmt: skip
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Returns the command line's arguments; those that were not given are None."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--model", choices=tuple(_ONLY), default="two-head")
+    add("--backend", choices=tuple(BACKENDS), default="flax", help="the framework (default: flax)")
+    add("--data", metavar="SOURCE", default="synthetic", help="synthetic, acic2016:1 to acic2016:10, or a file: .csv, "
+        ".parquet, .npz")  # fmt: skip
+    add("--out", type=Path, default=Path("out/train"), help="folder for what is written (default: out/train)")
+    add("--seed", type=int, default=0, help="of the first weights and of the batches")
+    add("--dtype", choices=("float32", "float64"), default="float32")
+
+    table = parser.add_argument_group("the table, two-head only")
+    add = table.add_argument
+    add("--treatment", metavar="COLUMN", help="column that is 0 or 1 (default: t)")
+    add("--outcome", metavar="COLUMN", help="column with the outcome (default: y)")
+    add("--binary", action="store_true", default=None, help="the outcome is 0 or 1")
+    add("--weight", metavar="COLUMN", help="column with the rows' weights in the loss")
+    add("--replication", type=int, help="which replication of an .npz file (default: 1)")
+
+    model = parser.add_argument_group("the model")
+    add = model.add_argument
+    add("--representation-features", type=int, nargs="*", metavar="N", help="widths of the representation, two-head")
+    add("--head-features", type=int, nargs="*", metavar="N", help="hidden widths of each head, two-head")
+    add("--hidden-features", type=int, nargs="*", metavar="N", help="hidden widths, two-in-two-out")
+    add("--activation", help="of the hidden layers")
+    add("--final-activation", help="of the outputs (default: identity)", default="identity")
+
+    ensemble = parser.add_argument_group("the ensemble, two-head only")
+    add = ensemble.add_argument
+    add("--members", type=int, metavar="N", help="nets (default: 20, or 5 with --no-intervals)")
+    add("--no-intervals", action="store_false", default=None, dest="intervals", help="trains the nets on all rows, not "
+        "on bootstrap rows: better effects from fewer nets, and no intervals")  # fmt: skip
+    add("--validation-share", type=float, metavar="S", help="of each arm, held out to stop by (default: 0.2)")
+    add("--patience", type=int, metavar="N", help="epochs without a better loss, after which a net stops (default: 30, "
+        "or as many as 1000 steps make, but at least 5)")  # fmt: skip
+
+    training = parser.add_argument_group("the training")
+    add = training.add_argument
+    add("--epochs", type=int, help="how often every row is seen, at most (default: two-head 300, otherwise 100)")
+    add("--steps", type=int, help="how many steps to take, at most, instead of --epochs")
+    add("--batch-size", type=int, default=100, help="rows in a batch (default: 100)")
+    add("--criterion", default="squared_error", help="squared_error or sigmoid_binary_cross_entropy (--binary)")
+    add("--reduction", help="batch (CFR's, the default) or per_head (the article's), two-head")
+    add("--cfr-weights", action="store_true", default=None, help="weigh the arms alike, as CFR does, two-head")
+    add("--balance", help="penalty on how far the arms lie apart, two-head: linear_mmd, rbf_mmd or wasserstein")
+    add("--balance-weight", type=float, help="its factor (default: 1)")
+    add("--optimizer", help="adam, adamw, rmsprop or sgd (default: two-head adamw with a decay of 2, otherwise adam)")
+    add("--lr", type=float, help="learning rate (default: the optimiser's own)")
+    add("--weight-decay", type=float)
+    add("--momentum", type=float)
+    add("--clip-norm", type=float, help="largest norm of the gradients")
+    add("--schedule", default="constant", help="constant, step, exponential or cosine (default: constant)")
+    add("--step-size", type=int, help="steps between two falls of the step schedule")
+    add("--gamma", type=float, help="factor of the step and exponential schedules")
+    add("--T-max", type=int, help="steps from top to bottom of the cosine schedule")
+    add("--eta-min", type=float, help="bottom of the cosine schedule")
+
+    machine = parser.add_argument_group("the machine")
+    add = machine.add_argument
+    add("--precision", default="float32", help="of the products: float32, tf32 or bfloat16 (default: float32)")
+    add(
+        "--compile-cache",
+        type=Path,
+        metavar="DIR",
+        help="folder where compiled programs are kept for the next run, flax",
+    )
+    add("--distributed", action="store_true", help="share the training with the other processes that run this command "
+        "with the same arguments; process 0 writes the files")  # fmt: skip
+    add("--coordinator", metavar="HOST:PORT", help="of process 0 (default: what the cluster, or torchrun, says)")
+    add("--processes", type=int, metavar="N", help="how many there are (likewise)")
+    add("--process-id", type=int, metavar="I", help="which this is, from 0 (likewise)")
+    return parser.parse_args(arguments)
+
+
+def given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Returns those of the arguments that the user gave a value."""
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises ValueError for options that would be ignored, or would make no sense together."""
+    for model, options in _ONLY.items():
+        for name in given(args, *options):
+            if model != args.model:
+                raise ValueError(f"--{name.replace('_', '-')}: expected with --model {model}, got {args.model}")
+    for name in given(args, "coordinator", "processes", "process_id"):
+        if not args.distributed:
+            raise ValueError(f"--{name.replace('_', '-')}: expected with --distributed, got it alone")
+    if args.compile_cache and args.backend != "flax":
+        raise ValueError(f"--compile-cache: expected with --backend flax, got {args.backend}, which compiles nothing")
+    if args.criterion == "sigmoid_binary_cross_entropy" and args.final_activation != "identity":
+        raise ValueError(f"--final-activation: expected identity, as {args.criterion} takes logits, "
+                         f"got {args.final_activation}")  # fmt: skip
+
+
+def optimizer_of(args: argparse.Namespace, package: ModuleType) -> Any:
+    """Returns the settings of the optimiser."""
+    schedule = package.training.make_schedule(args.schedule, **given(args, "step_size", "gamma", "T_max", "eta_min"))
+    chosen = given(args, "lr", "weight_decay", "momentum", "clip_norm")
+    if args.optimizer is None and args.model == "two-head":
+        chosen = {"lr": 1e-3, "weight_decay": 2.0, **chosen}
+    name = args.optimizer or {"two-head": "adamw", "two-in-two-out": "adam"}[args.model]
+    return package.training.make_optimizer(name, schedule=schedule, **chosen)
+
+
+def train_two_head(args: argparse.Namespace, package: ModuleType) -> list[Path]:
+    """Trains an ensemble of the two-head model, reports the effects, and returns the files it wrote."""
+    data = package.data.load_data(args.data, **given(args, "treatment", "outcome", "weight", "replication"))
+    treated = int(data.t.sum())
+    if treated in (0, len(data)):
+        raise ValueError(f"{args.data}: expected treated and untreated rows, got {treated} treated of {len(data)}")
+    if args.final_activation != "identity":
+        raise ValueError(f"--final-activation: expected identity, as effects want it, got {args.final_activation}")
+    say(args, f"{args.data}: {len(data)} rows, {treated} treated, {data.x.shape[1]} features")
+    if args.writes:
+        args.out.mkdir(parents=True, exist_ok=True)
+    intervals = args.intervals is None
+    members = args.members if args.members is not None else 20 if intervals else 5
+    start = time.perf_counter()
+    chosen = given(
+        args, "representation_features", "head_features", "activation", "reduction", "cfr_weights", "balance",
+        "balance_weight", "epochs", "steps", "validation_share", "patience",
+    )  # fmt: skip
+    model = package.effects.fit_effects(
+        data, binary=bool(args.binary) or args.criterion == "sigmoid_binary_cross_entropy",
+        optimizer=optimizer_of(args, package), members=members, bootstrap=intervals, batch_size=args.batch_size,
+        seed=args.seed, precision=args.precision, dtype=args.dtype, **chosen, **args.shared,
+    )  # fmt: skip
+    seconds = time.perf_counter() - start
+    steps = sum(int(np.isfinite(losses[:, 0]).sum()) for losses in model.training.losses)
+    say(args, f"{steps} steps of {members} nets in {seconds:.1f} s with {args.backend}, compile time included")
+    if not args.writes:
+        return []
+    report = package.effects.EffectReport.of(model, data)
+    if report.score is not None:
+        for sentence in package.hub.overlap.examine_overlap(report.score):
+            warnings.warn(sentence, stacklevel=1)
+    print(f"\n{report}\n")
+    if data.mu0 is not None and data.mu1 is not None:
+        y0, y1 = report.y0[:, None], report.y1[:, None]
+        print(f"known effects: sqrt PEHE {package.effects.sqrt_pehe(y0, y1, data.mu0, data.mu1):.4g}, "
+              f"ATE error {package.effects.ate_error(y0, y1, data.mu0, data.mu1):.4g}")  # fmt: skip
+    return write_effects(args, package, model, report)
+
+
+def write_effects(args: argparse.Namespace, package: ModuleType, model: Any, report: Any) -> list[Path]:
+    """Writes effects, nets, losses, summary and pictures, and returns the files."""
+    paths = {name: args.out / name for name in ("effects.csv", "model.safetensors", "losses.csv", "summary.txt")}
+    package.hub.tables.write_csv(
+        paths["effects.csv"], ("row", *report.columns()), zip(*report.columns().values(), strict=True)
+    )
+    model.save(paths["model.safetensors"])
+    parts = ["loss of head 0", "loss of head 1", *(["balance"] if args.balance else [])]
+    parts += ["loss on held-out rows"] if report.training.held_out is not None else []
+    taken = [
+        (net, step, *row)
+        for net, losses in enumerate(report.training.losses)
+        for step, row in enumerate(losses[np.isfinite(losses[:, 0])].tolist(), 1)
+    ]
+    package.hub.tables.write_csv(paths["losses.csv"], ("row", "net", "step", *parts), taken)
+    with package.hub.files.replacing(paths["summary.txt"]) as beside:
+        beside.write_text(f"{report}\n")
+    try:
+        figures = package.effects.effect_figures(report)
+    except ImportError as error:
+        print(f"no pictures: {error}")
+        return list(paths.values())
+    for name, figure in figures.items():
+        paths[name] = args.out / f"{name}.png"
+        with package.hub.files.replacing(paths[name]) as beside:
+            figure.savefig(beside)
+    return list(paths.values())
+
+
+def train_two_in_two_out(args: argparse.Namespace, package: ModuleType) -> list[Path]:
+    """Trains the two-input/two-output model, on the inputs and outputs as they are; returns the files it wrote."""
+    data = package.data.load_curves(args.data)
+    chosen = given(args, "hidden_features", "activation", "final_activation")
+    config = {"in_features": data["x1"].shape[1], "out_features": data["y1"].shape[1], **chosen}
+    side = SIDES[args.backend]("TwoInTwoOut", config, seed=args.seed, dtype=args.dtype)
+    say(args, f"{args.data}: {len(data['x1'])} rows, {data['x1'].shape[1]} features in each input")
+    losses = train(args, side, data, package.JointLoss(args.criterion))
+    if not args.writes:
+        return []
+    return write(args, side, losses, ("loss of output 1", "loss of output 2"))
+
+
+def train(args: argparse.Namespace, side: Side, data: dict[str, np.ndarray], loss: Any) -> np.ndarray:
+    """Trains and returns the losses, in a folder that can be written to."""
+    length = given(args, "epochs", "steps") or {"epochs": 100}
+    chosen = {"optimizer": optimizer_of(args, side.package), "batch_size": args.batch_size, "seed": args.seed}
+    chosen |= {"precision": args.precision, **length, **args.shared}
+    if args.writes:
+        args.out.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    losses = side.fit(data, loss=loss, **chosen)
+    seconds = time.perf_counter() - start
+    say(args, f"{len(losses)} steps in {seconds:.1f} s with {side.backend}, compile time included")
+    say(args, f"loss {losses[0].sum():.4g} at the first step, {losses[-1].sum():.4g} at the last")
+    return losses
+
+
+def say(args: argparse.Namespace, line: str) -> None:
+    """Prints a line, unless another process does."""
+    if args.writes:
+        print(line)
+
+
+def write(args: argparse.Namespace, side: Side, losses: np.ndarray, outputs: tuple[str, str]) -> list[Path]:
+    """Writes the weights, the losses and a picture of them, and returns the files."""
+    model, table, picture = (args.out / name for name in ("model.safetensors", "losses.csv", "losses.png"))
+    side.save(model)
+    side.package.hub.tables.write_csv(table, ("step", *outputs), losses.tolist())
+    try:
+        figure = loss_curves({side.backend: losses}, outputs, f"{args.model} on {args.data}")
+    except ImportError as error:
+        print(f"no picture of the losses: {error}")
+        return [model, table]
+    with side.package.hub.files.replacing(picture) as path:
+        figure.savefig(path)
+    return [model, table, picture]
+
+
+def main() -> int:
+    """Trains; returns 0, or 2 for arguments or data that cannot be used, or 1 for a training that diverged."""
+    args = parse()
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr, flush=True)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue] (a text stream)
+    try:
+        check(args)
+        package = import_backend(args.backend, args.dtype)
+        if args.compile_cache:
+            package.training.cache_compilations(args.compile_cache)
+        args.shared, args.writes = {}, True
+        if args.distributed:
+            args.shared, args.writes = join_processes(package, args.coordinator, args.processes, args.process_id)
+        written = {"two-head": train_two_head, "two-in-two-out": train_two_in_two_out}[args.model](args, package)
+    except FloatingPointError as error:
+        return fail(args, f"error: {error}", 1)
+    except KeyboardInterrupt:
+        return fail(args, "interrupted", 130)
+    except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
+        return fail(args, f"error: {error or type(error).__name__}", 2)
+    if written:
+        print(f"written: {', '.join(map(str, written))}")
+    return 0
+
+
+def fail(args: argparse.Namespace, message: str, code: int) -> int:
+    """Prints why the command ends, and returns its exit code.
+
+    A process among others ends at once: in an orderly end it would wait for them, and they wait for it.
+    """
+    print(message, file=sys.stderr, flush=True)
+    if args.distributed:
+        sys.stdout.flush()
+        os._exit(code)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""The file of an ensemble: its nets, scales and columns."""
+
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from torch_ref.common.checks.arguments import check_choice, check_shape, listed
+from torch_ref.common.data.treatment_data import Scales
+from torch_ref.common.files.array_file import read_arrays, write_arrays
+
+_EFFECTS_FORMAT = "effects/1"
+
+_SCALES = ("x_mean", "x_std", "y_mean", "y_std")
+
+
+class Ensemble(NamedTuple):
+    """The nets of an ensemble, and what turns a table into their input and their output into effects.
+
+    Attributes:
+        config: the constructor's arguments of each net.
+        weights: of each net, by torch's names.
+        scales: of features and outcome.
+        feature_names: of the columns.
+        bootstrap: the members were trained on bootstrap rows.
+        settings: of the estimator that trained it; anything that JSON holds.
+    """
+
+    config: dict[str, Any]
+    weights: list[dict[str, np.ndarray]]
+    scales: Scales
+    feature_names: tuple[str, ...]
+    bootstrap: bool
+    settings: dict[str, Any]
+
+
+def write_ensemble(path: str | os.PathLike[str], ensemble: Ensemble) -> None:
+    """Writes an ensemble to one safetensors file, which both packages read."""
+    stacked = {name: np.stack([net[name] for net in ensemble.weights]) for name in ensemble.weights[0]}
+    arrays = stacked | {f"scales.{name}": getattr(ensemble.scales, name) for name in _SCALES}
+    metadata = {
+        "format": _EFFECTS_FORMAT,
+        "config": ensemble.config,
+        "binary": ensemble.scales.binary,
+        "feature_names": list(ensemble.feature_names),
+        "bootstrap": ensemble.bootstrap,
+        "settings": ensemble.settings,
+    }
+    write_arrays(path, arrays, metadata)
+
+
+def read_ensemble(path: str | os.PathLike[str]) -> Ensemble:
+    """Returns the ensemble that `write_ensemble` put into a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or holds something else.
+    """
+    arrays, metadata = read_arrays(path)
+    try:
+        check_choice("format", metadata.get("format"), [_EFFECTS_FORMAT])
+        scales = Scales(*(arrays.pop(f"scales.{name}") for name in _SCALES), binary=bool(metadata["binary"]))
+        members = {len(array) if array.ndim else 0 for array in arrays.values()}
+        if len(members) != 1 or 0 in members:
+            raise ValueError(f"weights: expected [members, …] each, got {listed(sorted(members))} members")
+        weights = [{name: array[number] for name, array in arrays.items()} for number in range(members.pop())]
+        config, names = dict(metadata["config"]), tuple(map(str, metadata["feature_names"]))
+        check_shape("y_mean", scales.y_mean, (1,))
+        check_shape("y_std", scales.y_std, (1,))
+        for name, array in (("x_mean", scales.x_mean), ("x_std", scales.x_std), ("feature_names", names)):
+            if len(array) != config["in_features"]:
+                raise ValueError(
+                    f"{name}: expected {config['in_features']} of them, as the nets take, got {len(array)}"
+                )
+        return Ensemble(config, weights, scales, names, bool(metadata["bootstrap"]), dict(metadata["settings"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error

@@ -1,0 +1,210 @@
+"""What an ensemble says about effects: its members' mean, and intervals from their spread."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from torch_ref.common.checks.arguments import check_number
+from torch_ref.common.checks.arrays import check_data
+from torch_ref.common.data.treatment_data import Scales
+
+from .ensemble_file import Ensemble
+
+
+class Training(NamedTuple):
+    """How an ensemble was trained.
+
+    Attributes:
+        losses: as `fit` returns them, for each net; NaN after a net stopped.
+        held_out: the rows each net was judged by, or None.
+    """
+
+    losses: Float[np.ndarray, "members steps columns"]
+    held_out: Int[np.ndarray, "members held_out"] | None
+
+    @property
+    def best(self) -> list[int]:
+        """After how many steps each net was at its best: the parameters that were kept."""
+        if self.held_out is None:
+            return [int(np.isfinite(losses[:, 0]).sum()) for losses in self.losses]
+        return [int(np.nanargmin(losses[:, -1])) + 1 for losses in self.losses]
+
+
+class Estimates:
+    """Effects and outcomes of an ensemble; each package's `EffectModel` adds the nets.
+
+    Args:
+        ensemble: scales, columns and settings; the weights in it are not looked at.
+        training: how it was trained; None for a loaded one.
+    """
+
+    def __init__(self, ensemble: Ensemble, training: Training | None) -> None:
+        self.ensemble, self.training = ensemble, training
+
+    @property
+    def scales(self) -> Scales:
+        """The scales of features and outcome."""
+        return self.ensemble.scales
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The names of the columns, in their order."""
+        return self.ensemble.feature_names
+
+    def member_outcomes(
+        self, x: Float[np.ndarray, "rows features"]
+    ) -> tuple[Float[np.ndarray, "members rows"], Float[np.ndarray, "members rows"]]:
+        """Returns both potential outcomes `(y0, y1)` by each member, in the unit of the data.
+
+        Args:
+            x: the features [rows, features], in the unit of the data.
+
+        Returns:
+            Two arrays [members, rows], in float64; for a binary outcome, probabilities.
+
+        Raises:
+            ValueError: another number of features, or values that are no finite numbers.
+            FloatingPointError: a net's output is not finite.
+        """
+        [x] = check_data({"x": x}, ("x",)).values()
+        y0, y1 = self._outputs(self.scales.features(x))
+        return self.scales.outcome(y0)[..., 0], self.scales.outcome(y1)[..., 0]
+
+    def potential_outcomes(
+        self, x: Float[np.ndarray, "rows features"]
+    ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+        """Returns the expected outcomes `(y0, y1)` without and with treatment; for a binary outcome, probabilities.
+
+        Args:
+            x: the features [rows, features], in the unit of the data.
+
+        Returns:
+            Two arrays [rows], in the unit of the outcome: the members' means.
+
+        Raises:
+            ValueError: another number of features, or values that are no finite numbers.
+            FloatingPointError: a net's output is not finite.
+        """
+        y0, y1 = self.member_outcomes(x)
+        return y0.mean(axis=0), y1.mean(axis=0)
+
+    def effect(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, " rows"]:
+        """Returns each row's effect (CATE): the outcome with treatment minus the outcome without.
+
+        Args:
+            x: the features [rows, features], in the unit of the data.
+
+        Returns:
+            One effect for each row [rows], in the unit of the outcome; for a binary one, a difference of probabilities.
+
+        Raises:
+            ValueError: another number of features, or values that are no finite numbers.
+            FloatingPointError: a net's output is not finite.
+        """
+        return self._member_effects(x).mean(axis=0)
+
+    def effect_interval(
+        self, x: Float[np.ndarray, "rows features"], alpha: float = 0.05
+    ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+        """Returns the lower and upper ends of intervals that hold each row's effect with probability `1 - alpha`.
+
+        Args:
+            x: the features [rows, features], in the unit of the data.
+            alpha: the probability of missing the effect, above 0 and below 1.
+
+        Returns:
+            Two arrays [rows], in the unit of the outcome.
+
+        Raises:
+            ValueError: the members were not trained on bootstrap rows, or there is one only; an `alpha` out of bounds,
+                or features as `effect` refuses them.
+            FloatingPointError: a net's output is not finite.
+        """
+        return self.interval(self._member_effects(x), alpha)
+
+    def ate(self, x: Float[np.ndarray, "rows features"]) -> float:
+        """Returns the average effect over these rows (ATE), in the unit of the outcome.
+
+        Args:
+            x: the features [rows, features], in the unit of the data.
+
+        Raises:
+            ValueError: another number of features, or values that are no finite numbers.
+            FloatingPointError: a net's output is not finite.
+        """
+        return float(self.effect(x).mean())
+
+    def ate_interval(self, x: Float[np.ndarray, "rows features"], alpha: float = 0.05) -> tuple[float, float]:
+        """Returns the ends of an interval that holds the average effect over these rows with probability `1 - alpha`.
+
+        Args:
+            x: the features [rows, features], in the unit of the data.
+            alpha: the probability of missing the average, above 0 and below 1.
+
+        Raises:
+            ValueError: the members were not trained on bootstrap rows, or there is one only; an `alpha` out of bounds,
+                or features as `effect` refuses them.
+            FloatingPointError: a net's output is not finite.
+        """
+        low, high = self.interval(self._member_effects(x).mean(axis=1), alpha)
+        return float(low), float(high)
+
+    def interval(self, values: Float[np.ndarray, "members ..."], alpha: float = 0.05) -> tuple[Any, Any]:
+        """Returns the ends of intervals for anything that each member has a value of, see `members.interval`.
+
+        Args:
+            values: one for each member [members, ...], such as averages over a group of rows.
+            alpha: the probability of missing the true value, above 0 and below 1.
+
+        Returns:
+            The lower and the upper ends, each [...], in the unit of the values.
+
+        Raises:
+            ValueError: the members were not trained on bootstrap rows, or there is one only; an `alpha` out of bounds.
+        """
+        if not self.ensemble.bootstrap:
+            raise ValueError("bootstrap: expected members trained on bootstrap rows (bootstrap=True), got none")
+        return interval(values, alpha)
+
+    def _outputs(
+        self, x: Float[np.ndarray, "rows features"]
+    ) -> tuple[Float[np.ndarray, "members rows 1"], Float[np.ndarray, "members rows 1"]]:
+        raise NotImplementedError
+
+    def _member_effects(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "members rows"]:
+        y0, y1 = self.member_outcomes(x)
+        return y1 - y0
+
+
+def padded(histories: Sequence[Float[np.ndarray, "steps columns"]]) -> Float[np.ndarray, "members steps columns"]:
+    """Returns losses of any length as one array, NaN after their ends."""
+    most = max(map(len, histories))
+    return np.stack([np.pad(h, ((0, most - len(h)), (0, 0)), constant_values=np.nan) for h in histories])
+
+
+def interval(
+    values: Float[np.ndarray, "members ..."], alpha: float = 0.05
+) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    """Returns the lower and upper end of an interval that holds the true value with probability `1 - alpha`.
+
+    The members' mean, and Student's quantile times their standard deviation to either side. A bootstrap member's
+    distance from the ensemble is what an ensemble from other rows might be off by.
+
+    Args:
+        values: one for each member, trained on bootstrap rows.
+        alpha: the probability of missing it.
+
+    Raises:
+        ValueError: less than two members, or `alpha` not between 0 and 1.
+
+    Source: Efron, Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
+    """
+    check_number("alpha", alpha, above=0, below=1)
+    if len(values) < 2:
+        raise ValueError(f"members: expected at least 2 for an interval, got {len(values)}")
+    from scipy.stats import t as student
+
+    margin = student.ppf(1 - alpha / 2, len(values) - 1) * values.std(axis=0, ddof=1)
+    return values.mean(axis=0) - margin, values.mean(axis=0) + margin

@@ -1,0 +1,382 @@
+"""Effects in scikit-learn's manner: an estimator for pipelines, searches and pandas frames."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float
+
+try:
+    from sklearn.base import BaseEstimator
+    from sklearn.metrics import d2_log_loss_score, r2_score
+    from sklearn.utils import check_consistent_length, column_or_1d
+    from sklearn.utils.metadata_routing import UNUSED
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError("TwoHeadEstimator needs scikit-learn: pip install 'twohead[estimator]'") from error
+
+from torch_ref.common.checks.arguments import shown
+from torch_ref.common.checks.arrays import check_binary
+from torch_ref.common.data.treatment_data import TreatmentData
+from torch_ref.common.settings.optimizers import OPTIMIZERS, Optimizer, make_optimizer
+from torch_ref.common.settings.schedules import SCHEDULES, make_schedule
+
+from .fit import EffectModel, fit_effects, load_effect_model
+
+
+class TwoHeadEstimator(BaseEstimator):
+    """Estimates the effect of a binary treatment from a table, with an ensemble of two-head nets.
+
+    The arguments are those of `fit_effects`, which see; the defaults were chosen on IHDP and ACIC 2016, on rows that no
+    result is reported for.
+
+    Args:
+        binary: the outcome is 0 or 1, and effects are differences of probabilities.
+        representation_features: width of each representation layer.
+        head_features: width of each hidden layer of a head.
+        activation: of the hidden layers.
+        optimizer: settings of the optimiser; None is what `fit_effects` takes by default.
+        reduction: of the loss, `"batch"` or `"per_head"`.
+        cfr_weights: weighs the arms alike.
+        balance: penalty on how far the arms' representations lie apart: None, `"linear_mmd"`, `"rbf_mmd"` or
+            `"wasserstein"`.
+        balance_weight: its factor.
+        epochs: how often a net sees its rows at most.
+        steps: how many steps a net takes at most.
+        batch_size: rows in a batch.
+        validation_share: of each arm, held out from a net for early stopping.
+        patience: epochs without a better loss, after which a net stops.
+        members: nets in the ensemble.
+        bootstrap: trains each net on bootstrap rows, which intervals need.
+        seed: of first weights, held-out rows and batches.
+        precision: of the products.
+        dtype: of the parameters.
+        progress: shows a bar, or plain lines, once it takes long.
+        mesh: devices to share the training.
+
+    Attributes:
+        effect_model_: the ensemble, an `EffectModel`.
+        n_features_in_: how many columns `X` had.
+        feature_names_in_: their names, where they were strings.
+
+    Raises:
+        ImportError: scikit-learn is not installed, when the name is first used; the message names the extra.
+        ValueError: an argument out of bounds; from `fit`, since a constructor of scikit-learn's looks at nothing.
+
+    Example:
+        >>> import flax_impl
+        >>> data = flax_impl.data.load_data("synthetic")
+        >>> estimator = TwoHeadEstimator(members=2, epochs=3)
+        >>> estimator.fit(data.x, data.y[:, 0], treatment=data.t).effect(data.x).shape
+        (1000,)
+
+    Source: TARNet and CFR; Shalit, Johansson, Sontag, "Estimating individual treatment effect", ICML 2017.
+    """
+
+    # EconML's names, which `fit` takes too, are no metadata of their own.
+    __metadata_request__fit: ClassVar[dict[str, str]] = {"T": UNUSED}  # Y is none anyway
+    __metadata_request__score: ClassVar[dict[str, str]] = {"T": UNUSED}
+
+    def __init__(
+        self,
+        *,
+        binary: bool = False,
+        representation_features: Sequence[int] = (100, 100, 100),
+        head_features: Sequence[int] = (100, 100, 100, 100),
+        activation: str = "gelu",
+        optimizer: Optimizer | None = None,
+        reduction: Literal["per_head", "batch"] = "batch",
+        cfr_weights: bool = False,
+        balance: str | None = None,
+        balance_weight: float = 1.0,
+        epochs: int | None = None,
+        steps: int | None = None,
+        batch_size: int | None = None,
+        validation_share: float = 0.2,
+        patience: int | None = None,
+        members: int = 5,
+        bootstrap: bool = False,
+        seed: int = 0,
+        precision: str = "float32",
+        dtype: str = "float32",
+        progress: bool = True,
+        mesh: Mesh | None = None,
+    ) -> None:
+        self.binary = binary
+        self.representation_features = representation_features
+        self.head_features = head_features
+        self.activation = activation
+        self.optimizer = optimizer
+        self.reduction = reduction
+        self.cfr_weights = cfr_weights
+        self.balance = balance
+        self.balance_weight = balance_weight
+        self.epochs = epochs
+        self.steps = steps
+        self.batch_size = batch_size
+        self.validation_share = validation_share
+        self.patience = patience
+        self.members = members
+        self.bootstrap = bootstrap
+        self.seed = seed
+        self.precision = precision
+        self.dtype = dtype
+        self.progress = progress
+        self.mesh = mesh
+
+    def fit(
+        self,
+        X: Any,  # noqa: N803 (scikit-learn's name)
+        y: Any = None,
+        *,
+        treatment: Any = None,
+        sample_weight: Any = None,
+        Y: Any = None,  # noqa: N803 (EconML's name)
+        T: Any = None,  # noqa: N803 (EconML's name)
+    ) -> "TwoHeadEstimator":
+        """Trains the ensemble.
+
+        Args:
+            X: the features [rows, features], an array or a frame of numbers.
+            y: the outcome that was observed [rows].
+            treatment: who was treated, 0 or 1 [rows].
+            sample_weight: weights of the rows in the loss [rows], or None.
+            Y: `y` by EconML's name.
+            T: `treatment` by EconML's name.
+
+        Returns:
+            The estimator.
+
+        Raises:
+            ValueError: missing values, text, other lengths, a treatment that is not 0 or 1, an arm without rows, or an
+                argument out of bounds.
+            FloatingPointError: a net diverged twice.
+
+        Warns:
+            UserWarning: what makes the effects doubtful, see `fit_effects`.
+        """
+        data = self._table(
+            X, _one_of("y", y, "Y", Y), _one_of("treatment", treatment, "T", T), sample_weight, reset=True
+        )
+        arguments = self.get_params(deep=False)
+        if self.optimizer is None:
+            del arguments["optimizer"]
+        self.effect_model_ = fit_effects(data, **arguments)
+        return self
+
+    def effect(self, X: Any, *, T0: int = 0, T1: int = 1) -> Float[np.ndarray, " rows"]:  # noqa: N803
+        """Returns each row's effect (CATE), in the unit of the outcome.
+
+        Args:
+            X: the features [rows, features].
+            T0: EconML's name of the treatment to compare with, 0 or 1.
+            T1: EconML's name of the treatment, 0 or 1.
+
+        Raises:
+            ValueError: another number of features than it was fitted on, or values that are no finite numbers; a `T0`
+                or `T1` that is not 0 or 1.
+        """
+        return _sign(T0, T1) * self._model().effect(self._features(X))
+
+    def predict(self, X: Any) -> Float[np.ndarray, " rows"]:  # noqa: N803
+        """Returns `effect(X)`: the name under which pipelines and `cross_val_predict` ask for it.
+
+        Args:
+            X: the features [rows, features].
+        """
+        return self.effect(X)
+
+    def potential_outcomes(self, X: Any) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:  # noqa: N803
+        """Returns the expected outcomes `(y0, y1)` without and with treatment; for a binary outcome, probabilities.
+
+        Args:
+            X: the features [rows, features].
+        """
+        return self._model().potential_outcomes(self._features(X))
+
+    def effect_interval(
+        self, X: Any, *, alpha: float = 0.05  # noqa: N803
+    ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:  # fmt: skip
+        """Returns the ends of intervals that hold each row's effect with probability `1 - alpha`.
+
+        Args:
+            X: the features [rows, features].
+            alpha: the probability that an interval misses, above 0 and below 1.
+
+        Raises:
+            ValueError: not fitted with `bootstrap=True` and at least 2 members.
+        """
+        return self._model().effect_interval(self._features(X), alpha)
+
+    def ate(self, X: Any, *, T0: int = 0, T1: int = 1) -> float:  # noqa: N803
+        """Returns the average effect over these rows (ATE), in the unit of the outcome.
+
+        Args:
+            X: the features [rows, features].
+            T0: EconML's name of the treatment to compare with, 0 or 1.
+            T1: EconML's name of the treatment, 0 or 1.
+        """
+        return float(self.effect(X, T0=T0, T1=T1).mean())
+
+    def ate_interval(self, X: Any, *, alpha: float = 0.05) -> tuple[float, float]:  # noqa: N803
+        """Returns the ends of an interval that holds the average effect over these rows with probability `1 - alpha`.
+
+        Args:
+            X: the features [rows, features].
+            alpha: the probability that an interval misses, above 0 and below 1.
+
+        Raises:
+            ValueError: not fitted with `bootstrap=True` and at least 2 members.
+        """
+        return self._model().ate_interval(self._features(X), alpha)
+
+    def score(
+        self,
+        X: Any,  # noqa: N803
+        y: Any = None,
+        *,
+        treatment: Any = None,
+        sample_weight: Any = None,
+        T: Any = None,  # noqa: N803
+    ) -> float:
+        """Returns the share of the observed outcome's deviance that the net of each row's own arm explains.
+
+        For a continuous outcome that is R², for a binary one D² of the log loss: at best 1; the mean alone has 0.
+
+        Args:
+            X: the features [rows, features].
+            y: the outcome [rows].
+            treatment: who was treated, 0 or 1 [rows].
+            sample_weight: weights of the rows [rows], or None.
+            T: `treatment` by EconML's name.
+
+        Raises:
+            ValueError: as for `fit`.
+        """
+        model = self._model()
+        data = self._table(X, y, _one_of("treatment", treatment, "T", T), sample_weight, reset=False)
+        y0, y1 = model.potential_outcomes(data.x)
+        factual, observed = np.where(data.t == 1, y1, y0), data.y[:, 0]
+        if self.binary:
+            return float(d2_log_loss_score(observed, factual, sample_weight=data.w, labels=[0, 1]))
+        return float(r2_score(observed, factual, sample_weight=data.w))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the estimator to one safetensors file: nets, scales, columns and arguments, but for the mesh.
+
+        `load` reads it, `load_effect_model` too, in either framework.
+
+        Args:
+            path: the file; one that is there already is replaced, and folders that are missing are made.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        model = self._model()
+        arguments = self.get_params(deep=False) | {
+            "mesh": None,
+            "optimizer": self.optimizer and _described(self.optimizer),
+        }
+        named = hasattr(self, "feature_names_in_")
+        settings = {"arguments": _plain(arguments), "named": named}
+        EffectModel(model.model, model.params, model.ensemble._replace(settings=settings)).save(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "TwoHeadEstimator":
+        """Returns the estimator that `save` wrote.
+
+        Args:
+            path: the file that `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, or holds something else.
+        """
+        model = load_effect_model(path)
+        try:
+            arguments = dict(model.ensemble.settings["arguments"])
+            if arguments["optimizer"] is not None:
+                arguments["optimizer"] = _made(arguments["optimizer"])
+            for name in ("representation_features", "head_features"):
+                arguments[name] = tuple(arguments[name])  # JSON knows lists only
+            made = cls(**arguments)
+            named = bool(model.ensemble.settings["named"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: expected an estimator's file, written by save, got {error!r}") from error
+        fitted: dict[str, Any] = {"effect_model_": model, "n_features_in_": len(model.feature_names)}
+        if named:
+            fitted["feature_names_in_"] = np.array(model.feature_names, object)
+        vars(made).update(fitted)
+        return made
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "effect_model_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        return tags
+
+    def _model(self) -> EffectModel:
+        check_is_fitted(self)
+        return self.effect_model_
+
+    def _features(self, X: Any) -> Float[np.ndarray, "rows features"]:  # noqa: N803
+        check_is_fitted(self)
+        checked: Any = validate_data(self, X, reset=False, dtype=np.float64)
+        return checked
+
+    def _table(self, X: Any, y: Any, treatment: Any, sample_weight: Any, *, reset: bool) -> TreatmentData:  # noqa: N803
+        """Returns the table, checked in scikit-learn's words where it has some."""
+        checked: Any = validate_data(self, X, y, reset=reset, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
+        x, y = checked
+        if treatment is None:
+            raise ValueError("treatment: expected 0 or 1 for each row, got None")
+        t = column_or_1d(treatment)
+        check_consistent_length(x, y, t)
+        check_binary("treatment", t)
+        w = None if sample_weight is None else np.asarray(sample_weight, np.float64)
+        names = tuple(getattr(self, "feature_names_in_", ()))
+        return TreatmentData(x, t.astype(np.int32), np.asarray(y, np.float64)[:, None], w, feature_names=names)
+
+
+def _one_of(name: str, value: Any, alias: str, other: Any) -> Any:
+    """Returns what was given by one of two names; raises ValueError where both were."""
+    if value is not None and other is not None:
+        raise ValueError(f"{name}, {alias}: expected one of the two names, got both")
+    return value if other is None else other
+
+
+def _sign(T0: int, T1: int) -> int:  # noqa: N803
+    for name, arm in (("T0", T0), ("T1", T1)):
+        if not np.isscalar(arm) or arm not in (0, 1):
+            raise ValueError(f"{name}: expected 0 or 1, got {shown(arm)}")
+    return int(T1) - int(T0)
+
+
+def _described(optimizer: Any) -> dict[str, Any]:
+    """Returns an optimiser's name and settings, its schedule's too, as JSON takes them."""
+    kinds = {**{kind: name for name, kind in OPTIMIZERS.items()}, **{kind: name for name, kind in SCHEDULES.items()}}
+    arguments = {field.name: getattr(optimizer, field.name) for field in fields(optimizer)}
+    if "schedule" in arguments:
+        arguments["schedule"] = _described(arguments["schedule"])
+    return {"name": kinds[type(optimizer)], "arguments": arguments}
+
+
+def _made(described: dict[str, Any]) -> Optimizer:
+    """Returns the optimiser that `_described` describes."""
+    arguments = dict(described["arguments"])
+    schedule = make_schedule(arguments["schedule"]["name"], **arguments["schedule"]["arguments"])
+    return make_optimizer(described["name"], **arguments | {"schedule": schedule})
+
+
+def _plain(value: Any) -> Any:
+    """Returns numpy's numbers and arrays in what JSON takes, as a search gives them."""
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(part) for part in value]
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,174 @@
+"""What an ensemble found in the table it was trained on, as numbers and as a text."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from torch_ref.common.data.treatment_data import TreatmentData
+
+from .estimates import Estimates, Training
+from .overlap import POOR, propensity
+from .uplift import qini_coefficient, qini_curve
+
+
+@dataclass(frozen=True)
+class EffectReport:
+    """The effects of a table's rows, and how far to trust them; `print` it, or ask it.
+
+    `EffectReport.of` makes it of a trained model. Outcomes and effects are in the unit of the outcome; for a binary one
+    they are probabilities and their differences.
+
+    Args:
+        t: the treatment [rows].
+        y: the outcome that was observed [rows].
+        y0: the expected outcome without treatment [rows].
+        y1: the expected outcome with treatment [rows].
+        low: lower end of each effect's 95% interval [rows]; None without bootstrap members.
+        high: its upper end.
+        ate: the average effect.
+        ate_interval: the ends of its 95% interval, or None.
+        held_out: the numbers of the rows that at least one net did not see [held_out]; all where none was held out.
+        factual: what the nets that did not see these rows expect under the treatment they had [held_out].
+        effect: what those nets expect of the treatment's effect on them [held_out].
+        score: each row's probability of treatment [rows]; None where scikit-learn is not installed.
+        training: losses and held-out rows.
+        binary: the outcome is 0 or 1.
+
+    Example:
+        >>> training = Training(losses=np.ones((1, 3, 1)), held_out=None)
+        >>> t, y0, y1 = np.array([0, 1, 0, 1]), np.array([1.0, 1.0, 2.0, 2.0]), np.array([3.0, 3.0, 4.0, 4.0])
+        >>> y, rows = np.where(t == 1, y1, y0), np.arange(4)
+        >>> report = EffectReport(t, y, y0, y1, None, None, 2.0, None, rows, y, y1 - y0, None, training, False)
+        >>> report.columns()["effect"]
+        [2.0, 2.0, 2.0, 2.0]
+        >>> report.explained(arm=1)
+        1.0
+    """
+
+    t: Int[np.ndarray, " rows"]
+    y: Float[np.ndarray, " rows"]
+    y0: Float[np.ndarray, " rows"]
+    y1: Float[np.ndarray, " rows"]
+    low: Float[np.ndarray, " rows"] | None
+    high: Float[np.ndarray, " rows"] | None
+    ate: float
+    ate_interval: tuple[float, float] | None
+    held_out: Int[np.ndarray, " held_out"]
+    factual: Float[np.ndarray, " held_out"]
+    effect: Float[np.ndarray, " held_out"]
+    score: Float[np.ndarray, " rows"] | None
+    training: Training
+    binary: bool
+
+    @classmethod
+    def of(cls, model: Estimates, data: TreatmentData) -> "EffectReport":
+        """Returns the report of a model on the table that it was trained on.
+
+        Args:
+            model: trained by `fit_effects`.
+            data: the whole table that it was trained on, in the same order and unit.
+
+        Raises:
+            ValueError: the model was loaded, and does not know which rows it did not see.
+        """
+        if model.training is None:
+            raise ValueError("model: expected one that was trained here, got a loaded one")
+        y0, y1 = model.member_outcomes(data.x)
+        effects = y1 - y0
+        low = high = ate_interval = None
+        if model.ensemble.bootstrap and len(effects) > 1:
+            low, high = model.interval(effects)
+            ends = model.interval(effects.mean(axis=1))
+            ate_interval = (float(ends[0]), float(ends[1]))
+        try:
+            score = propensity(data.x, data.t)
+        except ImportError:
+            score = None
+        rows, unseen0, unseen1 = _unseen(model.training, y0, y1)
+        return cls(
+            t=data.t,
+            y=data.y[:, 0],
+            y0=y0.mean(axis=0),
+            y1=y1.mean(axis=0),
+            low=low,
+            high=high,
+            ate=float(effects.mean()),
+            ate_interval=ate_interval,
+            held_out=rows,
+            factual=np.where(data.t[rows] == 1, unseen1, unseen0),
+            effect=unseen1 - unseen0,
+            score=score,
+            training=model.training,
+            binary=model.scales.binary,
+        )
+
+    def columns(self) -> dict[str, list[float]]:
+        """Returns what a table of the effects holds: y0, y1, effect, and low and high where there are intervals."""
+        arrays = {"y0": self.y0, "y1": self.y1, "effect": self.y1 - self.y0, "low": self.low, "high": self.high}
+        return {name: array.tolist() for name, array in arrays.items() if array is not None}
+
+    def explained(self, arm: int) -> float:
+        """Returns the share of the outcome's variance in an arm (R²) that the nets explain on rows they did not see.
+
+        It is NaN where the arm has less than two such rows, or all have the same outcome.
+
+        Args:
+            arm: 0 for the untreated, 1 for the treated.
+        """
+        rows = self.t[self.held_out] == arm
+        observed, expected = self.y[self.held_out][rows], self.factual[rows]
+        if len(observed) < 2 or observed.var() == 0:
+            return np.nan
+        return float(1 - np.mean((observed - expected) ** 2) / observed.var())
+
+    def qini(self) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+        """Returns the Qini curve on rows that the nets did not see, weighted by propensity, see `qini_curve`."""
+        score = None if self.score is None else self.score[self.held_out]
+        return qini_curve(self.effect, self.t[self.held_out], self.y[self.held_out], score)
+
+    def __str__(self) -> str:
+        counts = [int((self.t == arm).sum()) for arm in (0, 1)]
+        observed = [self.y[self.t == arm].mean() for arm in (0, 1)]
+        lines = [f"{'':34}{'untreated':>12}{'treated':>12}"]
+        lines.append(f"{'rows':34}{counts[0]:>12}{counts[1]:>12}")
+        lines.append(f"{'mean outcome, observed':34}{observed[0]:>12.4g}{observed[1]:>12.4g}")
+        lines.append(f"{'mean outcome, had all been so':34}{self.y0.mean():>12.4g}{self.y1.mean():>12.4g}")
+        unseen = "R2 on rows a net did not see" if self.training.held_out is not None else "R2 on the rows trained on"
+        lines.append(f"{unseen:34}{self.explained(0):>12.3f}{self.explained(1):>12.3f}")
+        if self.score is not None:
+            for name, q in (("propensity, 5%", 0.05), ("propensity, median", 0.5), ("propensity, 95%", 0.95)):
+                of_arms = [np.quantile(self.score[self.t == arm], q) for arm in (0, 1)]
+                lines.append(f"{name:34}{of_arms[0]:>12.3f}{of_arms[1]:>12.3f}")
+        effect = self.y1 - self.y0
+        between = ""
+        if self.ate_interval is not None:
+            between = f"  (95% interval {self.ate_interval[0]:.4g} to {self.ate_interval[1]:.4g})"
+        lines += ["", f"average treatment effect          {self.ate:>12.4g}{between}"]
+        low, high = np.quantile(effect, (0.05, 0.95))
+        lines.append(f"effects of the rows, 5% to 95%    {low:>12.4g} to {high:.4g}")
+        if self.low is not None and self.high is not None:
+            sure = np.mean((self.low > 0) | (self.high < 0))
+            lines.append(f"rows whose interval leaves out 0  {sure:>12.1%}")
+        lines.append(f"difference of the observed means  {observed[1] - observed[0]:>12.4g}")
+        lines.append(f"Qini coefficient                  {qini_coefficient(*self.qini()):>12.4g}")
+        if self.score is None:
+            lines.append("no overlap: propensities need scikit-learn: pip install 'twohead[estimator]'")
+        else:
+            outside = np.mean((self.score < POOR) | (self.score > 1 - POOR))
+            lines.append(f"rows in one arm almost surely     {outside:>12.1%}")
+        return "\n".join(lines)
+
+
+def _unseen(training: Training, y0: np.ndarray, y1: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the rows that some net did not see, and both outcomes by the mean of those nets."""
+    if training.held_out is None:
+        return np.arange(y0.shape[1]), y0.mean(axis=0), y1.mean(axis=0)
+    counts = np.zeros(y0.shape[1])
+    sums = np.zeros((2, y0.shape[1]))
+    for number, rows in enumerate(training.held_out):
+        counts[rows] += 1
+        sums[0, rows] += y0[number, rows]
+        sums[1, rows] += y1[number, rows]
+    rows = np.flatnonzero(counts)
+    return rows, sums[0, rows] / counts[rows], sums[1, rows] / counts[rows]

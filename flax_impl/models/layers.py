@@ -1,0 +1,136 @@
+"""What the models are made of: linear layers under explicit names, and activations by name."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.nn.initializers import variance_scaling
+from jaxtyping import Bool, Float
+
+from torch_ref.common.checks.arguments import check_choice, check_integer, check_widths
+
+Params = dict[str, Any]  # arrays by module and name: params["representation"]["layer0"]["kernel"]
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "elu": jax.nn.elu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # torch's default is the error function, jax's is tanh
+    "identity": lambda x: x,
+    "leaky_relu": lambda x: jnp.where(x > 0, x, 0.01 * x),  # its slope at 0 is 0.01 in torch, 1 in jax
+    "relu": jax.nn.relu,
+    "sigmoid": jax.nn.sigmoid,
+    "silu": jax.nn.silu,
+    "tanh": jnp.tanh,
+}
+
+
+def linear(in_features: int, out_features: int, name: str) -> nn.Dense:
+    """Returns a linear layer whose weights are drawn as `torch.nn.Linear` draws them, its bias included."""
+    return nn.Dense(out_features, **linear_initializers(in_features), name=name)
+
+
+def linear_initializers(in_features: int) -> dict[str, Any]:
+    """Returns what draws a linear layer's weights as `torch.nn.Linear` draws them.
+
+    Both come from U(-1/sqrt(in_features), 1/sqrt(in_features)). A bias initialiser of Flax's cannot see `in_features`,
+    so it is made here, where they are known.
+
+    Source: He et al., "Delving deep into rectifiers", ICCV 2015, with the gain torch has used since its first release.
+    """
+    kernel_init = variance_scaling(1 / 3, "fan_in", "uniform")
+    return {"kernel_init": kernel_init, "bias_init": _uniform(1 / math.sqrt(in_features))}
+
+
+def keep_rows(x: Float[Array, "batch features"], rows: Bool[Array, " batch"] | None) -> Float[Array, "batch features"]:
+    """Returns `x` with zeros in the rows that are not kept; no gradient comes back from those, whatever they held."""
+    return x if rows is None else jnp.where(rows[:, None], x, 0)
+
+
+class MLP(nn.Module):
+    """Linear layers `layer0`, `layer1`, …, each with an activation after it, the last one included.
+
+    Twin: `torch_ref.models.MLP`, which leaves rows out, where the port masks them.
+
+    Args:
+        in_features: columns of the input.
+        features: the width of each layer; an empty sequence passes the input on.
+        activation: after every layer but the last.
+        final_activation: after the last layer; None means `activation`.
+
+    Raises:
+        ValueError: a width below 1, or an unknown activation.
+
+    Example:
+        >>> model = MLP(3, [4, 2])
+        >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 3)))
+        >>> model.apply(variables, jnp.zeros((5, 3))).shape
+        (5, 2)
+    """
+
+    in_features: int
+    features: Sequence[int]
+    activation: str = "elu"
+    final_activation: str | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("activation", self.activation, ACTIVATIONS)
+        if self.final_activation is not None:
+            check_choice("final_activation", self.final_activation, ACTIVATIONS)
+        self.in_features = check_integer("in_features", self.in_features, at_least=1)
+        self.features = check_widths("features", self.features)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch in"], rows: Bool[Array, " batch"] | None = None
+    ) -> Float[Array, "batch out"]:
+        """Returns the last layer's output, after its activation.
+
+        A row that is not in `rows` enters as zeros and leaves every layer as zeros. A mask on the result alone would
+        let it overflow on the way, and 0 times infinity makes the gradient NaN (the double where).
+
+        Args:
+            x: the input [batch, in].
+            rows: False for rows to leave out [batch]; None means that all are kept.
+        """
+        x = keep_rows(x, rows)
+        depth = len(self.features)
+        for i, widths in enumerate(pairwise((self.in_features, *self.features))):
+            x = keep_rows(linear(*widths, name=f"layer{i}")(x), rows)
+            x = ACTIVATIONS[self.final_activation or self.activation if i == depth - 1 else self.activation](x)
+        return x
+
+
+def init_params(model: nn.Module, seed: int | Iterable[int], *inputs: Float[Array, "batch in"]) -> Params:
+    """Returns initial parameters of a model that is called with inputs like these; for several seeds stacked ones."""
+    if not isinstance(seed, Iterable):
+        return _init(model, jax.random.key(check_integer("seed", seed, at_least=0)), *inputs)
+    seeds = [check_integer(f"seed[{i}]", each, at_least=0) for i, each in enumerate(seed)]
+    if not seeds:
+        raise ValueError("seed: expected a whole number, or at least one of them, got none")
+    return _init_each(model, jax.vmap(jax.random.key)(np.asarray(seeds, np.int32)), *inputs)
+
+
+@partial(jax.jit, static_argnames="model")
+def _init(model: nn.Module, key: chex.PRNGKey, *inputs: Array) -> Params:
+    variables: Any = model.init(key, *inputs)
+    return variables["params"]
+
+
+@partial(jax.jit, static_argnames="model")
+def _init_each(model: nn.Module, keys: chex.PRNGKey, *inputs: Array) -> Params:
+    return jax.vmap(lambda key: _init(model, key, *inputs))(keys)
+
+
+def _uniform(bound: float) -> Callable[..., Array]:
+    def draw(key: chex.PRNGKey, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return draw

@@ -1,0 +1,138 @@
+"""The two-head model: a shared representation, and a head for each treatment."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.core import Tracer
+from jaxtyping import Float, Int
+
+from torch_ref.common.checks.arguments import check_choice, check_integer, check_shape, check_widths
+from torch_ref.common.checks.arrays import check_binary
+
+from .layers import ACTIVATIONS, MLP, Params, init_params
+
+
+class TwoHead(nn.Module):
+    """Shared representation, then `head0` for the untreated outcome and `head1` for the treated one.
+
+    Called with `x` alone it gives both potential outcomes of every row, as the article's forward does. Called with the
+    treatment `t` it gives the factual outcome, the one that was observed: here by `jnp.where`, without splitting.
+
+    Twin: `torch_ref.TwoHead`, which splits the rows on `t`.
+
+    Args:
+        in_features: columns of `x`.
+        representation_features: width of each representation layer (in the article three).
+        head_features: width of each hidden layer of a head (in the article two); `out_features` comes after them.
+        out_features: columns of an outcome.
+        activation: after every layer but a head's last.
+        final_activation: after a head's last layer; `"identity"` is what regression wants.
+
+    Raises:
+        ValueError: a width below 1, or an unknown activation.
+
+    Example:
+        >>> model = TwoHead(in_features=25, final_activation="identity")
+        >>> params = model.init_params(seed=0)
+        >>> x, t = jnp.zeros((4, 25)), jnp.array([0, 1, 1, 0])
+        >>> y0, y1 = model.apply({"params": params}, x)
+        >>> model.apply({"params": params}, x, t).shape
+        (4, 1)
+
+    Source: TARNet; Shalit, Johansson, Sontag, "Estimating individual treatment effect", ICML 2017.
+    """
+
+    in_features: int
+    representation_features: Sequence[int] = (200, 200, 200)
+    head_features: Sequence[int] = (100, 100)
+    out_features: int = 1
+    activation: str = "elu"
+    final_activation: str = "elu"
+
+    def __post_init__(self) -> None:
+        check_choice("activation", self.activation, ACTIVATIONS)
+        check_choice("final_activation", self.final_activation, ACTIVATIONS)
+        self.in_features = check_integer("in_features", self.in_features, at_least=1)
+        self.representation_features = check_widths("representation_features", self.representation_features)
+        self.head_features = check_widths("head_features", self.head_features)
+        self.out_features = check_integer("out_features", self.out_features, at_least=1)
+        super().__post_init__()
+
+    def setup(self) -> None:
+        """Builds the layers."""
+        widths = (*self.head_features, self.out_features)
+        code_features = (self.in_features, *self.representation_features)[-1]
+        self.representation = MLP(self.in_features, self.representation_features, self.activation)
+        self.head0 = MLP(code_features, widths, self.activation, self.final_activation)
+        self.head1 = MLP(code_features, widths, self.activation, self.final_activation)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON takes them."""
+        return {
+            "in_features": self.in_features,
+            "representation_features": list(self.representation_features),
+            "head_features": list(self.head_features),
+            "out_features": self.out_features,
+            "activation": self.activation,
+            "final_activation": self.final_activation,
+        }
+
+    def __call__(
+        self,
+        x: Float[Array, "batch in"],
+        t: Int[Array, " batch"] | None = None,
+        return_representation: bool = False,
+    ) -> Any:
+        """Returns both potential outcomes `(y0, y1)`, each [batch, out], or with `t` the factual outcome [batch, out].
+
+        With `return_representation` a pair: that, and the representation [batch, code].
+
+        Args:
+            x: the features [batch, in].
+            t: the treatment, 0 or 1 [batch]; None asks for both outcomes.
+            return_representation: whether to return the representation too.
+
+        Raises:
+            ValueError: `x` without `in_features` columns; `t` of another length, or with values other than 0 and 1.
+                Under `jit` the values are not there to look at: what is not 1 is taken for 0.
+        """
+        check_shape("x", x, ("batch", self.in_features))
+        code = self.representation(x)
+        if t is None:
+            outcomes = self.head0(code), self.head1(code)
+            return (outcomes, code) if return_representation else outcomes
+        check_shape("t", t, (len(x),))
+        if not isinstance(t, Tracer):
+            check_binary("t", np.asarray(t))
+        treated = t.astype(jnp.int32) == 1
+        y0, y1 = self.head0(code, ~treated), self.head1(code, treated)
+        outcome = jnp.where(treated[:, None], y1, y0)
+        return (outcome, code) if return_representation else outcome
+
+    def concatenated(self, x: Float[Array, "batch in"]) -> Float[Array, "batch 2*out"]:
+        """Returns both potential outcomes in one array, `y0` first: the article's outputs wanted together.
+
+        Args:
+            x: the features [batch, in].
+
+        Raises:
+            ValueError: `x` without `in_features` columns.
+        """
+        return jnp.concatenate(self(x), axis=1)
+
+    @nn.nowrap
+    def init_params(self, seed: int | Iterable[int] = 0) -> Params:
+        """Returns initial parameters in float32, drawn from the distributions that torch draws from.
+
+        Args:
+            seed: of the draw; several, such as `range(10)`, give stacked parameters for `fit_replicas`.
+
+        Raises:
+            ValueError: a seed that is no whole number of at least 0, or none at all.
+        """
+        return init_params(self, seed, jnp.zeros((1, self.in_features), jnp.float32))

@@ -1,0 +1,1 @@
+"""Compares two traces entry by entry and finds the first divergence."""

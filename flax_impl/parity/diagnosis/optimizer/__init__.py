@@ -1,0 +1,1 @@
+"""Names what differs between two optimisers."""

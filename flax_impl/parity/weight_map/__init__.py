@@ -1,0 +1,1 @@
+"""Finds which of torch's weights is which of the port's."""

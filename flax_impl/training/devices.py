@@ -1,0 +1,175 @@
+"""One training over many devices and hosts: which part of each array lies where.
+
+The compiled program is the one of a single device. JAX splits it by where its arguments lie, so a mean over a batch is
+the mean over the whole batch, whatever rows a device holds.
+"""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from torch_ref.common.checks.arguments import check_integer
+from torch_ref.common.checks.peers import LOST, check_processes, no_meeting
+
+
+def initialize_distributed(
+    coordinator: str | None = None, processes: int | None = None, process_id: int | None = None
+) -> None:
+    """Joins this process to the others of a training; called once, before anything else of JAX.
+
+    A process whose peers vanish ends within half a minute, even where it waits for them inside a compiled program.
+
+    Twin: `torch_ref.training.initialize_distributed`.
+
+    Args:
+        coordinator: host and port of process 0, such as `"10.0.0.1:5700"`; None, with the two others, takes them from
+            the cluster, where JAX knows it (Slurm, Kubernetes, Open MPI, Cloud TPU).
+        processes: how many processes there are.
+        process_id: the number of this one, from 0.
+
+    Raises:
+        ValueError: only some of the three are given, or they make no sense.
+        ConnectionError: the others were not to be found.
+
+    Example:
+        >>> initialize_distributed("10.0.0.1:5700", processes=2, process_id=0)  # doctest: +SKIP
+        >>> initialize_distributed("10.0.0.1:5700", processes=2)
+        Traceback (most recent call last):
+            ...
+        ValueError: process_id: expected all of coordinator, processes, process_id, or none, got None
+    """
+    check_processes(coordinator, processes, process_id)
+    try:
+        jax.distributed.initialize(coordinator, processes, process_id, heartbeat_timeout_seconds=20)
+    except (RuntimeError, ValueError) as error:  # JAX's own words for a time that is over, or an unknown cluster
+        raise ConnectionError(f"coordinator: {no_meeting(coordinator)}: {error}") from error
+
+
+@contextmanager
+def lost_peers_named(mesh: Mesh | None) -> Iterator[None]:
+    """Gives a context in which the end of another process is a ConnectionError, and not one of the network's words."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if mesh is not None and jax.process_count() > 1:
+            raise ConnectionError(f"mesh: {LOST}: {error}") from error
+        raise
+
+
+def make_mesh(replicas: int = 1) -> Mesh:
+    """Returns a mesh of all devices of all hosts, with the axes `replica` and `data`.
+
+    Args:
+        replicas: how many parts the trainings of `fit_replicas` are dealt to; the devices of each part share its
+            batches. For a single training 1.
+
+    Returns:
+        The mesh [replicas, devices / replicas].
+
+    Raises:
+        ValueError: `replicas` is no whole number of at least 1, or the number of devices cannot be divided by it.
+
+    Example:
+        >>> mesh = make_mesh()
+        >>> mesh.axis_names
+        ('replica', 'data')
+        >>> mesh.shape["data"] == jax.device_count()
+        True
+    """
+    devices = jax.devices()
+    replicas = check_integer("replicas", replicas, at_least=1)
+    if len(devices) % replicas:
+        raise ValueError(f"replicas: expected a divisor of the {len(devices)} devices, got {replicas}")
+    shape = (replicas, len(devices) // replicas)
+    return jax.make_mesh(shape, ("replica", "data"), (AxisType.Auto, AxisType.Auto))
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Puts arrays where a training wants them.
+
+    Every device holds its share of the table's rows and takes its share of each batch; parameters are on all of them.
+
+    Args:
+        mesh: with the axes `replica` and `data`; None is the default device alone.
+
+    Raises:
+        ValueError: the mesh has other axes.
+    """
+
+    mesh: Mesh | None
+
+    def __post_init__(self) -> None:
+        if self.mesh is not None and set(self.mesh.axis_names) != {"replica", "data"}:
+            raise ValueError(f"mesh: expected the axes 'replica' and 'data', got {self.mesh.axis_names}")
+
+    def parts(self, axis: str) -> int:
+        """Returns over how many devices an axis goes."""
+        return 1 if self.mesh is None else self.mesh.shape[axis]
+
+    def table(self, array: np.ndarray, *lead: str) -> Array:
+        """Places a table's rows, in a shape that tables of about as many rows share, so that they compile once.
+
+        Args:
+            array: [rows, …], after an axis for each of `lead`.
+            lead: mesh axes.
+        """
+        rows = array.shape[len(lead)]
+        unit = max(1, 2 ** (rows.bit_length() - 1) // 8)  # at most an eighth more
+        unit = -(-unit // self.parts("data")) * self.parts("data")
+        shape = (*array.shape[: len(lead)], -(-rows // unit) * unit, *array.shape[len(lead) + 1 :])
+        gc.collect(0)  # JAX lets go of the last training's table, whose memory numpy lent it, when Python collects next
+        padded = aligned(shape, array.dtype)
+        padded[(*[slice(None)] * len(lead), slice(rows))] = array
+        return self._put(padded, *lead, "data")
+
+    def batches(self, array: np.ndarray, *lead: str) -> Array:
+        """Places the row numbers or masks of some steps [steps, batch]: each device gets its part of each batch.
+
+        Where a batch does not divide by the devices it is filled up, with False in its mask.
+        """
+        more = -array.shape[-1] % self.parts("data")
+        if more:
+            array = np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, more)])
+        return self._put(array, *lead, None, "data")
+
+    def whole(self, tree: Any, *lead: str, copy: bool = True) -> Any:
+        """Places each leaf, but for the leading axes whole, on every device; on one device `copy` says whether anew."""
+        if self.mesh is None:
+            return jax.tree.map(lambda leaf: jax.device_put(leaf, may_alias=False), tree) if copy else tree
+        return jax.tree.map(lambda leaf: self._put(fetch(leaf), *lead), tree)
+
+    def home(self, tree: Any) -> Any:
+        """Returns the tree as arrays of the default device, as if the training had been there."""
+        return tree if self.mesh is None else jax.tree.map(lambda leaf: jax.device_put(fetch(leaf)), tree)
+
+    def _put(self, array: np.ndarray, *axes: str | None) -> Array:
+        if self.mesh is None:
+            return jax.device_put(array, may_alias=True)
+        sharding = NamedSharding(self.mesh, P(*axes))
+        return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])
+
+
+def fetch(array: Array | np.ndarray) -> np.ndarray:
+    """Returns the array on this host, wherever its parts lie."""
+    if isinstance(array, np.ndarray) or array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    from jax.experimental.multihost_utils import process_allgather
+
+    return np.asarray(process_allgather(array, tiled=True))
+
+
+def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """Returns zeros that begin where a CPU device takes them over without a copy."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    raw = np.zeros(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(dtype).reshape(shape)

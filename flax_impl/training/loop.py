@@ -1,0 +1,157 @@
+"""A compiled loop over the steps of a training, entered a few times a second, so that progress shows and Ctrl-C works."""
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from torch_ref.common.batches import HeldOut
+from torch_ref.common.settings.optimizers import Optimizer
+
+from ..models.layers import Params
+from ..models.pure import Pure
+from .devices import fetch
+from .early_stopping import Watch
+from .precision import matmul_precision
+from .step import Loss, _losses, step
+
+State = tuple[Params, optax.OptState, Watch | None]
+
+
+@partial(jax.jit, static_argnames=("model", "precision", "axis"), donate_argnames="state")
+def loop(
+    model: Pure,
+    state: State,
+    optimizer: Optimizer,
+    table: Mapping[str, Array],
+    index: Int[Array, "width batch"],
+    mask: Bool[Array, "width batch"],
+    span: tuple[Int[Array, ""], Int[Array, ""]],
+    loss: Loss,
+    precision: str,
+    held_out: HeldOut | None = None,
+    axis: str | None = None,
+) -> tuple[State, Float[Array, "width outputs"], Bool[Array, ""]]:
+    """Takes the steps of a slice until it ends or early stopping does; returns their losses, and whether it did.
+
+    The number of steps is a value and not a shape, which `lax.scan` would make it: another one compiles nothing.
+
+    Args:
+        model: the model.
+        state: parameters, the optimiser's state, and the watch of an early stopping or None.
+        optimizer: settings of the optimiser.
+        table: the data.
+        index: the rows of each step's batch.
+        mask: which of them count.
+        span: how many steps were taken before, and how many of `index` to take.
+        loss: what is minimised.
+        precision: of the products.
+        held_out: the rows to watch; their loss is a further column, NaN after the steps without a look.
+        axis: along which replicas lie, which stop together.
+    """
+    before, count = span
+
+    def loss_of(params: Params, rows: Int[Array, " held_out"]) -> Float[Array, ""]:
+        batch = {name: array[rows] for name, array in table.items()} | {"mask": jnp.ones(len(rows), bool)}
+        with matmul_precision(precision):
+            return _losses(model, params, batch, loss, precision).sum()
+
+    def take(i: Int[Array, ""], state: State) -> tuple[State, Float[Array, " outputs"]]:
+        batch = {name: array[index[i]] for name, array in table.items()} | {"mask": mask[i]}
+        params, opt_state, losses = step(model, state[0], optimizer, state[1], batch, loss, precision)
+        if held_out is None or state[2] is None:
+            return (params, opt_state, None), losses
+        watch, seen = state[2].look(params, loss_of, before + i + 1, held_out)
+        return (params, opt_state, watch), jnp.append(losses, seen)
+
+    def over(state: State) -> Bool[Array, ""]:
+        return jnp.zeros((), bool) if state[2] is None else state[2].over(axis)
+
+    def going(carry: Any) -> Bool[Array, ""]:
+        return (carry[0] < count) & ~over(carry[1])
+
+    def body(carry: Any) -> Any:
+        i, state, losses = carry
+        state, found = take(i, state)
+        return i + 1, state, losses.at[i].set(found)
+
+    start = jnp.zeros((), jnp.int32)
+    _, found = jax.eval_shape(take, start, state)
+    losses = jnp.zeros((len(index), *found.shape), found.dtype)
+    _, state, losses = jax.lax.while_loop(going, body, (start, state, losses))
+    return state, losses, over(state)
+
+
+# A slice of the loop is as many steps as take about this long, or four times it: a blink for the user, an age for the
+# device.
+_SLICE_SECONDS = 0.1
+
+
+class Order(Protocol):
+    """What gives the next steps' row numbers and masks [steps, batch], perhaps after leading axes.
+
+    Args:
+        width: how many rows a step takes in all.
+    """
+
+    width: int
+
+    def take(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns those of the next steps."""
+        ...
+
+
+def run_slices(
+    advance: Callable[..., tuple[Any, Array, Array]],
+    state: Any,
+    order: Order,
+    steps: int,
+    note: Callable[[int, np.ndarray, bool], None],
+) -> tuple[Any, np.ndarray]:
+    """Takes all steps of a training, or those until it stops early; returns its last state and its losses.
+
+    Args:
+        advance: takes the state, the row numbers and masks of a slice, and how many steps were taken and how many of
+            the slice's to take; returns the state after them, their losses, and whether the training stops here.
+        state: at the start; `advance` may reuse its memory.
+        order: gives row numbers and masks.
+        steps: how many to take.
+        note: gets the number of steps done, the losses of those that were new, and whether the training stops here.
+
+    Returns:
+        The state, and losses [..., steps, outputs]. The last slice's are zeros after the step that stopped.
+    """
+    width = _slice_width(order.width)
+    history: list[np.ndarray] = []
+    done, count, quick, over = 0, 1, False, False
+    chosen = _padded(order.take(1), width)
+    while done < steps and not over:
+        began = time.monotonic()
+        # Returns at once; what follows is done while it computes.
+        state, losses, stops = advance(state, *chosen, (np.int32(done), np.int32(count)))
+        done += count
+        following = min(4 * count if quick else count, width, steps - done)
+        chosen = _padded(order.take(following), width) if following else chosen
+        history.append(fetch(losses)[..., :count, :])
+        over = bool(fetch(stops).all())
+        quick = time.monotonic() - began < _SLICE_SECONDS
+        note(done, history[-1], over)
+        count = following
+    return state, np.concatenate(history, axis=-2)
+
+
+def _slice_width(rows: int) -> int:
+    """Returns how many steps a slice may have: as many as the order of their rows takes little memory for."""
+    return max(1, min(1024, 2**22 // rows))
+
+
+def _padded(orders: tuple[np.ndarray, np.ndarray], width: int) -> list[np.ndarray]:
+    lead = [(0, 0)] * (orders[0].ndim - 2)
+    return [np.pad(order, (*lead, (0, width - order.shape[-2]), (0, 0))) for order in orders]

@@ -1,0 +1,97 @@
+"""Runs a trained model over all rows, part by part."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from torch_ref.common.checks.arguments import check_integer
+from torch_ref.common.checks.arrays import check_data, check_inputs, check_outputs
+
+from ..models.layers import Params
+from ..models.pure import Module, Pure, functional
+from .replicas.fit import _count
+from .step import dtype_of
+
+
+@partial(jax.jit, static_argnames="model")
+def apply(model: Pure, params: Params, *inputs: Array) -> Any:
+    """Returns the model's outputs."""
+    return model.apply({"params": params}, *inputs)
+
+
+def predict_in_parts(
+    call: Callable[..., Any], model: Module, params: Params, inputs: Sequence[Any], part: int
+) -> tuple[np.ndarray, ...]:
+    """Returns `call(model, params, *inputs)`, taking `part` rows of the inputs at a time: outputs [..., rows, out]."""
+    names = check_inputs(model.__call__, inputs)
+    arrays = check_data(dict(zip(names, inputs, strict=True)), names, dtype=dtype_of(params))
+    parts, held = [], functional(model)
+    for start in range(0, len(arrays[names[0]]), part):
+        outputs = call(held, params, *(arrays[name][start : start + part] for name in names))
+        parts.append((outputs,) if isinstance(outputs, Array) else outputs)
+    return check_outputs([np.concatenate(outputs, axis=-2) for outputs in zip(*parts, strict=True)])
+
+
+def predict(model: Module, params: Params, *inputs: Any, batch_size: int = 65_536) -> tuple[np.ndarray, ...]:
+    """Returns the model's outputs for all rows of its inputs: for a two-head model `(y0, y1)`.
+
+    Twin: `torch_ref.predict`, whose model holds its parameters.
+
+    Args:
+        model: the model.
+        params: its parameters.
+        inputs: what the model is called with, each [rows, features].
+        batch_size: how many rows go through at a time.
+
+    Returns:
+        The outputs as numpy arrays, each [rows, out]; a model that gives one array gives a tuple of one.
+
+    Raises:
+        ValueError: an input is empty, holds NaN or infinity, or does not fit the model.
+        FloatingPointError: an output is not finite.
+
+    Example:
+        >>> import flax_impl
+        >>> model = flax_impl.TwoHead(3, [4], [4])
+        >>> y0, y1 = predict(model, model.init_params(seed=0), np.zeros((20, 3)))
+        >>> y0.shape, y1.shape
+        ((20, 1), (20, 1))
+    """
+    return predict_in_parts(apply, model, params, inputs, check_integer("batch_size", batch_size, at_least=1))
+
+
+def predict_replicas(model: Module, params: Params, *inputs: Any, batch_size: int = 65_536) -> tuple[np.ndarray, ...]:
+    """Returns the outputs of every replica for all rows: for a two-head model `(y0, y1)`, each [replicas, rows, out].
+
+    Args:
+        model: the model.
+        params: its parameters, stacked, as `fit_replicas` returns them.
+        inputs: what the model is called with, each [rows, features].
+        batch_size: how many rows go through at a time, all replicas together.
+
+    Returns:
+        The outputs as numpy arrays, each [replicas, rows, out].
+
+    Raises:
+        ValueError: an input is empty, holds NaN or infinity, or does not fit the model; or the parameters are not
+            stacked.
+        FloatingPointError: an output is not finite.
+
+    Example:
+        >>> import flax_impl
+        >>> model = flax_impl.TwoHead(3, [4], [4])
+        >>> y0, y1 = predict_replicas(model, model.init_params(range(2)), np.zeros((20, 3)))
+        >>> y0.shape, y1.shape
+        ((2, 20, 1), (2, 20, 1))
+    """
+    part = max(1, check_integer("batch_size", batch_size, at_least=1) // _count(params))
+    return predict_in_parts(_apply_each, model, params, inputs, part)
+
+
+@partial(jax.jit, static_argnames="model")
+def _apply_each(model: Pure, params: Params, *inputs: Any) -> Any:
+    return jax.vmap(partial(apply, model), (0, *[None] * len(inputs)))(params, *inputs)

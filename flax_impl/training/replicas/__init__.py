@@ -1,0 +1,1 @@
+"""Many trainings at once: one plan, and two ways to run it."""

@@ -1,0 +1,142 @@
+"""Which rows make up which step: drawn by numpy alone, so that both frameworks see the same rows in the same order."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from .checks.arguments import check_integer, check_row_numbers
+
+_FOREVER = int(np.iinfo(np.int32).max)
+
+
+def count_steps(rows: int, batch_size: int | None, epochs: int | None, steps: int | None) -> int:
+    """Returns the number of optimiser steps; an epoch sees every row once, its last batch may be short.
+
+    Raises:
+        ValueError: unless exactly one of `epochs` and `steps` is given, and is at least 1.
+    """
+    if (epochs is None) == (steps is None):
+        raise ValueError(f"epochs, steps: expected exactly one of the two, got epochs={epochs!r} and steps={steps!r}")
+    if steps is not None:
+        return check_integer("steps", steps, at_least=1)
+    return check_integer("epochs", epochs, at_least=1) * -(-rows // _width(rows, batch_size))
+
+
+class HeldOut(NamedTuple):
+    """Rows that a training is judged by and does not see, and when it is.
+
+    Attributes:
+        rows: their numbers.
+        every: how many steps are between two looks: an epoch.
+        patience: after how many looks in a row without a better loss the training ends.
+    """
+
+    rows: Int[np.ndarray, " held_out"]
+    every: int
+    patience: int
+
+
+def choose_rows(
+    total: int,
+    *,
+    rows: Sequence[int] | Int[np.ndarray, " rows"] | None,
+    validation_rows: Sequence[int] | Int[np.ndarray, " held_out"] | None,
+    patience: int | None,
+    batch_size: int | None,
+    epochs: int | None,
+    steps: int | None,
+) -> tuple[int | Int[np.ndarray, " rows"], HeldOut | None, int]:
+    """Returns the rows to train on, as `BatchOrder` takes them, those to judge the training by, and the steps to take.
+
+    Args:
+        total: how many rows the data has.
+        rows: the numbers of the rows to train on; None takes all that are not held out.
+        validation_rows: the numbers of the rows to hold out, or None.
+        patience: how many epochs in a row may pass without a better loss on them; None lets all pass.
+        batch_size: rows in a batch.
+        epochs: how often every row is seen; this or `steps`.
+        steps: how many to take.
+
+    Raises:
+        ValueError: numbers of no rows, a row in both, none left to train on, patience with nothing held out, less steps
+            than one look at what is held out takes, or unless exactly one of `epochs` and `steps` is given.
+    """
+    chosen = None if rows is None else check_row_numbers("rows", rows, total)
+    if validation_rows is None:
+        if patience is not None:
+            raise ValueError(f"patience: expected validation_rows with it, got {patience!r} alone")
+        chosen = total if chosen is None else chosen
+        return chosen, None, count_steps(total if isinstance(chosen, int) else len(chosen), batch_size, epochs, steps)
+    held_out = check_row_numbers("validation_rows", validation_rows, total)
+    if chosen is None:
+        chosen = np.setdiff1d(np.arange(total, dtype=np.int32), held_out)
+        if not len(chosen):
+            raise ValueError(f"validation_rows: expected rows left to train on, got all {total}")
+    elif len(both := np.intersect1d(chosen, held_out)):
+        raise ValueError(f"validation_rows: expected rows that are not trained on, got row {both[0]} in both")
+    patience = _FOREVER if patience is None else check_integer("patience", patience, at_least=1)
+    every, steps = (count_steps(len(chosen), batch_size, *length) for length in ((1, None), (epochs, steps)))
+    if steps < every:
+        raise ValueError(f"steps: expected an epoch at least, {every} of them, as rows are held out, got {steps}")
+    return chosen, HeldOut(held_out, every, patience), steps
+
+
+class BatchOrder:
+    """The row numbers of each step's batch, drawn an epoch at a time, so that a long training holds one epoch only.
+
+    Args:
+        rows: how many rows to draw from, or which, by their numbers; one may be among them several times.
+        batch_size: rows in a batch; None, or more than there are, takes all rows in every step.
+        shuffle: a new permutation every epoch, or the rows as they lie.
+        seed: of numpy's default generator.
+    """
+
+    def __init__(
+        self, rows: int | Int[np.ndarray, " rows"], *, batch_size: int | None, shuffle: bool, seed: int
+    ) -> None:
+        self.rows = rows if isinstance(rows, int) else len(rows)
+        self.width, self.shuffle = _width(self.rows, batch_size), shuffle
+        self._numbers = None if isinstance(rows, int) else np.asarray(rows, np.int32)
+        self._generator = np.random.default_rng(check_integer("seed", seed, at_least=0))
+        self._left = np.empty((0, self.width), np.int32)  # of the epoch; -1 where a batch is filled up
+
+    def take(self, steps: int) -> tuple[Int[np.ndarray, "steps batch"], Bool[np.ndarray, "steps batch"]]:
+        """Returns the row numbers of the next steps' batches, and a mask of those that count.
+
+        Every batch has the same width, so that only one shape is ever compiled: a short last batch is filled up with
+        rows that its mask leaves out.
+        """
+        index = np.empty((steps, self.width), np.int32)
+        done = 0
+        while done < steps:
+            if not len(self._left):
+                self._left = self._epoch()
+            part = self._left[: steps - done]
+            index[done : done + len(part)] = part
+            self._left = self._left[len(part) :]
+            done += len(part)
+        mask = index >= 0
+        np.maximum(index, 0, out=index)
+        return (index if self._numbers is None else self._numbers[index]), mask
+
+    def _epoch(self) -> Int[np.ndarray, "batches batch"]:
+        epoch = np.arange(-(-self.rows // self.width) * self.width, dtype=np.int32)
+        epoch[self.rows :] = -1
+        if self.shuffle:
+            self._generator.shuffle(epoch[: self.rows])
+        return epoch.reshape(-1, self.width)
+
+
+def batch_order(
+    rows: int, *, batch_size: int | None, steps: int, shuffle: bool, seed: int
+) -> tuple[Int[np.ndarray, "steps batch"], Bool[np.ndarray, "steps batch"]]:
+    """Returns the batches of a whole training at once; the arguments are those of `BatchOrder` and its `take`."""
+    return BatchOrder(rows, batch_size=batch_size, shuffle=shuffle, seed=seed).take(steps)
+
+
+def _width(rows: int, batch_size: int | None) -> int:
+    if batch_size is None:
+        return rows
+    return min(check_integer("batch_size", batch_size, at_least=1), rows)

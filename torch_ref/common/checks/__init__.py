@@ -1,0 +1,1 @@
+"""Bad input gets one clear error: which argument, what was expected, what came."""

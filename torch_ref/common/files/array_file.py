@@ -1,0 +1,84 @@
+"""Files that are whole or not there: written beside their target and renamed, and checked when read."""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError, safe_open
+
+from ..checks.arguments import shown
+
+_KEY = "twohead"
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields a path beside `path` to write to, and renames it to `path` when all went well.
+
+    Whoever reads `path` meanwhile, or after a crash, finds the old file or the new one, never a half; of two that write
+    at once, one wins. A link stays one, and a file that is there already keeps its mode.
+    """
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{uuid.uuid4().hex}{target.suffix}")
+    try:
+        yield beside
+        if target.exists():
+            shutil.copymode(target, beside)
+        os.replace(beside, target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+    """Writes arrays and JSON metadata to one safetensors file; the same content gives the same bytes.
+
+    Args:
+        path: the file to write.
+        arrays: the arrays by name.
+        metadata: anything that JSON holds. It goes under a single key, since safetensors keeps no order among several.
+    """
+    # safetensors writes the memory as it lies: a transposed view would come back as another matrix.
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    text = json.dumps({**metadata, "sha256": _digest(arrays, metadata)}, sort_keys=True)
+    with replacing(path) as beside:
+        beside.write_bytes(safetensors.numpy.save(arrays, {_KEY: text}))
+
+
+def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Returns the arrays and the metadata that `write_arrays` put into a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is truncated, damaged (one flipped bit is enough), or not one of ours.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: expected a safetensors file, found none")
+    try:
+        with safe_open(path, "np") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            metadata = json.loads((file.metadata() or {})[_KEY])
+        stored = metadata.pop("sha256")
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path}: expected a safetensors file written by this package, got {shown(error)}") from error
+    found = _digest(arrays, metadata)
+    if stored != found:
+        raise ValueError(f"{path}: expected content of sha256 {stored}, got {found}: the file is damaged")
+    return arrays, metadata
+
+
+def _digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

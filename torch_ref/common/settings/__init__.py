@@ -1,0 +1,1 @@
+"""Settings of optimisers and schedules, described once for both frameworks."""

@@ -1,0 +1,16 @@
+"""Tables with a treatment and an outcome, made-up ones, and the curves of the two-input/two-output model."""
+
+from .common.data.load import load_curves, load_data, load_features
+from .common.data.simulation import curves, synthetic
+from .common.data.treatment_data import Scales, TreatmentData, treatment_weights
+
+__all__ = [
+    "Scales",
+    "TreatmentData",
+    "curves",
+    "load_curves",
+    "load_data",
+    "load_features",
+    "synthetic",
+    "treatment_weights",
+]

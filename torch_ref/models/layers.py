@@ -1,0 +1,72 @@
+"""What the models are made of: linear layers under explicit names, and activations by name."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..common.checks.arguments import check_choice, check_integer, check_widths
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "elu": F.elu,
+    "gelu": F.gelu,
+    "identity": lambda x: x,
+    "leaky_relu": F.leaky_relu,
+    "relu": F.relu,
+    "sigmoid": torch.sigmoid,
+    "silu": F.silu,
+    "tanh": torch.tanh,
+}
+
+
+class MLP(nn.Module):
+    """Linear layers `layer0`, `layer1`, …, each with an activation after it, the last one included.
+
+    Twin: `flax_impl.models.MLP`, which can also mask rows, where the reference leaves them out.
+
+    Args:
+        in_features: columns of the input.
+        features: the width of each layer; an empty sequence passes the input on.
+        activation: after every layer but the last.
+        final_activation: after the last layer; None means `activation`.
+
+    Raises:
+        ValueError: a width below 1, or an unknown activation.
+
+    Example:
+        >>> model = MLP(3, [4, 2])
+        >>> model(torch.zeros(5, 3)).shape
+        torch.Size([5, 2])
+    """
+
+    def __init__(
+        self, in_features: int, features: Sequence[int], activation: str = "elu", final_activation: str | None = None
+    ) -> None:
+        super().__init__()
+        check_choice("activation", activation, ACTIVATIONS)
+        if final_activation is not None:
+            check_choice("final_activation", final_activation, ACTIVATIONS)
+        self.in_features = check_integer("in_features", in_features, at_least=1)
+        self.features = check_widths("features", features)
+        self.activation = activation
+        self.final_activation = final_activation
+        for i, widths in enumerate(pairwise((self.in_features, *self.features))):
+            self.add_module(f"layer{i}", nn.Linear(*widths))
+
+    def forward(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:
+        """Returns the last layer's output, after its activation.
+
+        Args:
+            x: the input [batch, in].
+
+        Raises:
+            RuntimeError: `x` without `in_features` columns, in torch's words.
+        """
+        depth = len(self.features)
+        for i, layer in enumerate(self.children()):
+            x = layer(x)
+            x = ACTIVATIONS[self.final_activation or self.activation if i == depth - 1 else self.activation](x)
+        return x

@@ -1,0 +1,120 @@
+"""The two-head model: a shared representation, and a head for each treatment."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..common.checks.arguments import check_choice, check_integer, check_shape, check_widths
+from ..common.checks.arrays import check_binary
+from .layers import ACTIVATIONS, MLP
+
+
+class TwoHead(nn.Module):
+    """Shared representation, then `head0` for the untreated outcome and `head1` for the treated one.
+
+    Called with `x` alone it gives both potential outcomes of every row, as the article's forward does. Called with the
+    treatment `t` it gives the factual outcome, the one that was observed: here by splitting the rows on `t`.
+
+    Twin: `flax_impl.TwoHead`, which splits nothing and picks the head with `jnp.where`.
+
+    Args:
+        in_features: columns of `x`.
+        representation_features: width of each representation layer (in the article three).
+        head_features: width of each hidden layer of a head (in the article two); `out_features` comes after them.
+        out_features: columns of an outcome.
+        activation: after every layer but a head's last.
+        final_activation: after a head's last layer; `"identity"` is what regression wants.
+
+    Raises:
+        ValueError: a width below 1, or an unknown activation.
+
+    Example:
+        >>> model = TwoHead(in_features=25, final_activation="identity")
+        >>> x, t = torch.zeros(4, 25), torch.tensor([0, 1, 1, 0])
+        >>> y0, y1 = model(x)
+        >>> model(x, t).shape
+        torch.Size([4, 1])
+
+    Source: TARNet; Shalit, Johansson, Sontag, "Estimating individual treatment effect", ICML 2017.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        representation_features: Sequence[int] = (200, 200, 200),
+        head_features: Sequence[int] = (100, 100),
+        out_features: int = 1,
+        activation: str = "elu",
+        final_activation: str = "elu",
+    ) -> None:
+        super().__init__()
+        check_choice("activation", activation, ACTIVATIONS)
+        check_choice("final_activation", final_activation, ACTIVATIONS)
+        self.in_features = check_integer("in_features", in_features, at_least=1)
+        self.representation_features = check_widths("representation_features", representation_features)
+        self.head_features = check_widths("head_features", head_features)
+        self.out_features = check_integer("out_features", out_features, at_least=1)
+        self.activation = activation
+        self.final_activation = final_activation
+        widths = (*self.head_features, self.out_features)
+        code_features = (self.in_features, *self.representation_features)[-1]
+        self.representation = MLP(self.in_features, self.representation_features, activation)
+        self.head0 = MLP(code_features, widths, activation, final_activation)
+        self.head1 = MLP(code_features, widths, activation, final_activation)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON takes them."""
+        return {
+            "in_features": self.in_features,
+            "representation_features": list(self.representation_features),
+            "head_features": list(self.head_features),
+            "out_features": self.out_features,
+            "activation": self.activation,
+            "final_activation": self.final_activation,
+        }
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch in"],
+        t: Int[Tensor, " batch"] | None = None,
+        return_representation: bool = False,
+    ) -> Any:
+        """Returns both potential outcomes `(y0, y1)`, each [batch, out], or with `t` the factual outcome [batch, out].
+
+        With `return_representation` a pair: that, and the representation [batch, code].
+
+        Args:
+            x: the features [batch, in].
+            t: the treatment, 0 or 1 [batch]; None asks for both outcomes.
+            return_representation: whether to return the representation too.
+
+        Raises:
+            ValueError: `x` without `in_features` columns; `t` of another length, or with values other than 0 and 1.
+        """
+        check_shape("x", x, ("batch", self.in_features))
+        code = self.representation(x)
+        if t is None:
+            outcomes = self.head0(code), self.head1(code)
+            return (outcomes, code) if return_representation else outcomes
+        check_shape("t", t, (len(x),))
+        check_binary("t", t.detach().cpu().numpy())
+        rows0, rows1 = t == 0, t == 1
+        outcome = code.new_empty(len(x), self.out_features)
+        outcome[rows0] = self.head0(code[rows0])
+        outcome[rows1] = self.head1(code[rows1])
+        return (outcome, code) if return_representation else outcome
+
+    def concatenated(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch 2*out"]:
+        """Returns both potential outcomes in one array, `y0` first: the article's outputs wanted together.
+
+        Args:
+            x: the features [batch, in].
+
+        Raises:
+            ValueError: `x` without `in_features` columns.
+        """
+        return torch.cat(self(x), dim=1)

@@ -1,0 +1,166 @@
+"""Running a model and writing down everything: a trace, to hold a port against."""
+
+import copy
+import importlib.metadata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..common.checks.arguments import check_choice, check_integer, listed, shown
+from ..common.progress import Progress
+from ..common.record_inputs import config_of, input_names, named_batches
+from ..common.settings.optimizers import Adam, Optimizer
+from ..common.trace import NOISE, Trace
+from ..training.build import build_optimizer
+from ..training.losses import FactualLoss
+from .one_step import buffers_of, evaluate, is_float, step, trained_of, variables_of
+from .rounding import Noise
+
+MakeOptimizer = Optimizer | torch.optim.Optimizer | Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+
+def record(
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Any]],
+    loss: Callable[..., Any] = FactualLoss(),
+    *,
+    optimizer: MakeOptimizer = Adam(),
+    forward: Callable[..., Any] | None = None,
+    inputs: Sequence[str] | None = None,
+    row_orders: int = 4,
+    recipe: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> Trace:
+    """Trains a copy of the model, a step for each batch, and returns all that was computed on the way.
+
+    A model in float64 is recorded as it is: the reference of gate A. Of a model in float32 the record is made in
+    float64 from float32 numbers (each step starts from rounded parameters): that of gate B. Beside every entry stands
+    the largest distance to it that rounding in the model's own dtype made, over some orders of the rows.
+
+    Twin: `flax_impl.record`, which takes the parameters as well.
+
+    Args:
+        model: any module. It is left as it is.
+        batches: a mapping of arrays for each step, by the names that `loss` gives them.
+        loss: takes the model and the batch by their names, and returns a number, or several to be added.
+        optimizer: settings of ours; or any of torch's, built on the model's parameters; or a function of the
+            parameters that builds one.
+        forward: takes the model and the batch by their names, and returns what to compare as the outputs; None takes
+            those of the model's calls in `loss`. Give it where a loss sends only some rows through the model.
+        inputs: entries of the batch that the model is called with, and that gradients are taken by. None takes those
+            that its `forward` names, or else the first.
+        row_orders: how many orders of the rows are tried to see what rounding does.
+        recipe: what it takes to make the batches again; goes into the trace as it is.
+        progress: shows a bar, or plain lines, once it takes long.
+
+    Returns:
+        The trace: inputs, activations, outputs, losses, gradients, the optimiser's state and the new parameters of each
+        step, by torch's names.
+
+    Raises:
+        ValueError: no batch, an unknown input, or dropout that is switched on: no two frameworks draw alike.
+
+    Example:
+        >>> import torch_ref
+        >>> batches = [torch_ref.data.curves(points=5, seed=seed) for seed in range(2)]
+        >>> model = torch_ref.TwoInTwoOut(hidden_features=2)
+        >>> trace = record(model, batches, torch_ref.JointLoss(), progress=False)
+        >>> trace.steps, trace.arrays["0/activation/hidden1"].shape
+        (2, (5, 2))
+    """
+    batches = [{name: np.asarray(array) for name, array in batch.items()} for batch in named_batches(batches)]
+    _check_dropout(model)
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    check_choice("dtype of the model", dtype, ("float32", "float64"))
+    inputs = input_names(model.forward, batches[0], inputs)
+    exact, built = _copied(model, optimizer, torch.float64)
+    noisy = Noise(
+        *_copied(model, optimizer, getattr(torch, dtype)), check_integer("row_orders", row_orders, at_least=1)
+    )
+    calls: list[str] = []
+    arrays = {f"0/param/{name}": array for name, array in variables_of(exact).items()}
+    rates = []
+    with Progress(len(batches), progress) as report:
+        for k, batch in enumerate(batches):
+            batch = {name: _rounded(array, dtype) for name, array in batch.items()}
+            calls = []
+            noisy.follow(exact, built)  # before the buffers move
+            found, gradients = evaluate(exact, batch, loss, forward, inputs, calls)
+            noise = noisy.of_rows(batch, loss, forward, inputs, found)
+            rates.append(built.param_groups[0]["lr"])
+            gradients = {name: None if g is None else g.to(noisy.dtype).double() for name, g in gradients.items()}
+            moved = step(exact, built, gradients)
+            noise |= noisy.of_steps(gradients, moved)
+            _round_in_place(exact, built, noisy.dtype)
+            found |= moved | {f"{NOISE}/{key}": np.asarray(value) for key, value in noise.items()}
+            found |= {f"input/{name}": array for name, array in batch.items()}
+            arrays |= {f"{k}/{key}": array for key, array in found.items()}
+            report(k + 1, [float(found[key]) for key in found if key.startswith("loss/")])
+    rates.append(built.param_groups[0]["lr"])
+    metadata = {
+        "framework": "torch",
+        "model": type(model).__name__,
+        "config": config_of(model),
+        "loss": _text(loss),
+        "optimizer": {**_options(built), "clip_norm": getattr(optimizer, "clip_norm", None), "lr": rates},
+        "dtype": dtype,
+        "modules": {name: type(module).__name__ for name, module in exact.named_modules() if name},
+        "calls": calls,
+        "inputs": list(inputs),
+        "buffers": sorted(buffers_of(exact)),
+        "frozen": sorted(set(variables_of(exact)) - set(buffers_of(exact)) - set(trained_of(exact))),
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "numpy")},
+        "recipe": dict(recipe or {}),
+    }
+    return Trace(arrays, metadata)
+
+
+def _round_in_place(model: nn.Module, optimizer: torch.optim.Optimizer, dtype: torch.dtype) -> None:
+    with torch.no_grad():
+        of_state = [value for state in optimizer.state.values() for value in state.values()]
+        for tensor in (*model.parameters(), *model.buffers(), *of_state):
+            if is_float(tensor):
+                tensor.copy_(tensor.to(dtype))
+
+
+def _options(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    group = optimizer.param_groups[0]
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in group.items()}
+    kept = {key: value for key, value in plain.items() if isinstance(value, bool | int | float | list | type(None))}
+    return {"name": type(optimizer).__name__} | {key: kept[key] for key in kept if key not in ("params", "initial_lr")}
+
+
+def _check_dropout(model: nn.Module) -> None:
+    drawing = [name for name, module in model.named_modules() if module.training and _dropout_rate(module) > 0]
+    if drawing:
+        raise ValueError(
+            f"model: expected no dropout that draws, as no two frameworks draw alike, got {listed(drawing)}; "
+            "set its rate to 0, or call eval() on it"
+        )
+
+
+def _dropout_rate(module: nn.Module) -> float:
+    rate = module.p if isinstance(module, nn.modules.dropout._DropoutNd) else getattr(module, "dropout", 0)
+    return rate if isinstance(rate, int | float) else 0.0
+
+
+def _rounded(array: np.ndarray, dtype: str) -> np.ndarray:
+    """Returns floating numbers in float64, after a way through the dtype."""
+    return array.astype(dtype).astype(np.float64) if array.dtype.kind == "f" else array
+
+
+def _text(value: object) -> str:
+    text = getattr(value, "__name__", None) or repr(value)
+    return shown(text)
+
+
+def _copied(model: nn.Module, optimizer: Any, dtype: torch.dtype) -> tuple[nn.Module, torch.optim.Optimizer]:
+    if isinstance(optimizer, torch.optim.Optimizer):
+        model, built = copy.deepcopy((model, optimizer))
+        return model.to(dtype), built
+    model = copy.deepcopy(model).to(dtype)
+    parameters = list(trained_of(model).values())
+    return model, build_optimizer(optimizer, parameters) if isinstance(optimizer, Optimizer) else optimizer(parameters)

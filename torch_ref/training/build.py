@@ -1,0 +1,107 @@
+"""Turns the settings of optimisers and schedules into those of `torch.optim`."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import lr_scheduler
+
+from ..common.settings.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, RMSprop
+from ..common.settings.schedules import SCHEDULES, Constant, Cosine, Exponential, Schedule, StepDecay
+
+
+def build_optimizer(settings: Optimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Returns torch's optimiser; its `step` clips first and moves the schedule on afterwards.
+
+    Twin: `flax_impl.training.build_optimizer`, which needs no parameters.
+
+    Args:
+        settings: of the optimiser, such as `Adam(lr=0.001)`.
+        parameters: what the optimiser moves, such as `model.parameters()`.
+
+    Raises:
+        TypeError: the settings are the base class, which is no optimiser by itself.
+        ValueError: there are no parameters, in torch's words.
+
+    Example:
+        >>> weight = torch.ones(1, requires_grad=True)
+        >>> optimizer = build_optimizer(SGD(lr=0.5), [weight])
+        >>> weight.sum().backward()
+        >>> optimizer.step()
+        >>> round(weight.item(), 2)
+        0.5
+    """
+    parameters = list(parameters)
+    optimizer = _core(settings, parameters)
+    clip_norm = settings.clip_norm
+    if clip_norm is not None:
+
+        def clip(*_: Any) -> None:
+            nn.utils.clip_grad_norm_(parameters, clip_norm)
+
+        optimizer.register_step_pre_hook(clip)
+    scheduler = build_schedule(settings.schedule, optimizer)
+    optimizer.register_step_post_hook(lambda *_: scheduler.step())
+    return optimizer
+
+
+def build_schedule(settings: Schedule, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
+    """Returns torch's scheduler, to be stepped after every optimiser step.
+
+    Twin: `flax_impl.training.build_schedule`, a function of the step.
+
+    Args:
+        settings: of the schedule, such as `Exponential(gamma=0.9)`.
+        optimizer: whose learning rate the schedule moves.
+
+    Raises:
+        TypeError: the settings are the base class, which is no schedule by itself.
+
+    Example:
+        >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+        >>> schedule = build_schedule(StepDecay(step_size=1, gamma=0.5), optimizer)
+        >>> optimizer.step()
+        >>> schedule.step()
+        >>> schedule.get_last_lr()
+        [0.5]
+    """
+    match settings:
+        case Constant():
+            return lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+        case StepDecay():
+            return lr_scheduler.StepLR(optimizer, settings.step_size, settings.gamma)
+        case Exponential():
+            return lr_scheduler.ExponentialLR(optimizer, settings.gamma)
+        case Cosine():
+            return lr_scheduler.CosineAnnealingLR(optimizer, settings.T_max, settings.eta_min)
+    raise TypeError(f"schedule: expected one of {', '.join(SCHEDULES)}, got {type(settings).__name__}")
+
+
+def _core(settings: Optimizer, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    match settings:
+        case SGD():
+            return torch.optim.SGD(
+                parameters,
+                lr=settings.lr,
+                momentum=settings.momentum,
+                dampening=settings.dampening,
+                weight_decay=settings.weight_decay,
+                nesterov=settings.nesterov,
+            )
+        case Adam():
+            kind = torch.optim.AdamW if isinstance(settings, AdamW) else torch.optim.Adam
+            return kind(
+                parameters, lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
+            )
+        case RMSprop():
+            return torch.optim.RMSprop(
+                parameters,
+                lr=settings.lr,
+                alpha=settings.alpha,
+                eps=settings.eps,
+                weight_decay=settings.weight_decay,
+                momentum=settings.momentum,
+                centered=settings.centered,
+            )
+    raise TypeError(f"optimizer: expected one of {', '.join(OPTIMIZERS)}, got {type(settings).__name__}")

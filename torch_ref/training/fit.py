@@ -1,0 +1,192 @@
+"""Training, written as the article writes it: forward, both losses, backward, step."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..common.batches import BatchOrder, choose_rows
+from ..common.checks.arguments import check_choice
+from ..common.checks.arrays import check_batch
+from ..common.checks.divergence import check_losses, check_trained, check_watched
+from ..common.progress import Progress
+from ..common.settings.optimizers import Adam, Optimizer, check_optimizer
+from ..models.weights import to_numpy
+from .build import build_optimizer
+from .early_stopping import Watch
+from .losses import FactualLoss
+from .precision import PRECISIONS, matmul_precision
+from .predict import _dtype, _tensors
+from .processes import Share
+
+Loss = Callable[..., tuple[Tensor, ...]]
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Mapping[str, Any],
+    loss: Loss = FactualLoss(),
+    precision: str = "float32",
+) -> Float[Tensor, " outputs"]:
+    """Takes one step of the optimiser and returns the losses before it.
+
+    Twin: `flax_impl.train_step`, which is pure: parameters and optimiser state go in and come out.
+
+    Args:
+        model: the model; its parameters change.
+        optimizer: as `Optimizer.build` makes it from the model's parameters.
+        batch: arrays by the names that `loss` gives them: for `FactualLoss` x, t, y and perhaps w and mask.
+        loss: takes the model and the batch by their names, and returns one number for each output, to be added.
+        precision: as for `fit`.
+
+    Returns:
+        The losses [outputs] before the step, one for each output.
+
+    Raises:
+        ValueError: the batch is empty, or does not fit the loss or the model; an unknown precision.
+
+    Example:
+        >>> import torch_ref
+        >>> model = torch_ref.TwoHead(3, [4], [4])
+        >>> optimizer = Adam(lr=0.01).build(model.parameters())
+        >>> batch = {"x": np.zeros((4, 3)), "t": np.array([0, 1, 1, 0]), "y": np.ones((4, 1))}
+        >>> losses = train_step(model, optimizer, batch)
+        >>> losses.shape
+        torch.Size([2])
+    """
+    check_choice("precision", precision, PRECISIONS)
+    tensors = _tensors(model, check_batch(batch, loss, dtype=_dtype(model), whole=False))
+    with Share(None).over(model, loss) as losses_of:
+        return _step(model, optimizer, tensors, losses_of, precision)
+
+
+def fit(
+    model: nn.Module,
+    data: Mapping[str, Any],
+    *,
+    optimizer: Optimizer = Adam(),
+    loss: Loss = FactualLoss(),
+    epochs: int | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    shuffle: bool = True,
+    seed: int = 0,
+    rows: Sequence[int] | Int[np.ndarray, " rows"] | None = None,
+    validation_rows: Sequence[int] | Int[np.ndarray, " held_out"] | None = None,
+    patience: int | None = None,
+    precision: str = "float32",
+    progress: bool = True,
+    process_group: dist.ProcessGroup | None = None,
+) -> Float[np.ndarray, "steps outputs"]:
+    """Trains the model and returns its losses, step by step.
+
+    Twin: `flax_impl.fit`, one compiled loop, which takes parameters and returns the trained ones with the losses.
+
+    Args:
+        model: the model; its parameters change.
+        data: arrays by the names that `loss` gives them, one entry a row: for `FactualLoss` x, t, y and perhaps w.
+        optimizer: settings of the optimiser.
+        loss: takes the model and a batch with its `mask`, and returns one number for each output, to be added.
+        epochs: how often every row is seen; give this or `steps`.
+        steps: how many steps the optimiser takes.
+        batch_size: rows in a batch; None takes all rows in every step.
+        shuffle: new batches in every epoch, or the rows as they lie.
+        seed: of the numpy generator that draws the batches.
+        rows: the numbers of the rows to train on, some perhaps several times, as in a bootstrap; None takes all that
+            are not held out.
+        validation_rows: the numbers of rows to hold out. After each epoch the loss on them, its parts added, is looked
+            at, and the parameters that did best are returned.
+        patience: after how many epochs in a row without a better loss on them the training stops; None never stops it.
+        precision: of the products: `"float32"` (all digits, whatever the device), `"tf32"` (11 bits where the device
+            has them, for speed) or `"bfloat16"` (8 bits, by autocast). Parameters, losses and the optimiser stay in the
+            parameters' dtype.
+        progress: shows a bar, or plain lines, once the training takes long.
+        process_group: processes to share the training by DistributedDataParallel, such as
+            `torch.distributed.group.WORLD`; None is this process alone. Every process calls `fit` with the same
+            arguments, and gets the same losses and weights.
+
+    Returns:
+        The losses [steps, outputs] before each step. With `validation_rows` the losses end where
+        the training stopped, and a further column holds the loss on the held-out rows after each step that ended an
+        epoch, NaN after the others; the model is the one after its smallest.
+
+    Raises:
+        ValueError: the data is empty, or does not fit the loss or the model; an unknown precision; row numbers of no
+            rows, or that are trained on and held out.
+        FloatingPointError: a loss became NaN or infinite; the message names the step.
+        ConnectionError: another process of the group ended.
+
+    Example:
+        >>> import torch_ref
+        >>> data = torch_ref.data.synthetic(rows=20, features=4).arrays()
+        >>> model = torch_ref.TwoHead(4, [4], [4])
+        >>> losses = fit(model, data, steps=3, batch_size=10, progress=False)
+        >>> losses.shape
+        (3, 2)
+    """
+    check_optimizer(optimizer)
+    check_choice("precision", precision, PRECISIONS)
+    arrays = _tensors(model, check_batch(data, loss, dtype=_dtype(model), whole=True))
+    first = next(iter(arrays.values()))
+    rows_of = {"rows": rows, "validation_rows": validation_rows, "patience": patience}
+    chosen, held_out, steps = choose_rows(len(first), **rows_of, batch_size=batch_size, epochs=epochs, steps=steps)
+    order = BatchOrder(chosen, batch_size=batch_size, shuffle=shuffle, seed=seed)
+    share = Share(process_group)
+    built = build_optimizer(optimizer, model.parameters())
+    watch = None if held_out is None else Watch(model)
+    validation = {}
+    if held_out is not None:
+        validation = _batch(arrays, *share.rows(held_out.rows, np.ones(len(held_out.rows), bool)))
+    losses, seen = [], []
+    with Progress(steps, progress) as report, share.over(model, loss) as losses_of:
+        for step in range(steps):
+            index, mask = share.rows(*(array[0] for array in order.take(1)))
+            losses.append(_step(model, built, _batch(arrays, index, mask), losses_of, precision))
+            report(step + 1, losses[-1])
+            if watch is None or held_out is None:
+                continue
+            seen.append(
+                watch.look(
+                    model, lambda batch=validation: share.mean(torch.stack(losses_of(batch)).sum()), step + 1, held_out
+                )
+            )
+            if watch.ended:
+                break
+        history = share.mean(torch.stack(losses)).cpu().numpy()
+    check_losses(history, 0, steps)
+    if watch is not None:
+        check_watched(np.asarray(seen))
+        model.load_state_dict(watch.params)
+        history = np.column_stack([history, np.asarray(seen, history.dtype)])
+    check_trained(to_numpy(model))
+    return history
+
+
+def _step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Mapping[str, Tensor],
+    losses_of: Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]],
+    precision: str,
+) -> Float[Tensor, " outputs"]:
+    with matmul_precision(precision, next(iter(batch.values())).device.type):
+        losses = losses_of(batch)
+        optimizer.zero_grad()
+        torch.autograd.backward(losses)  # the article's loss0.backward(), loss1.backward(), in one walk
+    for parameter in model.parameters():
+        if parameter.grad is None and parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)  # a loss that never used it: no gradient is a gradient of zero
+    optimizer.step()
+    return torch.stack(losses).detach()
+
+
+def _batch(arrays: Mapping[str, Tensor], index: np.ndarray, mask: np.ndarray) -> dict[str, Tensor]:
+    """Returns the rows of these numbers, and which of them count."""
+    device = next(iter(arrays.values())).device
+    chosen = torch.tensor(index, device=device)
+    return {name: array[chosen] for name, array in arrays.items()} | {"mask": torch.tensor(mask, device=device)}

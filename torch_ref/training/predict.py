@@ -1,0 +1,56 @@
+"""Runs a trained model over all rows, part by part."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..common.checks.arguments import check_integer
+from ..common.checks.arrays import check_data, check_inputs, check_outputs
+
+
+def predict(model: nn.Module, *inputs: Any, batch_size: int = 65_536) -> tuple[np.ndarray, ...]:
+    """Returns the model's outputs for all rows of its inputs: for a two-head model `(y0, y1)`.
+
+    Twin: `flax_impl.predict`, which takes the parameters as well.
+
+    Args:
+        model: the model.
+        inputs: what the model is called with, each [rows, features].
+        batch_size: how many rows go through at a time.
+
+    Returns:
+        The outputs as numpy arrays, each [rows, out]; a model that gives one array gives a tuple of one.
+
+    Raises:
+        ValueError: an input is empty, holds NaN or infinity, or does not fit the model.
+        FloatingPointError: an output is not finite.
+
+    Example:
+        >>> import torch_ref
+        >>> model = torch_ref.TwoHead(3, [4], [4])
+        >>> y0, y1 = predict(model, np.zeros((20, 3)))
+        >>> y0.shape, y1.shape
+        ((20, 1), (20, 1))
+    """
+    batch_size = check_integer("batch_size", batch_size, at_least=1)
+    names = check_inputs(model.forward, inputs)
+    arrays = _tensors(model, check_data(dict(zip(names, inputs, strict=True)), names, dtype=_dtype(model)))
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(arrays[names[0]]), batch_size):
+            outputs = model(*(arrays[name][start : start + batch_size] for name in names))
+            parts.append((outputs,) if isinstance(outputs, Tensor) else outputs)
+    return check_outputs([torch.cat(outputs).cpu().numpy() for outputs in zip(*parts, strict=True)])
+
+
+def _tensors(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """Returns the arrays where the model's parameters are."""
+    device = next(model.parameters()).device
+    return {name: torch.tensor(array, device=device) for name, array in arrays.items()}
+
+
+def _dtype(model: nn.Module) -> str:
+    return str(next(model.parameters()).dtype).removeprefix("torch.")
