@@ -22,19 +22,18 @@ from typing import Any
 
 from tqdm import tqdm
 
-import growth
-import peers
-from contestants import Task, flax_contestants, limits, thousand_trainings, torch_contestants
+from bench import growth, peers
+from bench.contestants import Task, flax_contestants, limits, thousand_trainings, torch_contestants
+from flax_impl.commands.sides import import_backend
 from plots import growth_curves, speed_bars
-from sides import import_backend
 
 # What a new process does to its first step; then the same fit again and again, which compiles nothing.
 _START = """
 import time
 import flax_impl as package
 if {cache!r}:
-    package.cache_compilations({cache!r})
-data = package.synthetic(rows=1000, features=25).arrays()
+    package.training.cache_compilations({cache!r})
+data = package.data.synthetic(rows=1000, features=25).arrays()
 model = package.TwoHead(25, final_activation="identity")
 params = model.init_params()
 def fit(seed):
@@ -162,7 +161,7 @@ def machine() -> dict[str, Any]:
     """Returns what the numbers depend on."""
     import jax
 
-    from flax_impl.replica_runs import count_cores
+    from flax_impl.training.replicas.runs import count_cores
 
     model = ""
     if Path("/proc/cpuinfo").exists():

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from flax_impl.commands.sides import FlaxSide, Side, TorchSide, import_backend
 from flax_impl.parity import largest_difference, relative_difference
 from plots import loss_curves
-from sides import FlaxSide, Side, TorchSide, import_backend
-from torch_ref import Scales, TreatmentData, curves, load_data
-from torch_ref.hub.files import replacing
+from torch_ref.common.files.array_file import replacing
+from torch_ref.data import Scales, TreatmentData, curves, load_data
 
 STEPS = 1000  # of the two-head model
 HELD_OUT = 0.2

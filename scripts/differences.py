@@ -16,7 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from facts import FACTS, Measured, measure
-from flax_impl.hub.files import replacing
+from torch_ref.common.files.array_file import replacing
 
 DOCS = Path(__file__).parents[1] / "docs"
 RESULTS, TABLE, GUIDE = DOCS / "differences.json", DOCS / "differences.md", DOCS / "porting.md"

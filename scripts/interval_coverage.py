@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sides import import_backend
+from flax_impl.commands.sides import import_backend
 
 _FRESH = 1000  # rows that no net saw
 
@@ -31,7 +31,7 @@ def measure(package: Any, rows: int, tables: int, members: int) -> dict[str, Any
     fresh = [package.hub.simulation.synthetic(_FRESH, seed=1000 + seed) for seed in range(tables)]
     held, averages, widths, errors = [], [], [], []
     for number, (drawn, new) in enumerate(zip(data, fresh, strict=True)):
-        model = package.fit_effects(drawn, members=members, bootstrap=True, seed=100 * number, progress=False)
+        model = package.effects.fit_effects(drawn, members=members, bootstrap=True, seed=100 * number, progress=False)
         true = (new.mu1 - new.mu0)[:, 0]
         low, high = model.effect_interval(new.x)
         held.append(float(np.mean((low <= true) & (true <= high))))

@@ -16,7 +16,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out/two_head.png"), help="default: out/two_head.png")
     arguments = parser.parse_args()
-    from flax_impl.hub.files import replacing
+    from torch_ref.common.files.array_file import replacing
 
     figure = draw()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sides import import_backend
+from flax_impl.commands.sides import import_backend
 
 Contestant = Callable[[], float]
 
@@ -136,7 +136,7 @@ def flax_contestants(task: Task) -> dict[str, Contestant]:
         return package.train_step(model, params, optimizer, state, batch)
 
     def step_loop() -> float:
-        found = (params, optimizer.build().init(params))
+        found = (params, package.training.build_optimizer(optimizer).init(params))
         began = time.perf_counter()
         for rows in order:
             *found, _ = step(*found, table, rows)

@@ -9,7 +9,7 @@ from unittest import mock
 
 import numpy as np
 
-from peers import quiet
+from .peers import quiet
 
 Estimate = Callable[[np.ndarray, np.ndarray, np.ndarray, Sequence[np.ndarray]], list[np.ndarray]]
 

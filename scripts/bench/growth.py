@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from contestants import Task
+from .contestants import Task
 
 # What grows, and how far: in the short run, and in the full one. The task says what the rest is.
 SWEEPS: dict[str, tuple[dict[str, Any], Sequence[int], Sequence[int]]] = {

@@ -70,7 +70,7 @@ def optimizer_state() -> Found:
     "a file with other names or shapes",
     torch="`load_state_dict`: {torch}",
     jax="`nnx.update`: {nnx}; `flax.serialization.from_state_dict`: {linen}",
-    use="`flax_impl.from_numpy`, which lists all that is missing, unexpected or of another shape",
+    use="`flax_impl.models.from_numpy`, which lists all that is missing, unexpected or of another shape",
 )
 def strict_loading() -> Found:
     net, held = torch.nn.Linear(2, 2), nnx.Linear(2, 2, rngs=nnx.Rngs(0))

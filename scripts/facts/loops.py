@@ -76,19 +76,19 @@ def scanned_loop() -> Found:
     jax="one program; each as if it were alone (`fit_replicas`)",
 )
 def vectorized_trainings() -> Found:
-    data, model = flax_impl.synthetic(rows=40, features=4), flax_impl.TwoHead(4, [4], [4])
+    data, model = flax_impl.data.synthetic(rows=40, features=4), flax_impl.TwoHead(4, [4], [4])
     params = jax.tree.map(lambda leaf: leaf.astype(float), model.init_params(range(2)))
     settings: dict[str, Any] = {"steps": 5, "batch_size": 20, "progress": False}
     together, _ = flax_impl.fit_replicas(model, params, data.arrays(), seed=range(2), **settings)
     trained, alone = [], []
     for number in range(2):
         first, last = (
-            flax_impl.to_numpy(jax.tree.map(lambda leaf, n=number: leaf[n], tree)) for tree in (params, together)
+            flax_impl.models.to_numpy(jax.tree.map(lambda leaf, n=number: leaf[n], tree)) for tree in (params, together)
         )
         net = torch_ref.TwoHead(4, [4], [4]).double()
-        torch_ref.from_numpy(net, first)
+        torch_ref.models.from_numpy(net, first)
         torch_ref.fit(net, data.arrays(), seed=number, **settings)
-        weights = torch_ref.to_numpy(net)
+        weights = torch_ref.models.to_numpy(net)
         alone += [weights[name].ravel() for name in sorted(weights)]
         trained += [last[name].ravel() for name in sorted(weights)]
     return Found(np.concatenate(alone), np.concatenate(trained))

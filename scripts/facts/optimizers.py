@@ -64,7 +64,11 @@ def sgd_momentum() -> Found:
 def sgd_dampening() -> Found:
     settings: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "dampening": 0.3}
     reference = of_torch(lambda p: torch.optim.SGD(p, **settings))
-    return Found(reference, of_optax(optax.sgd(0.1, 0.9)), of_optax(flax_impl.SGD(**settings).build()))
+    return Found(
+        reference,
+        of_optax(optax.sgd(0.1, 0.9)),
+        of_optax(flax_impl.training.build_optimizer(flax_impl.SGD(**settings))),
+    )
 
 
 @fact(
@@ -110,7 +114,7 @@ def adam_in_float32() -> Found:
         return optimizer.update(jnp.asarray(gradient[0]), optimizer.init(params), params)[0]
 
     with jax.enable_x64(False):
-        ported, mended = step(optax.adam(0.1)), step(flax_impl.Adam(lr=0.1).build())
+        ported, mended = step(optax.adam(0.1)), step(flax_impl.training.build_optimizer(flax_impl.Adam(lr=0.1)))
     return Found(parameter, ported, mended, coarse=True, rounding=4 * float(np.finfo(np.float32).eps))
 
 
@@ -197,7 +201,7 @@ def clipping() -> Found:
     return Found(
         of_torch(lambda p: torch.optim.SGD(p, lr=0.1), clip=0.5),
         of_optax(optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(0.1))),
-        of_optax(flax_impl.SGD(lr=0.1, clip_norm=0.5).build()),
+        of_optax(flax_impl.training.build_optimizer(flax_impl.SGD(lr=0.1, clip_norm=0.5))),
     )
 
 
@@ -230,14 +234,14 @@ def exponential_schedule() -> Found:
     "cosine, past its end",
     torch="rises again",
     jax="`optax.cosine_decay_schedule` stays at the end",
-    use="`flax_impl.Cosine(T_max)`, which rises",
+    use="`flax_impl.training.Cosine(T_max)`, which rises",
 )
 def cosine_schedule() -> Found:
     lr = torch.optim.lr_scheduler
     return Found(
         _rates(lambda o: lr.CosineAnnealingLR(o, 4), 8),
         _of(optax.cosine_decay_schedule(1.0, 4), 8),
-        _of(flax_impl.Cosine(T_max=4).build(1.0), 8),
+        _of(flax_impl.training.build_schedule(flax_impl.training.Cosine(T_max=4), 1.0), 8),
     )
 
 

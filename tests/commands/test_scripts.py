@@ -18,9 +18,9 @@ import pytest
 
 import flax_impl
 import torch_ref
-from flax_impl.hub.files import read_arrays, write_arrays
+from torch_ref.common.files.array_file import read_arrays, write_arrays
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 def fails(script: str, arguments: list[str], folder: Path, code: int, message: str) -> None:
@@ -67,7 +67,7 @@ def run(script: str, *arguments: str, folder: Path, blocked: str = "") -> subpro
 
 
 def table(folder: Path) -> str:
-    data = torch_ref.synthetic(rows=60, features=4)
+    data = torch_ref.data.synthetic(rows=60, features=4)
     rows = np.hstack([data.x, data.t[:, None], data.y])
     np.savetxt(folder / "my.csv", rows, delimiter=",", header="a,b,c,d,treated,outcome", comments="")
     return "my.csv"
@@ -99,7 +99,7 @@ def test_train_two_head(tmp_path: Path, backend: str) -> None:
     assert re.search(rf"average treatment effect +{effects[:, 2].mean():.4g}  \(95% interval ", done.stdout)
     assert (out / "summary.txt").read_text() in done.stdout
     for other in ("flax", "torch"):  # new rows, in either framework, with the columns in another order
-        data = flax_impl.load_data(tmp_path / "my.csv", treatment="treated", outcome="outcome")
+        data = flax_impl.data.load_data(tmp_path / "my.csv", treatment="treated", outcome="outcome")
         np.savetxt(tmp_path / "new.csv", data.x[:5, ::-1], delimiter=",", header="d,c,b,a", comments="", fmt="%.17g")
         told = run(
             "predict.py", "--model", "out/train/model.safetensors", "--data", "new.csv", "--backend", other,
@@ -119,7 +119,7 @@ def test_train_two_in_two_out(tmp_path: Path, backend: str) -> None:
     assert done.returncode == 0, done.stderr
     loaded = torch_ref.load_model(tmp_path / "here" / "model.safetensors")
     assert loaded.config["hidden_features"] == [4, 3]
-    assert torch_ref.to_numpy(loaded)["predict2.weight"].dtype == np.float64
+    assert torch_ref.models.to_numpy(loaded)["predict2.weight"].dtype == np.float64
     with (tmp_path / "here" / "losses.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 5
 
@@ -202,7 +202,7 @@ def test_what_is_not_installed_is_named(tmp_path: Path, blocked: str, arguments:
 @pytest.mark.parametrize("unit", [1e-300, 1e300])
 def test_outcomes_in_any_unit(tmp_path: Path, unit: float) -> None:
     """And a file whose name no plot may take for mathematics."""
-    data = torch_ref.synthetic(rows=200, features=4)
+    data = torch_ref.data.synthetic(rows=200, features=4)
     rows = np.hstack([data.x * unit, data.t[:, None], data.y * unit])
     np.savetxt(tmp_path / "my $\\b$.csv", rows, delimiter=",", header="a,b,c,d,t,y", comments="")
     done = run("train.py", "--data", "my $\\b$.csv", "--steps", "300", "--members", "2", folder=tmp_path)
@@ -236,9 +236,9 @@ def test_plots_are_left_out_where_matplotlib_is(tmp_path: Path) -> None:
     ],
 )
 def test_predict_with_unusable_arguments(tmp_path: Path, arguments: list[str], message: str) -> None:
-    data = flax_impl.synthetic(rows=60, features=4)
+    data = flax_impl.data.synthetic(rows=60, features=4)
     tiny: dict[str, Any] = {"representation_features": [4], "head_features": [4], "epochs": 2, "progress": False}
-    flax_impl.fit_effects(data, members=2, bootstrap=True, **tiny).save(tmp_path / "model")
+    flax_impl.effects.fit_effects(data, members=2, bootstrap=True, **tiny).save(tmp_path / "model")
     net = flax_impl.TwoHead(4)
     flax_impl.save_model(tmp_path / "weights", net, net.init_params())
     for name, header in (("new", "x1,x2,x3,x4"), ("few", "x1,x2,x3,x5")):
@@ -250,7 +250,7 @@ def test_predict_with_unusable_arguments(tmp_path: Path, arguments: list[str], m
 def ihdp_folder(folder: Path) -> None:
     """Writes two replications in IHDP's layout, and which rows are for the test."""
     for number in (1, 2):
-        data = flax_impl.synthetic(rows=90 + number, features=5, seed=number)
+        data = flax_impl.data.synthetic(rows=90 + number, features=5, seed=number)
         assert data.mu0 is not None
         assert data.mu1 is not None
         columns = np.hstack([data.t[:, None], data.y, data.y, data.mu0, data.mu1, data.x])
@@ -322,7 +322,7 @@ def test_demo(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "two_head_losses.png").stat().st_size > 10_000
     for name in ("two_head", "two_in_two_out"):
         weights = [
-            torch_ref.to_numpy(torch_ref.load_model(tmp_path / "out" / f"{name}_{side}.safetensors"))
+            torch_ref.models.to_numpy(torch_ref.load_model(tmp_path / "out" / f"{name}_{side}.safetensors"))
             for side in ("torch", "flax")
         ]
         assert max(float(np.abs(weights[0][key] - weights[1][key]).max()) for key in weights[0]) <= 1e-9

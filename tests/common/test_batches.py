@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torch_ref.hub.batching import batch_order, count_steps
+from torch_ref.common.batches import batch_order, count_steps
 
 
 @given(st.integers(1, 50), st.none() | st.integers(1, 60), st.integers(1, 30), st.booleans(), st.integers(0, 9))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torch_ref import load_curves, load_data
+from torch_ref.data import load_curves, load_data
 
 HEADER = "age,t,y,income\n"
 LINES = ["31,0,1.5,2e3\n", "42.5,1,-2,3e3\n", "27,0,0.25,1e3\n"]

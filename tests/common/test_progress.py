@@ -7,7 +7,7 @@ import pytest
 
 import flax_impl
 import torch_ref
-from torch_ref.hub import progress
+from torch_ref.common import progress
 
 
 class Screen(io.StringIO):
@@ -66,7 +66,7 @@ def test_both_fits_report(monkeypatch: pytest.MonkeyPatch, package: object) -> N
         def __call__(self, step: int, losses: object) -> None:
             seen.append((step, len(list(losses))))  # pyright: ignore[reportArgumentType]
 
-    data = torch_ref.synthetic(rows=30).arrays()
+    data = torch_ref.data.synthetic(rows=30).arrays()
     if package is torch_ref:
         monkeypatch.setattr("torch_ref.training.Progress", Spy)
         torch_ref.fit(torch_ref.TwoHead(10, [4], [4]), data, steps=250, batch_size=10)

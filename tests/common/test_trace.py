@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 import flax_impl
 import torch_ref
-from flax_impl.hub.files import read_arrays, write_arrays
-from flax_impl.hub.trace import NOISE, PHASES, Trace, in_torch_layout, leaves, load_trace
-from pairs import Recipe, check, reference
+from flax_impl.commands.recipes import Recipe, check, reference
+from flax_impl.parity.replay.channels import in_torch_layout
+from torch_ref.common.call_names import leaves
+from torch_ref.common.files.array_file import read_arrays, write_arrays
+from torch_ref.common.trace import NOISE, PHASES, Trace, load_trace
 
 GOLDEN = Path(__file__).parent / "golden" / "trace.safetensors"
 
@@ -22,7 +24,7 @@ def trace() -> Any:
     return reference(Recipe(steps=2))
 
 
-def test_a_trace_comes_back_as_it_was(trace: torch_ref.Trace, tmp_path: Path) -> None:
+def test_a_trace_comes_back_as_it_was(trace: torch_ref.recording.Trace, tmp_path: Path) -> None:
     trace.save(tmp_path / "trace.safetensors")
     for package in (torch_ref, flax_impl):
         loaded = package.load_trace(tmp_path / "trace.safetensors")
@@ -43,7 +45,7 @@ def test_the_golden_trace_stays_readable() -> None:
     assert report.passed, report.first_divergence
 
 
-def test_phases(trace: torch_ref.Trace) -> None:
+def test_phases(trace: torch_ref.recording.Trace) -> None:
     assert {key.split("/")[1] for key in trace.arrays} == {*PHASES, NOISE} - {"buffer"}
     assert trace.steps == 2
     np.testing.assert_array_equal(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torch_ref import Scales, TreatmentData, curves, synthetic
+from torch_ref.data import Scales, TreatmentData, curves, synthetic
 
 
 def test_synthetic_data_is_confounded() -> None:

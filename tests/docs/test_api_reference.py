@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = {"flax_impl": "flax_impl", "flax_impl.nnx": "nnx", "flax_impl.parity": "parity", "torch_ref": "torch_ref"}
 FRAMEWORKS = {"setup", "parent", "set_fit_request", "set_score_request"}  # what Linen and scikit-learn put into a class
 
@@ -87,10 +87,12 @@ def test_an_entry_has_its_signature_its_sections_and_its_example(site: Path) -> 
 
 def test_a_class_has_its_own_arguments_only(site: Path) -> None:
     assert entry(site, "flax_impl", "MLP").startswith(
-        "class flax_impl.MLP( in_features: int, features: Sequence[int], activation: str = 'elu', "
+        "class flax_impl.models.MLP( in_features: int, features: Sequence[int], activation: str = 'elu', "
         "final_activation: str | None = None, )"
     )
-    assert entry(site, "flax_impl", "Step").startswith("class flax_impl.Step(*, step_size: int, gamma: float = 0.1)")
+    assert entry(site, "flax_impl", "Step").startswith(
+        "class flax_impl.training.StepDecay(*, step_size: int, gamma: float = 0.1)"
+    )
     assert entry(site, "torch_ref", "TreatmentData.take").startswith(
         "take(rows: Int[np.ndarray, ' some']) → TreatmentData"
     )

@@ -17,7 +17,7 @@ import flax_impl
 import flax_impl.parity
 import torch_ref
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MODULES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for package in ("torch_ref", "flax_impl")
@@ -45,7 +45,7 @@ SECTIONS = re.compile(r"^(Args|Returns|Raises|Warns|Example):\n((?:(?: .*)?\n?)*
 
 def public() -> Iterator[tuple[str, Callable[..., Any]]]:
     """Every public function and class of both packages, once."""
-    packages: list[ModuleType] = [torch_ref, flax_impl, flax_impl.nnx, flax_impl.parity]
+    packages: list[ModuleType] = [torch_ref, flax_impl, flax_impl.models.nnx, flax_impl.parity]
     for package in packages:
         for name in package.__all__:
             value = getattr(package, name)

@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ihdp
 import numpy as np
 import pytest
 
-import ihdp
 from benchmark import table
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 PAGES = ("porting", "worked_port")
 RESULTS = [path.read_text() for path in sorted((ROOT / "docs").glob("*/*.txt"))]

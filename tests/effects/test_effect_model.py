@@ -18,9 +18,9 @@ import torch
 import flax_impl
 import torch_ref
 
-ROOT = Path(__file__).parents[1]
-DATA = flax_impl.synthetic(rows=150, features=4)
-NEW = flax_impl.synthetic(rows=200, features=4, seed=1)
+ROOT = Path(__file__).parents[2]
+DATA = flax_impl.data.synthetic(rows=150, features=4)
+NEW = flax_impl.data.synthetic(rows=200, features=4, seed=1)
 TINY: dict[str, Any] = {
     "representation_features": [8], "head_features": [8], "members": 2, "epochs": 3, "batch_size": 30,
 }  # fmt: skip
@@ -28,11 +28,11 @@ SIDES = pytest.mark.parametrize("package", [torch_ref, flax_impl], ids=["torch_r
 OTHER = {torch_ref: flax_impl, flax_impl: torch_ref}
 
 
-def trained(package: Any, data: flax_impl.TreatmentData = DATA, **changed: Any) -> Any:
-    return package.fit_effects(data, **TINY | changed)
+def trained(package: Any, data: flax_impl.data.TreatmentData = DATA, **changed: Any) -> Any:
+    return package.effects.fit_effects(data, **TINY | changed)
 
 
-def binary_data() -> flax_impl.TreatmentData:
+def binary_data() -> flax_impl.data.TreatmentData:
     return replace(DATA, y=(DATA.y > DATA.y.mean()).astype(float))
 
 
@@ -49,9 +49,9 @@ def binary_models() -> dict[Any, Any]:
 
 @SIDES
 def test_it_recovers_effects_that_the_arms_do_not_show(package: Any, measured: list[str]) -> None:
-    data, new = (flax_impl.synthetic(rows=rows, features=6, seed=seed) for rows, seed in ((600, 0), (500, 1)))
+    data, new = (flax_impl.data.synthetic(rows=rows, features=6, seed=seed) for rows, seed in ((600, 0), (500, 1)))
     truth = (new.mu1 - new.mu0)[:, 0]  # pyright: ignore[reportOptionalOperand] (made-up data has both)
-    model = package.fit_effects(
+    model = package.effects.fit_effects(
         data, representation_features=[16], head_features=[16], optimizer=package.AdamW(lr=1e-2), members=2, epochs=40
     )
     naive = float(data.y[data.t == 1].mean() - data.y[data.t == 0].mean())
@@ -67,7 +67,7 @@ def test_it_recovers_effects_that_the_arms_do_not_show(package: Any, measured: l
 
 LOAD = """
 import sys, numpy as np, flax_impl
-np.save(sys.argv[2], flax_impl.load_effect_model(sys.argv[1]).member_outcomes(np.load(sys.argv[3])))
+np.save(sys.argv[2], flax_impl.effects.load_effect_model(sys.argv[1]).member_outcomes(np.load(sys.argv[3])))
 """
 
 
@@ -88,7 +88,7 @@ def test_either_side_reads_the_file_of_the_other(
     model = (binary_models if binary else models)[package]
     path = tmp_path / "model.safetensors"
     model.save(path)
-    same, other = package.load_effect_model(path), OTHER[package].load_effect_model(path)
+    same, other = package.effects.load_effect_model(path), OTHER[package].load_effect_model(path)
     np.testing.assert_array_equal(same.effect(NEW.x), model.effect(NEW.x))
     for found, expected in zip(other.member_outcomes(NEW.x), model.member_outcomes(NEW.x), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
@@ -104,7 +104,7 @@ def test_the_same_ensemble_is_the_same_bytes(package: Any, models: dict[Any, Any
     paths = [tmp_path / name for name in ("a", "b", "c", "d")]
     models[package].save(paths[0])
     models[package].save(paths[1])
-    package.load_effect_model(paths[0]).save(paths[2])
+    package.effects.load_effect_model(paths[0]).save(paths[2])
     OTHER[package].load_effect_model(paths[0]).save(paths[3])
     assert len({path.read_bytes() for path in paths}) == 1
 
@@ -119,7 +119,7 @@ def test_a_damaged_file_is_an_error_that_names_it(package: Any, models: dict[Any
     for content in [*flipped, whole[:-1], whole[: len(whole) // 2], whole[:4], b"", whole + b"\0"]:
         path.write_bytes(content)
         with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: "):
-            package.load_effect_model(path)
+            package.effects.load_effect_model(path)
 
 
 @SIDES
@@ -129,12 +129,12 @@ def test_a_file_of_something_else(package: Any, models: dict[Any, Any], tmp_path
     torch_ref.save_model(path, net)
     message = f"^{re.escape(str(path))}: format: expected one of 'effects/1', got 'model/1'$"
     with pytest.raises(ValueError, match=message):
-        package.load_effect_model(path)
+        package.effects.load_effect_model(path)
     models[package].save(path)
     with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: format: expected one of 'model/1', got "):
         package.load_model(path)
     with pytest.raises(FileNotFoundError, match="missing"):
-        package.load_effect_model(tmp_path / "missing")
+        package.effects.load_effect_model(tmp_path / "missing")
 
 
 # Equal on both sides
@@ -145,7 +145,7 @@ def starting_alike(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], seed
     port, starts = flax_impl.TwoHead(**config), []
     for seed in seeds:
         torch.manual_seed(seed)
-        starts.append(flax_impl.from_numpy(port, torch_ref.to_numpy(torch_ref.TwoHead(**config))))
+        starts.append(flax_impl.models.from_numpy(port, torch_ref.models.to_numpy(torch_ref.TwoHead(**config))))
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *starts)
 
     def init_params(model: Any, seed: range) -> Any:
@@ -351,7 +351,7 @@ def test_a_net_that_diverges_twice_is_an_error(package: Any) -> None:
         trained(package, optimizer=package.SGD(lr=1e9))
 
 
-def lone(rows: int) -> flax_impl.TreatmentData:
+def lone(rows: int) -> flax_impl.data.TreatmentData:
     """Returns data with so few treated rows."""
     chosen = np.concatenate([np.flatnonzero(DATA.t == 0)[:40], np.flatnonzero(DATA.t == 1)[:rows]])
     return DATA.take(chosen)
@@ -390,7 +390,7 @@ def test_enough_rows_are_not_warned_of(package: Any) -> None:
 @SIDES
 def test_a_warning_names_the_line_of_the_call(package: Any) -> None:
     with pytest.warns(UserWarning, match="only 19 of 59") as caught:
-        trained_here = package.fit_effects(lone(19), **TINY)
+        trained_here = package.effects.fit_effects(lone(19), **TINY)
     assert trained_here is not None
     assert caught[0].filename == __file__
 

@@ -22,12 +22,11 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import _num_samples
 
 import flax_impl
-import torch_ref
-from flax_impl import TwoHeadEstimator
+from flax_impl.effects import TwoHeadEstimator
 
-ROOT = Path(__file__).parents[1]
-DATA = flax_impl.synthetic(rows=150, features=4)
-NEW = flax_impl.synthetic(rows=200, features=4, seed=1)
+ROOT = Path(__file__).parents[2]
+DATA = flax_impl.data.synthetic(rows=150, features=4)
+NEW = flax_impl.data.synthetic(rows=200, features=4, seed=1)
 X, Y, T = DATA.x, DATA.y[:, 0], DATA.t
 LABELS = (Y > 0.5).astype(int)
 TINY: dict[str, Any] = {
@@ -47,7 +46,7 @@ def cloned(estimator: Any) -> Any:
 @pytest.fixture(scope="module")
 def fitted() -> Any:
     """Trained long enough to know something, and not to be changed."""
-    optimizer = flax_impl.AdamW(lr=0.03, schedule=flax_impl.Cosine(T_max=100))
+    optimizer = flax_impl.AdamW(lr=0.03, schedule=flax_impl.training.Cosine(T_max=100))
     return tiny(epochs=20, optimizer=optimizer, bootstrap=True).fit(FRAME, Y, treatment=T)
 
 
@@ -107,7 +106,7 @@ def test_checks_of_scikit_learn(estimator: Any, check: Callable[[Any], None]) ->
 def test_parameters_are_kept_cloned_and_changed(fitted: Any) -> None:
     copy = cloned(fitted)
     assert copy.get_params() == fitted.get_params()
-    assert copy.get_params()["optimizer"] == flax_impl.AdamW(lr=0.03, schedule=flax_impl.Cosine(T_max=100))
+    assert copy.get_params()["optimizer"] == flax_impl.AdamW(lr=0.03, schedule=flax_impl.training.Cosine(T_max=100))
     with pytest.raises(NotFittedError):
         copy.effect(X)
     assert copy.set_params(members=7, activation="elu").get_params()["members"] == 7
@@ -118,7 +117,7 @@ def test_parameters_are_kept_cloned_and_changed(fitted: Any) -> None:
 
 def test_the_arguments_are_those_of_fit_effects(fitted: Any) -> None:
     settings = TINY | {"epochs": 20, "optimizer": fitted.optimizer, "bootstrap": True}
-    model = flax_impl.fit_effects(DATA, **settings)
+    model = flax_impl.effects.fit_effects(DATA, **settings)
     np.testing.assert_array_equal(fitted.effect(FRAME), model.effect(X))
     np.testing.assert_array_equal(fitted.predict(FRAME), model.effect(X))
     np.testing.assert_array_equal(fitted.potential_outcomes(FRAME), model.potential_outcomes(X))
@@ -311,8 +310,10 @@ def test_a_file_gives_the_estimator_back(fitted: Any, tmp_path: Path) -> None:
     assert loaded.n_features_in_ == 4
     with pytest.raises(ValueError, match="Feature names must be in the same order"):
         loaded.predict(FRAME[["income", "age", "height", "weight"]])
-    np.testing.assert_array_equal(flax_impl.load_effect_model(path).effect(X), fitted.effect(FRAME))
-    np.testing.assert_allclose(torch_ref.load_effect_model(path).effect(X), fitted.effect(FRAME), rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(flax_impl.effects.load_effect_model(path).effect(X), fitted.effect(FRAME))
+    np.testing.assert_allclose(
+        flax_impl.effects.load_effect_model(path).effect(X), fitted.effect(FRAME), rtol=1e-5, atol=1e-5
+    )
     again = tmp_path / "again.safetensors"
     loaded.save(again)
     assert again.read_bytes() == path.read_bytes()
@@ -322,7 +323,9 @@ def test_a_file_gives_the_estimator_back(fitted: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop", "sgd"])
 def test_a_file_keeps_every_optimizer(name: str, tmp_path: Path) -> None:
-    optimizer = flax_impl.make_optimizer(name, lr=1e-4, schedule=flax_impl.Step(step_size=3), clip_norm=2.0)
+    optimizer = flax_impl.training.make_optimizer(
+        name, lr=1e-4, schedule=flax_impl.training.StepDecay(step_size=3), clip_norm=2.0
+    )
     estimator = tiny(members=1, epochs=1, optimizer=optimizer)
     estimator.fit(X, Y, treatment=T).save(tmp_path / "estimator")
     loaded: Any = TwoHeadEstimator.load(tmp_path / "estimator")
@@ -383,11 +386,11 @@ class Blocked:
 
 sys.meta_path.insert(0, Blocked())
 import flax_impl
-data = flax_impl.synthetic(rows=100, features=4)
-model = flax_impl.fit_effects(data, representation_features=[4], head_features=[4], members=1, steps=1)
+data = flax_impl.data.synthetic(rows=100, features=4)
+model = flax_impl.effects.fit_effects(data, representation_features=[4], head_features=[4], members=1, steps=1)
 print(model.effect(data.x).shape)
 try:
-    flax_impl.TwoHeadEstimator
+    flax_impl.effects.TwoHeadEstimator
 except ImportError as error:
     print(error)
 print("sklearn" in sys.modules)

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from torch_ref import Scales, TreatmentData, treatment_weights
-from torch_ref.hub.members import MemberRows, draw_members, interval
-from torch_ref.hub.overlap import examine, examine_overlap, feature_names, propensity
-from torch_ref.hub.preparation import gave_up, prepare, restarting
-from torch_ref.hub.uplift import qini_coefficient, qini_curve
+from flax_impl.effects.estimates import interval
+from flax_impl.effects.overlap import examine, examine_overlap, feature_names, propensity
+from flax_impl.effects.prepare import gave_up, prepare, restarting
+from flax_impl.effects.rows import MemberRows, draw_members
+from flax_impl.effects.uplift import qini_coefficient, qini_curve
+from torch_ref.data import Scales, TreatmentData, treatment_weights
 
 DRAW: dict[str, Any] = {"members": 3, "validation_share": 0.3, "bootstrap": False, "seed": 0}
 

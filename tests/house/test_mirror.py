@@ -17,7 +17,7 @@ import pytest
 import flax_impl
 import torch_ref
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 REFERENCE, PORT = ROOT / "torch_ref", ROOT / "flax_impl"
 
 # Arguments that one side has besides the other's, and why.
@@ -222,14 +222,14 @@ OF_JAX = ("jax", "jaxlib", "flax", "optax", "chex", "orbax", "flax_impl")
 OF_TORCH = ("torch", "torch_ref")
 TRAIN_TORCH = """
 import torch_ref as package
-data = package.synthetic(rows=50)
+data = package.data.synthetic(rows=50)
 model = package.TwoHead(10, [4], [4])
 losses = package.fit(model, data.arrays(), steps=3)
 package.save_model("model.safetensors", model)
 """
 TRAIN_FLAX = """
 import flax_impl as package
-data = package.synthetic(rows=50)
+data = package.data.synthetic(rows=50)
 model = package.TwoHead(10, [4], [4])
 params, losses = package.fit(model, model.init_params(), data.arrays(), steps=3)
 package.save_model("model.safetensors", model, params)
@@ -327,7 +327,7 @@ def test_parity_needs_numpy_only(tmp_path: Path) -> None:
     shutil.copytree(PORT, tmp_path / "flax_impl")
     model = torch_ref.TwoHead(4, [3], [3])
     trace = torch_ref.record(
-        model, [torch_ref.synthetic(rows=8, features=4).arrays() for _ in range(2)], progress=False
+        model, [torch_ref.data.synthetic(rows=8, features=4).arrays() for _ in range(2)], progress=False
     )
     trace.save(tmp_path / "trace.safetensors")
     done = run_alone(tmp_path, (*OF_JAX[:-1], *OF_TORCH), USE_PARITY)

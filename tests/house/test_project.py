@@ -7,7 +7,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXTRAS = ("torch", "data", "plots", "estimator", "balance", "docs", "test")
 
 

@@ -13,20 +13,20 @@ import torch
 
 import flax_impl
 import torch_ref
+from flax_impl.commands.sides import FlaxSide, TorchSide
 from flax_impl.parity import scaled_difference
-from sides import FlaxSide, TorchSide
 
 CONFIG = {"in_features": 64, "representation_features": [128, 96], "head_features": [80], "out_features": 50}
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", sorted(torch_ref.ACTIVATIONS))
+@pytest.mark.parametrize("name", sorted(torch_ref.models.ACTIVATIONS))
 def test_activation(name: str) -> None:
     points = np.concatenate([np.linspace(-6, 6, 49), [0.0, -0.0, 1e-300, -1e-300, 40.0, -40.0]])
     x = torch.tensor(points, requires_grad=True)
-    value = torch_ref.ACTIVATIONS[name](x)
+    value = torch_ref.models.ACTIVATIONS[name](x)
     (slope,) = torch.autograd.grad(value.sum(), x)
-    port = flax_impl.ACTIVATIONS[name]
+    port = flax_impl.models.ACTIVATIONS[name]
     assert scaled_difference(np.asarray(port(jnp.asarray(points))), value.detach().numpy()) <= 1e-15
     assert scaled_difference(np.asarray(jax.vmap(jax.grad(port))(jnp.asarray(points))), slope.numpy()) <= 1e-15
 

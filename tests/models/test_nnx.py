@@ -8,16 +8,16 @@ import jax
 import numpy as np
 import pytest
 import torch
-from cases import nnx_of
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import flax_impl
 import torch_ref
-from flax_impl.functional import functional, params_of
+from flax_impl.commands.recipes import MODELS, OPTIMIZERS, Recipe, reference
+from flax_impl.models.pure import functional, params_of
 from flax_impl.parity import largest_difference
-from pairs import MODELS, OPTIMIZERS, Recipe, reference
+from tests.support.cases import nnx_of
 
 BOUND = 1e-12
 
@@ -35,17 +35,17 @@ def test_twenty_steps_of_each_optimizer(model: str, optimizer: str, measured: li
     assert report.passed
     assert report.max_scaled_error is not None
     assert report.max_scaled_error <= BOUND
-    start = flax_impl.from_numpy(nnx_of(linen), trace.params(0))
+    start = flax_impl.models.from_numpy(nnx_of(linen), trace.params(0))
     data = {name: array for name, array in trace.batch(0).items() if name != "mask"}
     data = {name: np.nan_to_num(array) for name, array in data.items()}
     fits = {"loss": made["loss"], "optimizer": made["optimizer"], "steps": 20, "batch_size": 8, "progress": False}
     of_linen, of_nnx = (flax_impl.fit(m, start, data, **fits) for m in (linen, nnx_of(linen)))
     held = recipe.build(torch_ref).double()
-    torch_ref.from_numpy(held, trace.params(0))
+    torch_ref.models.from_numpy(held, trace.params(0))
     settings_of = recipe.make(torch_ref)
     losses = torch_ref.fit(held, data, **{**fits, "loss": settings_of["loss"], "optimizer": settings_of["optimizer"]})
-    weights = torch_ref.to_numpy(held)
-    ends = [(flax_impl.to_numpy(params), losses) for params, losses in (of_linen, of_nnx)]
+    weights = torch_ref.models.to_numpy(held)
+    ends = [(flax_impl.models.to_numpy(params), losses) for params, losses in (of_linen, of_nnx)]
     worst = max(*(largest_difference(end, weights) for end, _ in ends), largest_difference(ends[1][0], ends[0][0]))
     assert worst <= BOUND
     for _, found in ends:
@@ -82,14 +82,14 @@ def test_weights_go_any_way(model: str, tmp_path: Any) -> None:
     flax_impl.save_model(tmp_path / "nnx.safetensors", held, held.params)
     assert (tmp_path / "torch.safetensors").read_bytes() == (tmp_path / "nnx.safetensors").read_bytes()
     back = torch_ref.load_model(tmp_path / "nnx.safetensors")
-    for name, array in torch_ref.to_numpy(first).items():
-        np.testing.assert_array_equal(torch_ref.to_numpy(back)[name], array)
+    for name, array in torch_ref.models.to_numpy(first).items():
+        np.testing.assert_array_equal(torch_ref.models.to_numpy(back)[name], array)
 
 
 @pytest.mark.parametrize("name", ["MLP", "TwoHead", "TwoInTwoOut"])
 def test_the_same_arguments_as_linens(name: str) -> None:
     of_linen = inspect.signature(getattr(flax_impl, name)).parameters
-    of_nnx = inspect.signature(getattr(flax_impl.nnx, name).__init__).parameters
+    of_nnx = inspect.signature(getattr(flax_impl.models.nnx, name).__init__).parameters
     assert list(of_nnx) == ["self", *(n for n in of_linen if n not in ("parent", "name")), "rngs"]
     assert all(of_nnx[n].default == of_linen[n].default for n in of_nnx if n not in ("self", "rngs"))
 
@@ -98,42 +98,45 @@ def test_the_same_arguments_as_linens(name: str) -> None:
 @settings(max_examples=5)
 def test_first_weights_are_drawn_as_torchs(seed: int) -> None:
     """Uniform up to the bound, biases as well."""
-    layer = flax_impl.nnx.MLP(400, [300], rngs=nnx.Rngs(seed)).layer0  # pyright: ignore[reportAttributeAccessIssue]
+    layer = flax_impl.models.nnx.MLP(400, [300], rngs=nnx.Rngs(seed)).layer0  # pyright: ignore[reportAttributeAccessIssue]
     for drawn in (layer.kernel[...], layer.bias[...]):
         assert np.abs(drawn).max() <= 1 / 20
         assert np.std(drawn) == pytest.approx(1 / 20 / np.sqrt(3), rel=0.15)
 
 
 def test_a_second_module_of_the_same_structure_compiles_nothing(compilations: list[str]) -> None:
-    data = flax_impl.synthetic(rows=40, features=4)
+    data = flax_impl.data.synthetic(rows=40, features=4)
     ends = []
     for seed in range(2):
-        model = flax_impl.nnx.TwoHead(4, [4], [4], rngs=nnx.Rngs(0))
+        model = flax_impl.models.nnx.TwoHead(4, [4], [4], rngs=nnx.Rngs(0))
         params = model.params
         if seed:
             compilations.clear()
         ends.append(flax_impl.fit(model, params, data.arrays(), steps=5, batch_size=10, progress=False)[0])
     assert compilations == []
-    assert largest_difference(*(flax_impl.to_numpy(end) for end in ends)) == 0
+    assert largest_difference(*(flax_impl.models.to_numpy(end) for end in ends)) == 0
 
 
 def test_replicas_and_prediction_take_a_module() -> None:
-    data, model = flax_impl.synthetic(rows=40, features=4), flax_impl.nnx.TwoHead(4, [4], [4], rngs=nnx.Rngs(0))
+    data, model = (
+        flax_impl.data.synthetic(rows=40, features=4),
+        flax_impl.models.nnx.TwoHead(4, [4], [4], rngs=nnx.Rngs(0)),
+    )
     linen = flax_impl.TwoHead(4, [4], [4])
     found = []
     for one in (model, linen):
         params, losses = flax_impl.fit_replicas(one, one.init_params(range(3)), data.arrays(), steps=4, progress=False)
-        found.append((losses, *flax_impl.predict_replicas(one, params, data.x)))
+        found.append((losses, *flax_impl.training.predict_replicas(one, params, data.x)))
     for ours, theirs in zip(*found, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
-    state = flax_impl.Adam().build().init(model.params)
+    state = flax_impl.training.build_optimizer(flax_impl.Adam()).init(model.params)
     batch = {name: array.astype(np.float32) for name, array in data.arrays().items() if name != "t"} | {"t": data.t}
     _, _, losses = flax_impl.train_step(model, model.params, flax_impl.Adam(), state, batch)
     assert losses.shape == (2,)
 
 
 def test_unusable_modules_are_refused() -> None:
-    data = flax_impl.synthetic(rows=8, features=4).arrays()
+    data = flax_impl.data.synthetic(rows=8, features=4).arrays()
 
     class Forgetful(nnx.Module):
         def __init__(self) -> None:
@@ -146,7 +149,7 @@ def test_unusable_modules_are_refused() -> None:
         functional("model")
     for arguments in ({"in_features": 0}, {"in_features": 3, "activation": "softplus"}):
         messages = []
-        for make in (flax_impl.TwoHead, lambda **a: flax_impl.nnx.TwoHead(**a, rngs=nnx.Rngs(0))):
+        for make in (flax_impl.TwoHead, lambda **a: flax_impl.models.nnx.TwoHead(**a, rngs=nnx.Rngs(0))):
             with pytest.raises(ValueError) as caught:  # noqa: PT011 (the messages are compared)
                 make(**arguments)  # pyright: ignore[reportArgumentType]
             messages.append(str(caught.value))
@@ -167,11 +170,11 @@ class Deep(nnx.Module):
 
 
 def test_modules_in_lists_are_trained_and_keep_their_places() -> None:
-    data, model = flax_impl.synthetic(rows=20, features=4), Deep(nnx.Rngs(0))
+    data, model = flax_impl.data.synthetic(rows=20, features=4), Deep(nnx.Rngs(0))
     x = data.x.astype(np.float32)
     params, losses = flax_impl.fit(model, params_of(model), data.arrays(), steps=3, progress=False)
     assert np.isfinite(losses).all()
-    weights = flax_impl.to_numpy(params)
+    weights = flax_impl.models.to_numpy(params)
     assert "layers.10.weight" in weights
     assert "head.layers.0.bias" in weights
     text_keys = {"layers": {str(n): layer for n, layer in params["layers"].items()}, "head": params["head"]}
@@ -182,7 +185,10 @@ def test_modules_in_lists_are_trained_and_keep_their_places() -> None:
 
 
 def test_parameters_that_do_not_fit_are_listed() -> None:
-    data, model = flax_impl.synthetic(rows=20, features=4), flax_impl.nnx.TwoHead(4, [4], [4], rngs=nnx.Rngs(0))
+    data, model = (
+        flax_impl.data.synthetic(rows=20, features=4),
+        flax_impl.models.nnx.TwoHead(4, [4], [4], rngs=nnx.Rngs(0)),
+    )
     params = model.params
     params["head0"]["other"] = params["head0"].pop("layer1")
     params["head1"]["layer0"]["bias"] = np.zeros(5, np.float32)

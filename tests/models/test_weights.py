@@ -10,14 +10,14 @@ import jax
 import numpy as np
 import pytest
 import torch
-from cases import Case, two_head_cases, two_in_two_out_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import flax_impl
 import torch_ref
-from flax_impl.hub.files import read_arrays, replacing, write_arrays
-from sides import FlaxSide, TorchSide
+from flax_impl.commands.sides import FlaxSide, TorchSide
+from tests.support.cases import Case, two_head_cases, two_in_two_out_cases
+from torch_ref.common.files.array_file import read_arrays, replacing, write_arrays
 
 SIDES = (TorchSide, FlaxSide)
 CONFIG = {"in_features": 3, "representation_features": [5], "head_features": [4, 4], "out_features": 2}
@@ -43,8 +43,8 @@ def test_round_trip(tmp_path: Path, writer: Any, dtype: str) -> None:
         by_flax, params = flax_impl.load_model(path)
         assert type(by_torch).__name__ == type(by_flax).__name__ == model
         assert by_torch.config == by_flax.config == made.model.config
-        assert_same_bits(torch_ref.to_numpy(by_torch), made.weights())
-        assert_same_bits(flax_impl.to_numpy(params), made.weights())
+        assert_same_bits(torch_ref.models.to_numpy(by_torch), made.weights())
+        assert_same_bits(flax_impl.models.to_numpy(params), made.weights())
 
 
 @settings(max_examples=25)
@@ -113,7 +113,7 @@ def test_the_reference_keeps_its_parameters() -> None:
     """An optimiser that was made before goes on moving them."""
     side = TorchSide("TwoHead", CONFIG)
     before = list(side.model.parameters())
-    torch_ref.from_numpy(side.model, TorchSide("TwoHead", CONFIG, seed=1, dtype="float64").weights())
+    torch_ref.models.from_numpy(side.model, TorchSide("TwoHead", CONFIG, seed=1, dtype="float64").weights())
     assert all(one is other for one, other in zip(before, side.model.parameters(), strict=True))
     assert before[0].dtype == torch.float64
 

@@ -11,10 +11,11 @@ import pytest
 
 import flax_impl
 import torch_ref
-from flax_impl.parity import Trace, assert_parity, compare
-from flax_impl.parity.compare import GATE_A
-from pairs import MODELS, OPTIMIZERS, Recipe, check, reference
-from sides import import_backend
+from flax_impl.commands.recipes import MODELS, OPTIMIZERS, Recipe, check, reference
+from flax_impl.commands.sides import import_backend
+from flax_impl.parity import Trace, assert_parity
+from flax_impl.parity.comparison import compare
+from flax_impl.parity.comparison.compare import GATE_A
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +252,7 @@ def test_progress_of_a_long_check_can_be_shown(recorded: Any, capsys: pytest.Cap
     recipe = replace(Recipe(), steps=3)
     port = import_backend("flax")
     with jax.enable_x64(True):
-        trace = flax_impl.replay(recorded, recipe.build(port), **recipe.make(port))
+        trace = flax_impl.parity.replay(recorded, recipe.build(port), **recipe.make(port))
     assert compare(trace, recorded).passed
     assert capsys.readouterr().out == ""  # it goes to standard error, and is short
     assert torch_ref.record.__doc__

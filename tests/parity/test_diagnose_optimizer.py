@@ -12,10 +12,10 @@ import optax
 import pytest
 import torch
 
-from flax_impl.hub.trace import Trace
-from flax_impl.parity.diagnose.optimizer import optimizer_findings
-from flax_impl.parity.diagnose.optimizer_case import read_case
-from flax_impl.parity.diagnose.torch_optimizers import simulate, torch_rule
+from flax_impl.parity.diagnosis.optimizer.case import read_case
+from flax_impl.parity.diagnosis.optimizer.findings import optimizer_findings
+from flax_impl.parity.diagnosis.optimizer.simulated import simulate, torch_rule
+from torch_ref.common.trace import Trace
 
 SHAPES = {
     "representation.layer0.weight": (4, 3),

@@ -17,7 +17,7 @@ from flax import nnx
 import flax_impl
 import torch_ref
 from flax_impl.parity import Report, assert_parity
-from torch_ref import Trace
+from torch_ref.recording import Trace
 
 Batches = list[dict[str, np.ndarray]]
 DTYPES = ["float64", "float32"]
@@ -376,9 +376,9 @@ def test_a_fault_in_the_mlp(alpha: float, loss: Any, optimizer: Any, where: tupl
         assert_parity(*both_traces(reference, NNXMLP(nnx.Rngs(0), alpha), loss, optimizer))
 
 
-def both_traces(reference: Trace, model: Any, loss: Any, optimizer: Any) -> tuple[flax_impl.Trace, Trace]:
+def both_traces(reference: Trace, model: Any, loss: Any, optimizer: Any) -> tuple[flax_impl.parity.Trace, Trace]:
     with jax.enable_x64(True):
-        return flax_impl.replay(reference, model, loss, optimizer=optimizer, progress=False), reference
+        return flax_impl.parity.replay(reference, model, loss, optimizer=optimizer, progress=False), reference
 
 
 # What other people's models taught.

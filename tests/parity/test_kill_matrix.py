@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 import flax_impl
-from faults import Fault, kill, load_faults, matrix_table, plant
+from tests.support.faults import Fault, kill, load_faults, matrix_table, plant
 
 FAULTS = load_faults()
-RESULTS = Path(__file__).parents[1] / "docs" / "parity"
+RESULTS = Path(__file__).parents[2] / "docs" / "parity"
 
 
 # Every sixth in the quick suite; the slow tests, and the kill matrix's command, plant the others too.

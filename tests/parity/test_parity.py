@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from cases import Case, NNXSide, two_head_cases, two_in_two_out_cases
 from hypothesis import given, settings
 
+from flax_impl.commands.sides import FlaxSide, TorchSide
 from flax_impl.parity import scaled_difference
-from sides import FlaxSide, TorchSide
+from tests.support.cases import Case, NNXSide, two_head_cases, two_in_two_out_cases
 
 pytestmark = pytest.mark.usefixtures("x64")
 

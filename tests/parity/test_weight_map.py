@@ -19,7 +19,7 @@ from torch import nn
 
 import flax_impl
 import torch_ref
-from flax_impl.parity.weight_map import Path, WeightMap, WeightMapError, propose_map
+from flax_impl.parity.weight_map.map import Path, WeightMap, WeightMapError, propose_map
 
 Shapes = dict[str, tuple[int, ...]]
 FlaxShapes = dict[Path, tuple[int, ...]]

@@ -16,7 +16,7 @@ from flax import nnx
 import flax_impl
 import torch_ref
 from flax_impl.parity import scaled_difference
-from torch_ref.capture import Capture, rows_of_calls
+from torch_ref.recording.calls import Capture, rows_of_calls
 
 X = np.array([[1.0, 2.0], [3.0, -1.0]])
 Y = np.array([[1.0], [0.0]])
@@ -35,7 +35,9 @@ def linear() -> torch.nn.Linear:
     return model
 
 
-def record(model: torch.nn.Module, batches: Any = (BATCH,), loss: Any = squares, **more: Any) -> torch_ref.Trace:
+def record(
+    model: torch.nn.Module, batches: Any = (BATCH,), loss: Any = squares, **more: Any
+) -> torch_ref.recording.Trace:
     return torch_ref.record(model, batches, loss, progress=False, **more)
 
 
@@ -190,7 +192,7 @@ def test_both_sides_record_the_same() -> None:
     batches = [{name: generator.normal(size=(5, 2)) for name in ("x1", "x2")} for _ in range(3)]
     batches = [{**batch, "y1": batch["x1"][:, :1], "y2": batch["x2"][:, :1]} for batch in batches]
     reference = record(torch_model, batches, torch_ref.JointLoss())
-    params = flax_impl.from_numpy(model, torch_ref.to_numpy(torch_model))
+    params = flax_impl.models.from_numpy(model, torch_ref.models.to_numpy(torch_model))
     found = flax_impl.record(model, params, batches, flax_impl.JointLoss(), progress=False)
     arrays = {key: array for key, array in reference.arrays.items() if "/noise/" not in key}
     assert found.arrays.keys() == arrays.keys()

@@ -10,9 +10,8 @@ from test_scripts import run
 
 import benchmark
 import flax_impl
-import growth
-import peers
-from contestants import Task, flax_contestants, products, torch_contestants
+from bench import growth, peers
+from bench.contestants import Task, flax_contestants, products, torch_contestants
 
 SMALL = Task(rows=120, features=5, width=8, batch_size=20, steps=6, replicas=3)
 NAMES = (
@@ -39,7 +38,10 @@ def test_the_floor_is_the_products_of_a_step() -> None:
 
     counts = [
         jax.jit(call).lower(*arguments).as_text().count("stablehlo.dot_general")
-        for call, arguments in ((of_floor, (x, weights)), (step, (params, optimizer.build().init(params), batch)))
+        for call, arguments in (
+            (of_floor, (x, weights)),
+            (step, (params, flax_impl.training.build_optimizer(optimizer).init(params), batch)),
+        )
     ]
     assert counts == [26, 26]  # 9 layers forward, 9 by the weights, 8 by their inputs
 

@@ -9,9 +9,10 @@ from flax import nnx
 from hypothesis import strategies as st
 
 import flax_impl
-from flax_impl.functional import functional
-from sides import FlaxSide, TorchSide
-from torch_ref import ACTIVATIONS, CRITERIA
+from flax_impl.commands.sides import FlaxSide, TorchSide
+from flax_impl.models.pure import functional
+from torch_ref.models import ACTIVATIONS
+from torch_ref.training import CRITERIA
 
 
 class Case(NamedTuple):
@@ -90,7 +91,7 @@ def weights_and_mask(generator: np.random.Generator, rows: int, wanted: Collecti
 
 def nnx_of(model: Any) -> Any:
     """The NNX module of a Linen module's arguments."""
-    return getattr(flax_impl.nnx, type(model).__name__)(**model.config, rngs=nnx.Rngs(0))
+    return getattr(flax_impl.models.nnx, type(model).__name__)(**model.config, rngs=nnx.Rngs(0))
 
 
 class NNXSide(FlaxSide):

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pairs import Recipe, check, reference
+from flax_impl.commands.recipes import Recipe, check, reference
 
-PORT = Path(__file__).parents[1] / "flax_impl"
+PORT = Path(__file__).parents[2] / "flax_impl"
 STEPS = 6  # into the second epoch, past the batch that is filled up and the one with an empty arm
 
 

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from cases import same_error
 
 import flax_impl
 import torch_ref
-from sides import FlaxSide, TorchSide
+from flax_impl.commands.sides import FlaxSide, TorchSide
+from tests.support.cases import same_error
 
 CONFIG = {"in_features": 3, "representation_features": [4], "head_features": [4]}
 
@@ -68,10 +68,14 @@ def test_fit_and_train_step(case: str) -> None:
     assert same_error(ValueError, lambda side: side("TwoHead", CONFIG).fit(data, steps=1)) == message
     reference = TorchSide("TwoHead", CONFIG).model
     with pytest.raises(ValueError) as of_torch:  # noqa: PT011 (compared below)
-        torch_ref.train_step(reference, torch_ref.SGD().build(reference.parameters()), data)
+        torch_ref.train_step(
+            reference, torch_ref.training.build_optimizer(torch_ref.SGD(), reference.parameters()), data
+        )
     port, optimizer = FlaxSide("TwoHead", CONFIG), flax_impl.SGD()
     with pytest.raises(ValueError) as of_flax:  # noqa: PT011 (compared below)
-        flax_impl.train_step(port.model, port.params, optimizer, optimizer.build().init(port.params), data)
+        flax_impl.train_step(
+            port.model, port.params, optimizer, flax_impl.training.build_optimizer(optimizer).init(port.params), data
+        )
     assert str(of_torch.value) == str(of_flax.value) == message
 
 
@@ -87,7 +91,10 @@ def test_a_mask_of_the_batch() -> None:
     padded = batch(mask=[1, 1, 0, 1, 0])
     kept = {name: np.asarray(array)[[0, 1, 3]] for name, array in batch().items()}
     reference, port, optimizer = TorchSide("TwoHead", CONFIG), FlaxSide("TwoHead", CONFIG), flax_impl.SGD()
-    built, state = torch_ref.SGD().build(reference.model.parameters()), optimizer.build().init(port.params)
+    built, state = (
+        torch_ref.training.build_optimizer(torch_ref.SGD(), reference.model.parameters()),
+        flax_impl.training.build_optimizer(optimizer).init(port.params),
+    )
     of_torch = [torch_ref.train_step(reference.model, built, arrays) for arrays in (kept, padded)]
     of_flax = [flax_impl.train_step(port.model, port.params, optimizer, state, arrays)[2] for arrays in (kept, padded)]
     np.testing.assert_allclose(of_torch[1], of_torch[0], rtol=1e-2)  # a step apart
@@ -220,7 +227,7 @@ DATA = {
         "y: expected labels from 0 to 1, as sigmoid_binary_cross_entropy takes, got 1.5 in row 0, column 0 (5 in all)",
     ),
     "no arrays by name": ({}, [1, 2], "data: expected arrays by name, got list"),
-    "the dataset itself": ({}, torch_ref.synthetic(5), "data: expected arrays by name, got TreatmentData"),
+    "the dataset itself": ({}, torch_ref.data.synthetic(5), "data: expected arrays by name, got TreatmentData"),
 }
 
 
@@ -314,4 +321,4 @@ def test_numbers_that_tell_nothing(call: Callable[[Any], object], message: str) 
 
 def test_no_tables_at_all() -> None:
     with pytest.raises(ValueError, match="datas: expected at least one table, got none"):
-        flax_impl.fit_effects_each([])
+        flax_impl.effects.fit_effects_each([])

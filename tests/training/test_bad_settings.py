@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import same_error
 
 import flax_impl
 import torch_ref
-from sides import FlaxSide, TorchSide
+from flax_impl.commands.sides import FlaxSide, TorchSide
+from tests.support.cases import same_error
 
 PACKAGES = {"torch": torch_ref, "flax": flax_impl}
 

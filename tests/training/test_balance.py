@@ -12,16 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from cases import same_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import flax_impl
 import torch_ref
+import torch_ref.training.processes as sharding
+from flax_impl.commands.recipes import Recipe, check, reference
+from flax_impl.commands.sides import FlaxSide, TorchSide
 from flax_impl.parity import largest_difference
-from pairs import Recipe, check, reference
-from sides import FlaxSide, TorchSide
-from torch_ref import sharding
+from tests.support.cases import same_error
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # JAXopt, which OTT imports, says that nobody maintains it
@@ -252,7 +252,7 @@ def evaluate_loss(made: Any, loss: Any, batch: dict[str, np.ndarray]) -> dict[st
 
     rest = {name: array for name, array in batch.items() if name != "x"}
     (by_weight, by_x), losses = jax.grad(total, (0, 1), has_aux=True)(made.params, batch["x"], rest)
-    gradients = flax_impl.to_numpy(by_weight) | {"x": np.asarray(by_x)}
+    gradients = flax_impl.models.to_numpy(by_weight) | {"x": np.asarray(by_x)}
     found = {f"grad/{name}": gradient for name, gradient in gradients.items()}
     return found | {f"loss/{i}": np.asarray(value) for i, value in enumerate(losses)}
 
@@ -395,5 +395,5 @@ def test_what_is_not_installed_is_named(
     with pytest.raises(ImportError, match=message):
         package.CFRLoss(balance="wasserstein")
     with pytest.raises(ImportError, match=message):
-        package.wasserstein(*drawn(2, 2, 1, seed=0))
+        package.training.wasserstein(*drawn(2, 2, 1, seed=0))
     assert package.CFRLoss(balance="rbf_mmd").balance == "rbf_mmd"  # which needs nothing

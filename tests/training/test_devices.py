@@ -16,13 +16,13 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pytest
+import train
 
 import flax_impl
 import torch_ref
-import train
 from flax_impl.parity import largest_difference
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 TOLERANCE = 1e-12
 LOST = "expected all processes to stay until the training ends, but one of them is gone"
 
@@ -34,18 +34,18 @@ import sys
 
 import numpy as np
 
-from sides import SIDES, import_backend, join_processes
+from flax_impl.commands.sides import SIDES, import_backend, join_processes
 
 backend, out, coordinator, processes, rank, devices = sys.argv[1:]
 package = import_backend(backend, "float64")
 found = {}
 net = {"in_features": 7, "representation_features": [16], "head_features": [12], "final_activation": "identity"}
-data = package.synthetic(rows=203, features=7).arrays()
+data = package.data.synthetic(rows=203, features=7).arrays()
 uneven = data | {"t": np.isin(np.arange(203), (3, 150)).astype(np.int32)}
 cases = {
     "per_head": ("TwoHead", net, uneven, package.FactualLoss()),
     "batch": ("TwoHead", net, uneven | {"w": np.linspace(0.5, 2, 203)}, package.FactualLoss(reduction="batch")),
-    "joint": ("TwoInTwoOut", {"hidden_features": [8]}, package.curves(203), package.JointLoss()),
+    "joint": ("TwoInTwoOut", {"hidden_features": [8]}, package.data.curves(203), package.JointLoss()),
 }
 runs = {
     "gradient": {"optimizer": package.SGD(lr=1), "steps": 1},  # the parameters move by minus the gradient
@@ -93,8 +93,8 @@ if int(processes) > 1:
     train("together", together(), "per_head")
 else:
     train("alone", {})
-    train("mesh 1x8", {"mesh": package.make_mesh()})
-    train("mesh 2x4", {"mesh": package.make_mesh(2)}, "batch")
+    train("mesh 1x8", {"mesh": package.training.make_mesh()})
+    train("mesh 2x4", {"mesh": package.training.make_mesh(2)}, "batch")
 found["devices"] = jax.device_count()
 np.savez(out, **found)
 """
@@ -117,7 +117,7 @@ def train_replicas():
     datas = {"own": [uneven | {"w": w[i]} for i in range(count)], "shared": [uneven | {"w": w[0]}] * count}
 
     def keep(way, i, params, losses):
-        found.update({f"{way}/{i}/{name}": array for name, array in package.to_numpy(params).items()})
+        found.update({f"{way}/{i}/{name}": array for name, array in package.models.to_numpy(params).items()})
         found[f"{way}/{i}/losses"] = losses
 
     for i, settings_of in enumerate(optimizers):
@@ -127,7 +127,7 @@ def train_replicas():
     for mesh, name in ((1, "shared"), (4, "own"), (8, "shared")):
         fitted, losses = package.fit_replicas(
             model, params, datas[name] if name == "own" else datas[name][0], optimizer=optimizers, seed=range(count),
-            mesh=package.make_mesh(mesh), **settings,
+            mesh=package.training.make_mesh(mesh), **settings,
         )
         for i in range(count):
             keep(f"replicas {mesh}", i, jax.tree.map(lambda leaf: np.asarray(leaf)[i], fitted), losses[i])
@@ -135,7 +135,7 @@ def train_replicas():
 
 def program():
     # The loop as it is compiled for a batch of 48 rows over the 8 devices.
-    place, model, optimizer = Placement(package.make_mesh()), package.TwoHead(**net), package.SGD()
+    place, model, optimizer = Placement(package.training.make_mesh()), package.TwoHead(**net), package.SGD()
     params = place.whole(model.init_params())
     table = {name: place.table(array) for name, array in data.items()}
     index = np.zeros((4, 48), np.int32)
@@ -399,7 +399,7 @@ def test_the_command_in_2_processes(tmp_path: Path, backend: str, measured: list
 )  # fmt: skip
 def test_processes_that_make_no_sense(package: Any, given: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        package.initialize_distributed(*given)
+        package.training.initialize_distributed(*given)
 
 
 @pytest.mark.parametrize("backend", ["flax", "torch"])

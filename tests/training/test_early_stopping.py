@@ -8,14 +8,14 @@ import jax
 import numpy as np
 import pytest
 import torch
-from cases import same_error
 
 import flax_impl
+import flax_impl.training.replicas.fit as replicas
 import torch_ref
-from flax_impl import replicas
+from flax_impl.commands.sides import FlaxSide, TorchSide
 from flax_impl.parity import largest_difference
-from flax_impl.replica_runs import run_on_cores, run_vectorized
-from sides import FlaxSide, TorchSide
+from flax_impl.training.replicas.runs import run_on_cores, run_vectorized
+from tests.support.cases import same_error
 
 ROWS = 60
 CONFIG = {"in_features": 4, "representation_features": [16], "head_features": [8], "final_activation": "identity"}
@@ -29,8 +29,8 @@ EVERY = 3  # steps of an epoch: 40 rows in batches of 16
 
 @pytest.fixture(scope="module")
 def data() -> dict[str, np.ndarray]:
-    made = torch_ref.synthetic(rows=ROWS, features=4)
-    return torch_ref.Scales.of(made).standardize(made).arrays()
+    made = torch_ref.data.synthetic(rows=ROWS, features=4)
+    return torch_ref.data.Scales.of(made).standardize(made).arrays()
 
 
 @pytest.fixture(params=[run_on_cores, run_vectorized])

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import flax_impl
-from flax_impl.compiled import loop
-from flax_impl.hub.batching import HeldOut, batch_order
-from flax_impl.pytrees import as_pytree
-from flax_impl.replica_runs import _vectorized
-from flax_impl.stopping import begin
+from flax_impl.training.early_stopping import begin
+from flax_impl.training.loop import loop
+from flax_impl.training.replicas.runs import _vectorized
+from flax_impl.training.traced_settings import as_pytree
+from torch_ref.common.batches import HeldOut, batch_order
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 PRECISIONS = ("float32", "tf32", "bfloat16")
@@ -31,9 +31,9 @@ class Training(NamedTuple):
 def training(name: str) -> Training:
     if name == "two-head":
         model = flax_impl.TwoHead(5, [8], [6], final_activation="identity")
-        loss, data = flax_impl.FactualLoss(), flax_impl.synthetic(rows=40, features=5).arrays()
+        loss, data = flax_impl.FactualLoss(), flax_impl.data.synthetic(rows=40, features=5).arrays()
     else:
-        model, loss, data = flax_impl.TwoInTwoOut(hidden_features=[6]), flax_impl.JointLoss(), flax_impl.curves(40)
+        model, loss, data = flax_impl.TwoInTwoOut(hidden_features=[6]), flax_impl.JointLoss(), flax_impl.data.curves(40)
     table = {name: jnp.asarray(array, jnp.int32 if name == "t" else jnp.float32) for name, array in data.items()}
     return Training(model, loss, table)
 
@@ -46,7 +46,7 @@ def one_step(made: Training, precision: str) -> tuple[Callable[..., Any], Callab
     def step(params: Any, state: Any, batch: Any) -> Any:
         return flax_impl.train_step(made.model, params, optimizer, state, batch, made.loss, precision)
 
-    return step, lambda: (params, optimizer.build().init(params), made.table)
+    return step, lambda: (params, flax_impl.training.build_optimizer(optimizer).init(params), made.table)
 
 
 def loop_of_steps(made: Training, precision: str) -> tuple[Callable[..., Any], Callable[[], tuple[Any, ...]]]:
@@ -59,7 +59,7 @@ def loop_of_steps(made: Training, precision: str) -> tuple[Callable[..., Any], C
 
     def arguments() -> tuple[Any, ...]:
         params = made.model.init_params()
-        state = (params, optimizer.build().init(params), None)
+        state = (params, flax_impl.training.build_optimizer(optimizer).init(params), None)
         return state, optimizer, made.table, index, mask, np.int32(3), as_pytree(made.loss)
 
     return steps, arguments
@@ -76,7 +76,12 @@ def replicas(made: Training, precision: str) -> tuple[Callable[..., Any], Callab
     def arguments() -> tuple[Any, ...]:
         params = made.model.init_params(range(2))
         optimizers = stacked(flax_impl.SGD(lr=0.1), flax_impl.SGD(lr=0.2))
-        state = (params, jax.vmap(lambda optimizer, params: optimizer.build().init(params))(optimizers, params))
+        state = (
+            params,
+            jax.vmap(lambda optimizer, params: flax_impl.training.build_optimizer(optimizer).init(params))(
+                optimizers, params
+            ),
+        )
         state = (*state, jax.vmap(begin)(params))
         held_out = HeldOut(np.arange(8, dtype=np.int32).reshape(2, 4), 3, 1)
         index, mask = (np.stack(parts) for parts in zip(*orders, strict=True))

@@ -16,19 +16,19 @@ import torch
 
 import flax_impl
 import torch_ref
-from flax_impl.hub.batching import batch_order
-from flax_impl.hub.progress import Progress
+from flax_impl.commands.sides import FlaxSide, TorchSide
 from flax_impl.parity import largest_difference, relative_difference
-from flax_impl.sharding import Placement
-from sides import FlaxSide, TorchSide
+from flax_impl.training.devices import Placement
+from torch_ref.common.batches import batch_order
+from torch_ref.common.progress import Progress
 
 SMALL = {"in_features": 10, "representation_features": [8, 8], "head_features": [8], "final_activation": "identity"}
 
 
 @pytest.fixture(scope="module")
 def data() -> dict[str, np.ndarray]:
-    made = torch_ref.synthetic(rows=130)
-    return torch_ref.Scales.of(made).standardize(made).arrays()
+    made = torch_ref.data.synthetic(rows=130)
+    return torch_ref.data.Scales.of(made).standardize(made).arrays()
 
 
 def train_both(model: str, config: dict[str, Any], data: Any, settings: Any) -> tuple[FlaxSide, TorchSide, Any, Any]:
@@ -43,7 +43,7 @@ def test_the_articles_5000_steps(measured: list[str]) -> None:
     port, reference, found, expected = train_both(
         "TwoInTwoOut",
         {"in_features": 1, "hidden_features": 20, "out_features": 1},
-        torch_ref.curves(100),
+        torch_ref.data.curves(100),
         lambda package: {
             "optimizer": package.SGD(lr=0.1), "loss": package.JointLoss(), "steps": 5000, "shuffle": False
         },
@@ -59,11 +59,11 @@ def test_the_articles_5000_steps(measured: list[str]) -> None:
 @pytest.mark.usefixtures("x64")
 def test_200_adam_steps_on_real_covariates(measured: list[str]) -> None:
     pytest.importorskip("causallib")
-    acic = torch_ref.load_data("acic2016:1")
+    acic = torch_ref.data.load_data("acic2016:1")
     port, reference, found, expected = train_both(
         "TwoHead",
         {"in_features": acic.x.shape[1]},
-        torch_ref.Scales.of(acic).standardize(acic).arrays(),
+        torch_ref.data.Scales.of(acic).standardize(acic).arrays(),
         lambda package: {"optimizer": package.Adam(lr=1e-3), "steps": 200, "batch_size": 100},
     )
     weights, others = port.weights(), reference.weights()
@@ -79,13 +79,13 @@ def test_200_adam_steps_on_real_covariates(measured: list[str]) -> None:
 @pytest.mark.parametrize("reduction", ["per_head", "batch"])
 def test_batches_of_any_size(data: dict[str, np.ndarray], batch_size: int | None, reduction: str) -> None:
     """Short last batches, batches of one arm, weights, clipping and a schedule."""
-    weighted = data | {"w": torch_ref.treatment_weights(data["t"])}
+    weighted = data | {"w": torch_ref.data.treatment_weights(data["t"])}
     port, reference, found, expected = train_both(
         "TwoHead",
         SMALL,
         weighted,
         lambda package: {
-            "optimizer": package.AdamW(lr=1e-2, clip_norm=0.5, schedule=package.Cosine(T_max=9)),
+            "optimizer": package.AdamW(lr=1e-2, clip_norm=0.5, schedule=package.training.Cosine(T_max=9)),
             "loss": package.FactualLoss(reduction=reduction), "epochs": 2 if batch_size != 1 else 1,
             "batch_size": batch_size,
         },
@@ -99,7 +99,7 @@ def test_a_fit_is_its_steps(data: dict[str, np.ndarray]) -> None:
     index, mask = batch_order(130, batch_size=40, steps=7, shuffle=True, seed=3)
     model, optimizer = flax_impl.TwoHead(**SMALL), flax_impl.Adam(lr=1e-2)
     start = params = model.init_params()
-    state = optimizer.build().init(params)
+    state = flax_impl.training.build_optimizer(optimizer).init(params)
     by_hand = []
     for rows, keep in zip(index, mask, strict=True):
         batch = {name: array[rows[keep]] for name, array in data.items()}
@@ -108,8 +108,8 @@ def test_a_fit_is_its_steps(data: dict[str, np.ndarray]) -> None:
     fitted, losses = flax_impl.fit(model, start, data, optimizer=optimizer, steps=7, batch_size=40, seed=3)
     np.testing.assert_allclose(losses, by_hand, rtol=1e-5)
     chex.assert_trees_all_close(fitted, params, rtol=1e-4, atol=1e-6)
-    reference = TorchSide("TwoHead", SMALL, weights=flax_impl.to_numpy(start))
-    built = torch_ref.Adam(lr=1e-2).build(reference.model.parameters())
+    reference = TorchSide("TwoHead", SMALL, weights=flax_impl.models.to_numpy(start))
+    built = torch_ref.training.build_optimizer(torch_ref.Adam(lr=1e-2), reference.model.parameters())
     for rows, keep, expected in zip(index, mask, by_hand, strict=True):
         batch = {name: array[rows[keep]] for name, array in data.items()}
         np.testing.assert_allclose(torch_ref.train_step(reference.model, built, batch), expected, rtol=1e-4)
@@ -129,9 +129,9 @@ def test_the_same_seed_gives_the_same_training(data: dict[str, np.ndarray], side
 def test_the_port_leaves_its_first_parameters_as_they_are(data: dict[str, np.ndarray]) -> None:
     model = flax_impl.TwoHead(**SMALL)
     params = model.init_params()
-    before = flax_impl.to_numpy(params)
+    before = flax_impl.models.to_numpy(params)
     flax_impl.fit(model, params, data, steps=3)
-    after = flax_impl.to_numpy(params)
+    after = flax_impl.models.to_numpy(params)
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
@@ -144,7 +144,7 @@ def test_a_second_fit_compiles_nothing(
     def run(data: dict[str, np.ndarray], seed: int, lr: float, steps: int) -> int:
         compilations.clear()
         model = flax_impl.TwoHead(**SMALL)
-        optimizer = flax_impl.Adam(lr=lr, clip_norm=1 / lr, schedule=flax_impl.Cosine(T_max=50))
+        optimizer = flax_impl.Adam(lr=lr, clip_norm=1 / lr, schedule=flax_impl.training.Cosine(T_max=50))
         loss = flax_impl.FactualLoss(reduction="batch")
         flax_impl.fit(model, params, data, optimizer=optimizer, loss=loss, steps=steps, batch_size=40, seed=seed)
         return len(compilations)
@@ -161,7 +161,7 @@ def test_a_second_fit_compiles_nothing(
 def test_a_loss_is_traced_once(data: dict[str, np.ndarray]) -> None:
     model, optimizer = flax_impl.TwoHead(**SMALL), flax_impl.SGD()
     params = model.init_params()
-    state = optimizer.build().init(params)
+    state = flax_impl.training.build_optimizer(optimizer).init(params)
 
     @chex.assert_max_traces(1)
     def counted(model: Any, x: Any, t: Any, y: Any) -> Any:
@@ -174,7 +174,7 @@ def test_a_loss_is_traced_once(data: dict[str, np.ndarray]) -> None:
 def test_a_step_inside_somebodys_own_jit(data: dict[str, np.ndarray]) -> None:
     model, optimizer = flax_impl.TwoHead(**SMALL), flax_impl.Adam()
     params = model.init_params()
-    state = optimizer.build().init(params)
+    state = flax_impl.training.build_optimizer(optimizer).init(params)
     batch = {name: array.astype(np.float32 if name != "t" else np.int32) for name, array in data.items()}
     step = jax.jit(lambda params, state, batch: flax_impl.train_step(model, params, optimizer, state, batch))
     inside, outside = step(params, state, batch), flax_impl.train_step(model, params, optimizer, state, batch)
@@ -247,7 +247,7 @@ def test_slices_of_the_loop_lose_no_step(data: dict[str, np.ndarray], steps: int
     _, losses = flax_impl.fit(
         flax_impl.TwoHead(**SMALL), flax_impl.TwoHead(**SMALL).init_params(), data, steps=steps, batch_size=1
     )
-    expected = TorchSide("TwoHead", SMALL, weights=flax_impl.to_numpy(flax_impl.TwoHead(**SMALL).init_params()))
+    expected = TorchSide("TwoHead", SMALL, weights=flax_impl.models.to_numpy(flax_impl.TwoHead(**SMALL).init_params()))
     reference = expected.fit(data, steps=min(steps, 30), batch_size=1)
     assert losses.shape == (steps, 2)
     assert ((losses == 0).sum(axis=1) == 1).all()  # a batch of one row: one head's loss, and 0 for the other
@@ -277,9 +277,9 @@ import jax
 import flax_impl as package
 hits = []
 jax.monitoring.register_event_listener(lambda event, **_: hits.append(event) if event.endswith("/cache_hits") else None)
-package.cache_compilations(sys.argv[1])
+package.training.cache_compilations(sys.argv[1])
 model = package.TwoHead(10, [4], [4])
-package.fit(model, model.init_params(), package.synthetic(rows=50).arrays(), steps=3)
+package.fit(model, model.init_params(), package.data.synthetic(rows=50).arrays(), steps=3)
 print(len(hits))
 """
 

@@ -92,11 +92,11 @@ def test_factual_loss_on_logits() -> None:
 
 
 def test_cfr_weights_make_both_arms_count_alike() -> None:
-    w = flax_impl.treatment_weights(T, treated_share=0.25)
+    w = flax_impl.data.treatment_weights(T, treated_share=0.25)
     np.testing.assert_allclose(w, [1 / 1.5, 1 / 0.5, 1 / 1.5, 1 / 0.5])
     generator = np.random.default_rng(0)
     t = (generator.random(1000) < 0.2).astype(int)
-    w = torch_ref.treatment_weights(t)
+    w = torch_ref.data.treatment_weights(t)
     assert w[t == 0].sum() == pytest.approx(500)
     assert w[t == 1].sum() == pytest.approx(500)
 
@@ -116,16 +116,16 @@ def test_joint_loss() -> None:
 @pytest.mark.parametrize(("package", "array"), [(torch_ref, torch.tensor), (flax_impl, jnp.asarray)])
 class TestElementwise:
     def test_squared_error_has_no_half(self, package: Any, array: Callable[..., Any]) -> None:
-        np.testing.assert_allclose(package.squared_error(array([1.0, 3.0]), array([0.0, 0.0])), [1, 9])
+        np.testing.assert_allclose(package.training.squared_error(array([1.0, 3.0]), array([0.0, 0.0])), [1, 9])
 
     def test_cross_entropy(self, package: Any, array: Callable[..., Any]) -> None:
         logits, labels = array([0.0, 2.0, 2.0, -100.0, 100.0]), array([1.0, 0.0, 1.0, 1.0, 1.0])
         expected = [math.log(2), math.log1p(math.exp(2)), math.log1p(math.exp(-2)), 100, 0]
         np.testing.assert_allclose(
-            package.sigmoid_binary_cross_entropy(logits, labels), expected, rtol=1e-6, atol=1e-30
+            package.training.sigmoid_binary_cross_entropy(logits, labels), expected, rtol=1e-6, atol=1e-30
         )
 
     def test_nothing_is_broadcast(self, package: Any, array: Callable[..., Any]) -> None:
-        for criterion in package.CRITERIA.values():
+        for criterion in package.training.CRITERIA.values():
             with pytest.raises(ValueError, match=r"^target: expected shape \[2, 1\], got \[2\]$"):
                 criterion(array([[1.0], [2.0]]), array([1.0, 2.0]))

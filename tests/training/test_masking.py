@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flax_impl.commands.sides import FlaxSide, Side, TorchSide
 from flax_impl.parity import scaled_difference
-from sides import FlaxSide, Side, TorchSide
 
 pytestmark = pytest.mark.usefixtures("x64", "nan_is_an_error")
 

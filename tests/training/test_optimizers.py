@@ -56,10 +56,12 @@ def draw_tree(seed: int, size: float = 1.0) -> Tree:
     return {name: size * np.asarray(generator.normal(size=shape)) for name, shape in SHAPES.items()}
 
 
-def torch_run(optimizer: torch_ref.Optimizer, start: Tree, gradients: list[Tree], dtype: str = "float64") -> list[Tree]:
+def torch_run(
+    optimizer: torch_ref.training.Optimizer, start: Tree, gradients: list[Tree], dtype: str = "float64"
+) -> list[Tree]:
     """Returns the parameters after each step."""
     parameters = {name: torch.nn.Parameter(torch.tensor(array.astype(dtype))) for name, array in start.items()}
-    built = optimizer.build(parameters.values())
+    built = torch_ref.training.build_optimizer(optimizer, parameters.values())
     found = []
     for gradient in gradients:
         for name, parameter in parameters.items():
@@ -69,16 +71,18 @@ def torch_run(optimizer: torch_ref.Optimizer, start: Tree, gradients: list[Tree]
     return found
 
 
-def flax_run(optimizer: flax_impl.Optimizer, start: Tree, gradients: list[Tree], dtype: str = "float64") -> list[Tree]:
+def flax_run(
+    optimizer: flax_impl.training.Optimizer, start: Tree, gradients: list[Tree], dtype: str = "float64"
+) -> list[Tree]:
     """Returns the parameters after each step; the settings go in as values, as `fit` gives them."""
 
     @jax.jit
-    def step(optimizer: flax_impl.Optimizer, params: Any, state: Any, gradient: Any) -> Any:
-        updates, state = optimizer.build().update(gradient, state, params)
+    def step(optimizer: flax_impl.training.Optimizer, params: Any, state: Any, gradient: Any) -> Any:
+        updates, state = flax_impl.training.build_optimizer(optimizer).update(gradient, state, params)
         return optax.apply_updates(params, updates), state
 
     params = jax.tree.map(lambda array: jnp.asarray(array, dtype), start)
-    state = optimizer.build().init(params)
+    state = flax_impl.training.build_optimizer(optimizer).init(params)
     found = []
     for gradient in gradients:
         gradient = jax.tree.map(lambda array: jnp.asarray(array, dtype), gradient)
@@ -89,7 +93,7 @@ def flax_run(optimizer: flax_impl.Optimizer, start: Tree, gradients: list[Tree],
 
 def both(name: str, arguments: dict[str, Any], schedule: str, over: dict[str, Any]) -> tuple[Any, Any]:
     return tuple(
-        package.make_optimizer(name, schedule=package.make_schedule(schedule, **over), **arguments)
+        package.training.make_optimizer(name, schedule=package.training.make_schedule(schedule, **over), **arguments)
         for package in (torch_ref, flax_impl)
     )  # pyright: ignore
 
@@ -110,7 +114,7 @@ def test_optimizer(name: str, arguments: dict[str, Any], clip_norm: float | None
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", sorted(torch_ref.OPTIMIZERS))
+@pytest.mark.parametrize("name", sorted(torch_ref.training.OPTIMIZERS))
 @pytest.mark.parametrize(("schedule", "over"), SCHEDULES)
 def test_schedule(schedule: str, over: dict[str, Any], name: str) -> None:
     reference, port = both(name, {"lr": 0.01}, schedule, over)
@@ -145,7 +149,7 @@ def test_any_arguments(measured: list[str]) -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", sorted(torch_ref.OPTIMIZERS))
+@pytest.mark.parametrize("name", sorted(torch_ref.training.OPTIMIZERS))
 def test_zero_gradients(name: str) -> None:
     """What a head without rows gets: state moves on both sides alike."""
     reference, port = both(name, {"lr": 0.01}, "constant", {})
@@ -180,7 +184,7 @@ def test_optaxs_adam_is_not_as_exact() -> None:
 
     @jax.tree_util.register_static
     @dataclass(frozen=True, kw_only=True)
-    class Optax(flax_impl.Optimizer):
+    class Optax(flax_impl.training.Optimizer):
         def build(self) -> optax.GradientTransformation:
             return optax.adam(0.1)
 
@@ -195,7 +199,7 @@ def test_optaxs_adam_is_not_as_exact() -> None:
 
 
 def test_a_late_step_keeps_its_place_in_the_cosine() -> None:
-    rate = flax_impl.Cosine(T_max=10).build(1.0)
+    rate = flax_impl.training.build_schedule(flax_impl.training.Cosine(T_max=10), 1.0)
     for step in (1_000_005, 10_000_005):
         assert np.asarray(rate(jnp.int32(step))) == pytest.approx(0.5, abs=1e-6)
 

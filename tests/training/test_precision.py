@@ -13,10 +13,10 @@ import torch
 
 import flax_impl
 import torch_ref
-from flax_impl.compiled import step
-from flax_impl.hub.batching import batch_order
+from flax_impl.commands.sides import FlaxSide, TorchSide
 from flax_impl.parity import largest_difference, scaled_difference
-from sides import FlaxSide, TorchSide
+from flax_impl.training.step import step
+from torch_ref.common.batches import batch_order
 
 NET = {"in_features": 6, "representation_features": [16, 16], "head_features": [8], "final_activation": "identity"}
 PRECISIONS = ("float32", "tf32", "bfloat16")
@@ -30,7 +30,7 @@ Arrays = dict[str, np.ndarray]
 @pytest.fixture(scope="module")
 def batches() -> list[Arrays]:
     """Three of 128 rows, of numbers that float32 holds."""
-    made = [torch_ref.synthetic(rows=128, features=6, seed=seed).arrays() for seed in range(3)]
+    made = [torch_ref.data.synthetic(rows=128, features=6, seed=seed).arrays() for seed in range(3)]
     return [{name: array if name == "t" else array.astype(np.float32) for name, array in of.items()} for of in made]
 
 
@@ -42,18 +42,21 @@ def start() -> Arrays:
 def of_port(start: Arrays, batch: Arrays, precision: str, dtype: str = "float32") -> Arrays:
     """Returns the losses and the gradients by the port's own step."""
     with jax.enable_x64(dtype == "float64"):
-        params = flax_impl.from_numpy(flax_impl.TwoHead(**NET), _as(dtype, start))
+        params = flax_impl.models.from_numpy(flax_impl.TwoHead(**NET), _as(dtype, start))
         optimizer = flax_impl.SGD(lr=RATE)
-        model, state = flax_impl.TwoHead(**NET), optimizer.build().init(params)
+        model, state = flax_impl.TwoHead(**NET), flax_impl.training.build_optimizer(optimizer).init(params)
         after, _, losses = flax_impl.train_step(model, params, optimizer, state, batch, precision=precision)
-        return _gradients(start, flax_impl.to_numpy(after)) | {"losses": np.asarray(losses)}
+        return _gradients(start, flax_impl.models.to_numpy(after)) | {"losses": np.asarray(losses)}
 
 
 def of_torch(start: Arrays, batch: Arrays, precision: str) -> Arrays:
     """Returns the losses and the gradients by the reference's own step."""
     side = TorchSide("TwoHead", NET, weights=start)
     losses = torch_ref.train_step(
-        side.model, torch_ref.SGD(lr=RATE).build(side.model.parameters()), batch, precision=precision
+        side.model,
+        torch_ref.training.build_optimizer(torch_ref.SGD(lr=RATE), side.model.parameters()),
+        batch,
+        precision=precision,
     )
     return _gradients(start, side.weights()) | {"losses": losses.numpy()}
 
@@ -86,7 +89,7 @@ def bounds(start: Arrays, batch: Arrays, sums: int) -> Arrays:
     """
     weights = {name: np.abs(np.float64(array)) for name, array in start.items()}
     exact = torch_ref.TwoHead(**NET).double()
-    torch_ref.from_numpy(exact, _as("float64", start))
+    torch_ref.models.from_numpy(exact, _as("float64", start))
     found = {name: np.zeros(array.shape) for name, array in weights.items()}
     k, rows = 3 + sums, len(batch["t"])
     for arm in (0, 1):
@@ -160,12 +163,12 @@ def emulated(params: Any, batch: Arrays, bits: int) -> Arrays:
             return sum(losses, jnp.zeros(()))
 
     arrays: Any = {name: jnp.asarray(array) for name, array in batch.items()}
-    return flax_impl.to_numpy(jax.jit(jax.grad(total))(params))
+    return flax_impl.models.to_numpy(jax.jit(jax.grad(total))(params))
 
 
 def test_errors_are_in_proportion_to_the_roundoff(start: Arrays, batches: list[Arrays], measured: list[str]) -> None:
     """Of bfloat16 and tf32, and of two with more bits, all of them emulated: hence a bound that is a multiple of it."""
-    params, batch = flax_impl.from_numpy(flax_impl.TwoHead(**NET), start), batches[0]
+    params, batch = flax_impl.models.from_numpy(flax_impl.TwoHead(**NET), start), batches[0]
     exact = of_port(start, batch, "float32", "float64")
     del exact["losses"]
     ratios = {}
@@ -192,13 +195,13 @@ def test_tf32_is_float32_on_a_cpu(start: Arrays, batches: list[Arrays]) -> None:
 
 def test_a_training_keeps_its_own_dtype(start: Arrays, batches: list[Arrays]) -> None:
     model, optimizer, batch = flax_impl.TwoHead(**NET), flax_impl.Adam(), batches[0]
-    params = flax_impl.from_numpy(model, start)
-    state = optimizer.build().init(params)
+    params = flax_impl.models.from_numpy(model, start)
+    state = flax_impl.training.build_optimizer(optimizer).init(params)
     params, state, losses = flax_impl.train_step(model, params, optimizer, state, batch, precision="bfloat16")
     assert {leaf.dtype.name for leaf in jax.tree.leaves((params, losses))} == {"float32"}
     assert {leaf.dtype.name for leaf in jax.tree.leaves(state)} == {"float32", "int32"}  # its counts are whole numbers
     reference = TorchSide("TwoHead", NET, weights=start).model
-    built = torch_ref.Adam().build(reference.parameters())
+    built = torch_ref.training.build_optimizer(torch_ref.Adam(), reference.parameters())
     assert torch_ref.train_step(reference, built, batch, precision="bfloat16").dtype == torch.float32
     held = [*reference.parameters(), *(value for moments in built.state.values() for value in moments.values())]
     assert {value.dtype for value in held if isinstance(value, torch.Tensor)} == {torch.float32}
@@ -206,8 +209,8 @@ def test_a_training_keeps_its_own_dtype(start: Arrays, batches: list[Arrays]) ->
 
 @pytest.mark.parametrize("side", [TorchSide, FlaxSide])
 def test_bfloat16_learns(side: Any, measured: list[str]) -> None:
-    made = torch_ref.synthetic(rows=400, features=6)
-    data = torch_ref.Scales.of(made).standardize(made).arrays()
+    made = torch_ref.data.synthetic(rows=400, features=6)
+    data = torch_ref.data.Scales.of(made).standardize(made).arrays()
     ends = {}
     for precision in ("float32", "bfloat16"):
         trained = side("TwoHead", NET, weights=TorchSide("TwoHead", NET).weights())
@@ -230,7 +233,11 @@ def test_a_fit_in_bfloat16_is_its_steps(start: Arrays, batches: list[Arrays], si
     found = fitted.fit(data, optimizer=fitted.package.SGD(lr=0.1), steps=5, batch_size=64, seed=1, precision="bfloat16")
     stepped = side("TwoHead", NET, weights=start)
     optimizer = stepped.package.SGD(lr=0.1)
-    built = optimizer.build(stepped.model.parameters()) if side is TorchSide else optimizer.build()
+    built = (
+        torch_ref.training.build_optimizer(optimizer, stepped.model.parameters())
+        if side is TorchSide
+        else flax_impl.training.build_optimizer(optimizer)
+    )
     state: Any = None if side is TorchSide else built.init(stepped.params)
     by_hand = []
     for rows, keep in zip(*batch_order(128, batch_size=64, steps=5, shuffle=True, seed=1), strict=True):
@@ -266,8 +273,8 @@ def test_what_the_compiler_is_asked_for(
 ) -> None:
     """In every product, forward and backward."""
     model, optimizer = flax_impl.TwoHead(**NET), flax_impl.SGD()
-    params = flax_impl.from_numpy(model, start)
-    state = optimizer.build().init(params)
+    params = flax_impl.models.from_numpy(model, start)
+    state = flax_impl.training.build_optimizer(optimizer).init(params)
     text = step.lower(model, params, optimizer, state, batches[0], flax_impl.FactualLoss(), precision).as_text()
     products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
     assert len(products) == 17  # six layers: forward, for the weights, and for the inputs of all but the first

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import flax_impl
-from flax_impl import replicas
-from flax_impl.hub.progress import Progress
-from flax_impl.replica_runs import run_on_cores, run_vectorized
+import flax_impl.training.replicas.fit as replicas
+from flax_impl.training.replicas.runs import run_on_cores, run_vectorized
+from torch_ref.common.progress import Progress
 
 MODEL = flax_impl.TwoHead(6, [16, 16], [8], final_activation="identity")
 COUNT = 5
@@ -23,7 +23,7 @@ SETTINGS: dict[str, Any] = {"steps": 30, "batch_size": 40}
 
 @pytest.fixture(scope="module")
 def data() -> dict[str, np.ndarray]:
-    return flax_impl.synthetic(rows=203, features=6).arrays()
+    return flax_impl.data.synthetic(rows=203, features=6).arrays()
 
 
 @pytest.fixture(params=[run_on_cores, run_vectorized])
@@ -74,7 +74,7 @@ def test_what_is_given_once_holds_for_all(data: dict[str, np.ndarray], way: Any)
     found, losses = flax_impl.fit_replicas(MODEL, params, data, **SETTINGS)
     np.testing.assert_array_equal(losses[0], losses[1])
     assert not np.array_equal(losses[0], losses[2])
-    outputs = flax_impl.predict_replicas(MODEL, found, data["x"], batch_size=100)
+    outputs = flax_impl.training.predict_replicas(MODEL, found, data["x"], batch_size=100)
     one = flax_impl.predict(MODEL, jax.tree.map(lambda leaf: leaf[2], found), data["x"])
     assert [array.shape for array in outputs] == [(3, 203, 1)] * 2
     np.testing.assert_allclose([array[2] for array in outputs], one, rtol=1e-5, atol=1e-6)
