@@ -16,7 +16,7 @@ from .layers import Params
 
 
 @dataclass(frozen=True)
-class Functional:
+class PureNNX:
     """An NNX module without its parameters, to be called as a Linen module is: with them, each time.
 
     Two modules of one structure are equal, so that a program compiled for one does for the other.
@@ -46,10 +46,10 @@ class Functional:
 
 
 Module = nn.Module | nnx.Module  # holds its parameters (NNX) or not (Linen)
-Pure = nn.Module | Functional  # takes its parameters with every call
+Pure = nn.Module | PureNNX  # takes its parameters with every call
 
 
-def functional(model: Any) -> Pure:
+def as_pure(model: Any) -> Pure:
     """Returns the model as what takes its parameters with every call: a Linen module is that already.
 
     Raises:
@@ -62,7 +62,7 @@ def functional(model: Any) -> Pure:
     structure, params, others = nnx.split(model, nnx.Param, ...)
     if more := [f"{_name(path)} ({type(leaf).__name__})" for path, leaf in nnx.to_flat_state(others)]:
         raise ValueError(f"model: expected parameters and nothing else that moves, got {listed(sorted(more))}")
-    return Functional(structure, tuple((path, tuple(leaf.shape)) for path, leaf in nnx.to_flat_state(params)))
+    return PureNNX(structure, tuple((path, tuple(leaf.shape)) for path, leaf in nnx.to_flat_state(params)))
 
 
 def params_of(model: nnx.Module) -> Params:

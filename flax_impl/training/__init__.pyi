@@ -35,7 +35,7 @@ from .balance import rbf_mmd as rbf_mmd
 from .balance import wasserstein as wasserstein
 from .build import build_optimizer as build_optimizer
 from .build import build_schedule as build_schedule
-from .cache import cache_compilations as cache_compilations
+from .devices import cache_compilations as cache_compilations
 from .devices import initialize_distributed as initialize_distributed
 from .devices import make_mesh as make_mesh
 from .losses import (

@@ -1,13 +1,15 @@
-"""One training over many devices and hosts: which part of each array lies where.
+"""Devices and hosts: which part of each array lies where, and where compiled programs are kept.
 
 The compiled program is the one of a single device. JAX splits it by where its arguments lie, so a mean over a batch is
 the mean over the whole batch, whatever rows a device holds.
 """
 
 import gc
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,7 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from torch_ref.common.checks.arguments import check_integer
-from torch_ref.common.checks.peers import LOST, check_processes, no_meeting
+from torch_ref.common.checks.peers import PEER_LOST, check_processes, peers_not_found
 
 
 def initialize_distributed(
@@ -50,17 +52,43 @@ def initialize_distributed(
     try:
         jax.distributed.initialize(coordinator, processes, process_id, heartbeat_timeout_seconds=20)
     except (RuntimeError, ValueError) as error:  # JAX's own words for a time that is over, or an unknown cluster
-        raise ConnectionError(f"coordinator: {no_meeting(coordinator)}: {error}") from error
+        raise ConnectionError(f"coordinator: {peers_not_found(coordinator)}: {error}") from error
+
+
+def cache_compilations(folder: str | os.PathLike[str]) -> None:
+    """Keeps what is compiled from now on in a folder, where the next process finds it; call it before anything else.
+
+    JAX itself keeps only what takes a second to compile, and a training takes less.
+
+    Args:
+        folder: where to keep it; it is made if it is not there.
+
+    Raises:
+        OSError: the folder cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> before = jax.config.jax_compilation_cache_dir
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     cache_compilations(folder)
+        ...     jax.config.jax_compilation_cache_dir == str(Path(folder).resolve())
+        True
+        >>> jax.config.update("jax_compilation_cache_dir", before)
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(Path(folder).resolve()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @contextmanager
-def lost_peers_named(mesh: Mesh | None) -> Iterator[None]:
-    """Gives a context in which the end of another process is a ConnectionError, and not one of the network's words."""
+def raising_lost_peers(mesh: Mesh | None) -> Iterator[None]:
+    """Raises ConnectionError when a peer process dies."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         if mesh is not None and jax.process_count() > 1:
-            raise ConnectionError(f"mesh: {LOST}: {error}") from error
+            raise ConnectionError(f"mesh: {PEER_LOST}: {error}") from error
         raise
 
 

@@ -10,7 +10,6 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from torch_ref.common.batches import HeldOut
-from torch_ref.common.checks.divergence import check_watched
 
 from ..models.layers import Params
 
@@ -75,18 +74,3 @@ def begin(params: Params) -> Watch:
     """
     dtype = jax.tree.leaves(params)[0].dtype
     return Watch(jax.tree.map(jnp.copy, params), jnp.array(np.inf, dtype), *(jnp.array(0, jnp.int32) for _ in range(2)))
-
-
-def finish(
-    params: Params, watch: Watch | None, losses: Float[np.ndarray, "steps columns"]
-) -> tuple[Params, Float[np.ndarray, "steps columns"]]:
-    """Returns the best parameters, where they were watched, and the losses until the training ended.
-
-    Raises:
-        FloatingPointError: the loss on the held-out rows never was finite.
-    """
-    if watch is None:
-        return params, losses
-    losses = losses[: int(watch.ended) or len(losses)]
-    check_watched(losses[:, -1])
-    return watch.params, losses

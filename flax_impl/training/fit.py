@@ -10,22 +10,20 @@ from jax.core import Tracer
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
-from torch_ref.common.batches import BatchOrder, choose_rows
 from torch_ref.common.checks.arguments import check_choice
 from torch_ref.common.checks.arrays import check_batch
-from torch_ref.common.checks.divergence import check_losses, check_trained
+from torch_ref.common.checks.divergence import check_losses, check_trained, check_watched
 from torch_ref.common.progress import Progress
 from torch_ref.common.settings.optimizers import Adam, Optimizer, check_optimizer
 
 from ..models.layers import Params
-from ..models.pure import Module, functional
+from ..models.pure import Module, as_pure
 from ..models.weights import to_numpy
-from .devices import Placement, lost_peers_named
-from .early_stopping import begin, finish
-from .loop import loop, run_slices
+from .devices import Placement, raising_lost_peers
 from .losses import FactualLoss
+from .plan import make_plan
 from .precision import PRECISIONS
-from .step import Loss, dtype_of, init, step
+from .step import Loss, dtype_of, take_step
 from .traced_settings import as_pytree
 
 
@@ -72,7 +70,7 @@ def train_step(
     check_choice("precision", precision, PRECISIONS)
     if not any(isinstance(array, Tracer) for array in batch.values()):  # in somebody's own jit there are no values yet
         batch = check_batch(batch, loss, dtype=dtype_of(params), whole=False)
-    return step(functional(model), params, optimizer, opt_state, batch, as_pytree(loss), precision)
+    return take_step(as_pure(model), params, optimizer, opt_state, batch, as_pytree(loss), precision)
 
 
 def fit(
@@ -146,31 +144,31 @@ def fit(
     """
     check_optimizer(optimizer)
     check_choice("precision", precision, PRECISIONS)
-    held, place = functional(model), Placement(mesh)
-    arrays = check_batch(data, loss, dtype=dtype_of(params), whole=True)
-    total = len(next(iter(arrays.values())))
-    rows_of = {"rows": rows, "validation_rows": validation_rows, "patience": patience}
-    chosen, held_out, steps = choose_rows(total, **rows_of, batch_size=batch_size, epochs=epochs, steps=steps)
-    order = BatchOrder(chosen, batch_size=batch_size, shuffle=shuffle, seed=seed)
-    table = {name: place.table(array) for name, array in arrays.items()}
-    start, traced = place.whole(params), as_pytree(loss)
-    watch = None if held_out is None else place.whole(begin(start), copy=False)
-    state = (start, place.whole(init(optimizer, start), copy=False), watch)
-
-    def advance(state: Any, index: np.ndarray, mask: np.ndarray, span: Any) -> Any:
-        batches = (place.batches(index), place.batches(mask))
-        return loop(held, state, optimizer, table, *batches, span, traced, precision, held_out)
-
-    with Progress(steps, progress) as report, lost_peers_named(mesh):
+    plan = make_plan(
+        model,
+        check_batch(data, loss, dtype=dtype_of(params), whole=True),
+        optimizer=optimizer,
+        loss=loss,
+        rows=rows,
+        validation_rows=validation_rows,
+        patience=patience,
+        batch_size=batch_size,
+        epochs=epochs,
+        steps=steps,
+        seed=seed,
+        shuffle=shuffle,
+        precision=precision,
+    )
+    with Progress(plan.steps, progress) as report, raising_lost_peers(mesh):
 
         def note(done: int, losses: np.ndarray, over: bool) -> None:
-            parts = losses if held_out is None else losses[:, :-1]
-            check_losses(parts, done - len(losses), steps)
+            parts = plan.parts(losses)
+            check_losses(parts, done - len(losses), plan.steps)
             if not over:  # after a stop there are no losses
                 report(done, parts[-1])
 
-        state, losses = run_slices(advance, state, order, steps, note)
-    params, _, watch = place.home(state)
-    params, losses = finish(params, watch, losses)
+        params, losses, _ = plan.run(params, note, Placement(mesh))
+    if plan.held_out is not None:
+        check_watched(losses[:, -1])
     check_trained(to_numpy(params))
     return params, losses

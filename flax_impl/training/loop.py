@@ -1,4 +1,7 @@
-"""A compiled loop over the steps of a training, entered a few times a second, so that progress shows and Ctrl-C works."""
+"""The compiled loop over the steps of a training.
+
+It is entered a few times a second, so that progress shows and Ctrl-C is heard.
+"""
 
 import time
 from collections.abc import Callable, Mapping
@@ -20,13 +23,13 @@ from ..models.pure import Pure
 from .devices import fetch
 from .early_stopping import Watch
 from .precision import matmul_precision
-from .step import Loss, _losses, step
+from .step import Loss, losses_of, take_step
 
 State = tuple[Params, optax.OptState, Watch | None]
 
 
 @partial(jax.jit, static_argnames=("model", "precision", "axis"), donate_argnames="state")
-def loop(
+def loop_steps(
     model: Pure,
     state: State,
     optimizer: Optimizer,
@@ -61,11 +64,11 @@ def loop(
     def loss_of(params: Params, rows: Int[Array, " held_out"]) -> Float[Array, ""]:
         batch = {name: array[rows] for name, array in table.items()} | {"mask": jnp.ones(len(rows), bool)}
         with matmul_precision(precision):
-            return _losses(model, params, batch, loss, precision).sum()
+            return losses_of(model, params, batch, loss, precision).sum()
 
-    def take(i: Int[Array, ""], state: State) -> tuple[State, Float[Array, " outputs"]]:
+    def step(i: Int[Array, ""], state: State) -> tuple[State, Float[Array, " outputs"]]:
         batch = {name: array[index[i]] for name, array in table.items()} | {"mask": mask[i]}
-        params, opt_state, losses = step(model, state[0], optimizer, state[1], batch, loss, precision)
+        params, opt_state, losses = take_step(model, state[0], optimizer, state[1], batch, loss, precision)
         if held_out is None or state[2] is None:
             return (params, opt_state, None), losses
         watch, seen = state[2].look(params, loss_of, before + i + 1, held_out)
@@ -79,11 +82,11 @@ def loop(
 
     def body(carry: Any) -> Any:
         i, state, losses = carry
-        state, found = take(i, state)
+        state, found = step(i, state)
         return i + 1, state, losses.at[i].set(found)
 
     start = jnp.zeros((), jnp.int32)
-    _, found = jax.eval_shape(take, start, state)
+    _, found = jax.eval_shape(step, start, state)
     losses = jnp.zeros((len(index), *found.shape), found.dtype)
     _, state, losses = jax.lax.while_loop(going, body, (start, state, losses))
     return state, losses, over(state)
@@ -94,8 +97,8 @@ def loop(
 _SLICE_SECONDS = 0.1
 
 
-class Order(Protocol):
-    """What gives the next steps' row numbers and masks [steps, batch], perhaps after leading axes.
+class RowOrder(Protocol):
+    """Gives the next steps' row numbers and masks [steps, batch], perhaps after leading axes.
 
     Args:
         width: how many rows a step takes in all.
@@ -111,7 +114,7 @@ class Order(Protocol):
 def run_slices(
     advance: Callable[..., tuple[Any, Array, Array]],
     state: Any,
-    order: Order,
+    order: RowOrder,
     steps: int,
     note: Callable[[int, np.ndarray, bool], None],
 ) -> tuple[Any, np.ndarray]:

@@ -8,32 +8,12 @@ import jax
 import numpy as np
 from jax import Array
 
-from torch_ref.common.checks.arguments import check_integer
+from torch_ref.common.checks.arguments import check_integer, listed
 from torch_ref.common.checks.arrays import check_data, check_inputs, check_outputs
 
 from ..models.layers import Params
-from ..models.pure import Module, Pure, functional
-from .replicas.fit import _count
+from ..models.pure import Module, Pure, as_pure
 from .step import dtype_of
-
-
-@partial(jax.jit, static_argnames="model")
-def apply(model: Pure, params: Params, *inputs: Array) -> Any:
-    """Returns the model's outputs."""
-    return model.apply({"params": params}, *inputs)
-
-
-def predict_in_parts(
-    call: Callable[..., Any], model: Module, params: Params, inputs: Sequence[Any], part: int
-) -> tuple[np.ndarray, ...]:
-    """Returns `call(model, params, *inputs)`, taking `part` rows of the inputs at a time: outputs [..., rows, out]."""
-    names = check_inputs(model.__call__, inputs)
-    arrays = check_data(dict(zip(names, inputs, strict=True)), names, dtype=dtype_of(params))
-    parts, held = [], functional(model)
-    for start in range(0, len(arrays[names[0]]), part):
-        outputs = call(held, params, *(arrays[name][start : start + part] for name in names))
-        parts.append((outputs,) if isinstance(outputs, Array) else outputs)
-    return check_outputs([np.concatenate(outputs, axis=-2) for outputs in zip(*parts, strict=True)])
 
 
 def predict(model: Module, params: Params, *inputs: Any, batch_size: int = 65_536) -> tuple[np.ndarray, ...]:
@@ -61,7 +41,7 @@ def predict(model: Module, params: Params, *inputs: Any, batch_size: int = 65_53
         >>> y0.shape, y1.shape
         ((20, 1), (20, 1))
     """
-    return predict_in_parts(apply, model, params, inputs, check_integer("batch_size", batch_size, at_least=1))
+    return _predict_in_parts(_apply, model, params, inputs, check_integer("batch_size", batch_size, at_least=1))
 
 
 def predict_replicas(model: Module, params: Params, *inputs: Any, batch_size: int = 65_536) -> tuple[np.ndarray, ...]:
@@ -88,10 +68,38 @@ def predict_replicas(model: Module, params: Params, *inputs: Any, batch_size: in
         >>> y0.shape, y1.shape
         ((2, 20, 1), (2, 20, 1))
     """
-    part = max(1, check_integer("batch_size", batch_size, at_least=1) // _count(params))
-    return predict_in_parts(_apply_each, model, params, inputs, part)
+    part = max(1, check_integer("batch_size", batch_size, at_least=1) // count_replicas(params))
+    return _predict_in_parts(_apply_each, model, params, inputs, part)
+
+
+def count_replicas(params: Params) -> int:
+    """Returns how many replicas stacked parameters are of; raises ValueError where they are not stacked."""
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(params)]
+    counts = {shape[0] if shape else 0 for shape in shapes}
+    if len(counts) != 1 or 0 in counts:
+        got = listed(sorted({str(list(shape)) for shape in shapes}))
+        raise ValueError(f"params: expected stacked parameters, [replicas, …] each, got {got}")
+    return counts.pop()
+
+
+def _predict_in_parts(
+    call: Callable[..., Any], model: Module, params: Params, inputs: Sequence[Any], part: int
+) -> tuple[np.ndarray, ...]:
+    """Returns `call(model, params, *inputs)`, taking `part` rows of the inputs at a time: outputs [..., rows, out]."""
+    names = check_inputs(model.__call__, inputs)
+    arrays = check_data(dict(zip(names, inputs, strict=True)), names, dtype=dtype_of(params))
+    parts, held = [], as_pure(model)
+    for start in range(0, len(arrays[names[0]]), part):
+        outputs = call(held, params, *(arrays[name][start : start + part] for name in names))
+        parts.append((outputs,) if isinstance(outputs, Array) else outputs)
+    return check_outputs([np.concatenate(outputs, axis=-2) for outputs in zip(*parts, strict=True)])
+
+
+@partial(jax.jit, static_argnames="model")
+def _apply(model: Pure, params: Params, *inputs: Array) -> Any:
+    return model.apply({"params": params}, *inputs)
 
 
 @partial(jax.jit, static_argnames="model")
 def _apply_each(model: Pure, params: Params, *inputs: Any) -> Any:
-    return jax.vmap(partial(apply, model), (0, *[None] * len(inputs)))(params, *inputs)
+    return jax.vmap(partial(_apply, model), (0, *[None] * len(inputs)))(params, *inputs)

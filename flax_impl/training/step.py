@@ -21,7 +21,7 @@ Loss = Callable[..., tuple[Array, ...]]
 
 
 @partial(jax.jit, static_argnames=("model", "precision"))
-def step(
+def take_step(
     model: Pure,
     params: Params,
     optimizer: Optimizer,
@@ -33,7 +33,7 @@ def step(
     """Takes one step; returns the new parameters and optimiser state, and the losses before the step."""
 
     def total(params: Params) -> tuple[Float[Array, ""], Float[Array, " outputs"]]:
-        losses = _losses(model, params, batch, loss, precision)
+        losses = losses_of(model, params, batch, loss, precision)
         return losses.sum(), losses
 
     with matmul_precision(precision):
@@ -43,12 +43,13 @@ def step(
     return moved, opt_state, losses
 
 
-def _losses(model: Pure, params: Params, batch: Mapping[str, Array], loss: Loss, precision: str) -> Array:
+def losses_of(model: Pure, params: Params, batch: Mapping[str, Array], loss: Loss, precision: str) -> Array:
+    """Returns the losses [outputs] of a batch."""
     return jnp.stack(loss(partial(lowered(model.apply, precision), {"params": params}), **batch))
 
 
 @jax.jit
-def init(optimizer: Optimizer, params: Params) -> optax.OptState:
+def init_state(optimizer: Optimizer, params: Params) -> optax.OptState:
     """Returns the optimiser's state before the first step."""
     return build_optimizer(optimizer).init(params)
 

@@ -16,10 +16,10 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pytest
-import train
 
 import flax_impl
 import torch_ref
+import train
 from flax_impl.parity import largest_difference
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"

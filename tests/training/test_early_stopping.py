@@ -14,7 +14,8 @@ import flax_impl.training.replicas.fit as replicas
 import torch_ref
 from flax_impl.commands.sides import FlaxSide, TorchSide
 from flax_impl.parity import largest_difference
-from flax_impl.training.replicas.runs import run_on_cores, run_vectorized
+from flax_impl.training.replicas.per_core import run_per_core
+from flax_impl.training.replicas.vectorised import run_vectorised
 from tests.support.cases import same_error
 
 ROWS = 60
@@ -33,10 +34,10 @@ def data() -> dict[str, np.ndarray]:
     return torch_ref.data.Scales.of(made).standardize(made).arrays()
 
 
-@pytest.fixture(params=[run_on_cores, run_vectorized])
+@pytest.fixture(params=[run_per_core, run_vectorised])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Either way to run replicas, whatever the device."""
-    for name in ("run_on_cores", "run_vectorized"):
+    for name in ("run_per_core", "run_vectorised"):
         monkeypatch.setattr(replicas, name, request.param)
     return request.param
 

@@ -11,8 +11,8 @@ import pytest
 
 import flax_impl
 from flax_impl.training.early_stopping import begin
-from flax_impl.training.loop import loop
-from flax_impl.training.replicas.runs import _vectorized
+from flax_impl.training.loop import loop_steps
+from flax_impl.training.replicas.vectorised import vectorised_loop
 from flax_impl.training.traced_settings import as_pytree
 from torch_ref.common.batches import HeldOut, batch_order
 
@@ -55,7 +55,7 @@ def loop_of_steps(made: Training, precision: str) -> tuple[Callable[..., Any], C
 
     @jax.jit
     def steps(state: Any, optimizer: Any, table: Any, index: Any, mask: Any, count: Any, loss: Any) -> Any:
-        return loop(made.model, state, optimizer, table, index, mask, (0, count), loss, precision)
+        return loop_steps(made.model, state, optimizer, table, index, mask, (0, count), loss, precision)
 
     def arguments() -> tuple[Any, ...]:
         params = made.model.init_params()
@@ -67,7 +67,7 @@ def loop_of_steps(made: Training, precision: str) -> tuple[Callable[..., Any], C
 
 def replicas(made: Training, precision: str) -> tuple[Callable[..., Any], Callable[[], tuple[Any, ...]]]:
     """Two of them, with rates and held-out rows of their own, over one table."""
-    program = _vectorized(made.model, precision, tuple((name, True) for name in made.table), True)
+    program = vectorised_loop(made.model, precision, tuple((name, True) for name in made.table), True)
     orders = [batch_order(40, batch_size=16, steps=4, shuffle=True, seed=seed) for seed in range(2)]
 
     def stacked(*trees: Any) -> Any:

@@ -233,7 +233,7 @@ def test_ctrl_c_is_heard(data: dict[str, np.ndarray], monkeypatch: pytest.Monkey
             if ctrl_c.ident is None:  # not started yet
                 ctrl_c.start()
 
-    monkeypatch.setattr("flax_impl.training.Progress", Pressed)
+    monkeypatch.setattr("flax_impl.training.fit.Progress", Pressed)
     model = flax_impl.TwoHead(**SMALL)
     params = model.init_params()
     with pytest.raises(KeyboardInterrupt):

@@ -13,7 +13,9 @@ import pytest
 
 import flax_impl
 import flax_impl.training.replicas.fit as replicas
-from flax_impl.training.replicas.runs import run_on_cores, run_vectorized
+from flax_impl.training.devices import Placement
+from flax_impl.training.replicas.per_core import run_per_core
+from flax_impl.training.replicas.vectorised import run_vectorised
 from torch_ref.common.progress import Progress
 
 MODEL = flax_impl.TwoHead(6, [16, 16], [8], final_activation="identity")
@@ -26,10 +28,10 @@ def data() -> dict[str, np.ndarray]:
     return flax_impl.data.synthetic(rows=203, features=6).arrays()
 
 
-@pytest.fixture(params=[run_on_cores, run_vectorized])
+@pytest.fixture(params=[run_per_core, run_vectorised])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Either way to run them, whatever the device."""
-    for name in ("run_on_cores", "run_vectorized"):
+    for name in ("run_per_core", "run_vectorised"):
         monkeypatch.setattr(replicas, name, request.param)
     return request.param
 
@@ -87,13 +89,13 @@ def test_first_parameters_are_those_of_single_models() -> None:
 
 def test_an_array_that_is_shared_is_held_once(data: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     placed: list[tuple[int, ...]] = []
-    table = flax_impl.sharding.Placement.table
+    table = Placement.table
 
     def noted(self: Any, array: np.ndarray, *lead: str) -> Any:
         placed.append(array.shape)
         return table(self, array, *lead)
 
-    monkeypatch.setattr(flax_impl.sharding.Placement, "table", noted)
+    monkeypatch.setattr(Placement, "table", noted)
     own = [data | {"w": np.full(203, 1.0 + i)} for i in range(COUNT)]
     flax_impl.fit_replicas(MODEL, MODEL.init_params(range(COUNT)), own, **SETTINGS)
     assert sorted(placed) == sorted([*(np.shape(data[name]) for name in data), *[(203,)] * COUNT])

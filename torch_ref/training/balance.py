@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ..common.checks.arguments import check_choice, check_number, check_shape
 from .losses import FactualLoss
-from .processes import shared_by_processes
 
 _BLUR = 0.1  # the entropic regularisation, as a share of the mean cost
 _ITERATIONS = 30
@@ -212,10 +211,8 @@ class CFRLoss(FactualLoss):
             mask: False for rows that are padding; None means that all rows count.
 
         Raises:
-            ValueError: an empty batch, or shapes that do not fit; a training that several processes share.
+            ValueError: an empty batch, or shapes that do not fit.
         """
-        if shared_by_processes():
-            raise ValueError("process_group: expected None with CFRLoss, whose penalty sees whole batches, got one")
         codes: list[Tensor] = []
 
         def keep_code(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from .build import build_optimizer
 from .early_stopping import Watch
 from .losses import FactualLoss
 from .precision import PRECISIONS, matmul_precision
-from .predict import _dtype, _tensors
+from .predict import dtype_of, to_tensors
 from .processes import Share
 
 Loss = Callable[..., tuple[Tensor, ...]]
@@ -60,7 +60,7 @@ def train_step(
         torch.Size([2])
     """
     check_choice("precision", precision, PRECISIONS)
-    tensors = _tensors(model, check_batch(batch, loss, dtype=_dtype(model), whole=False))
+    tensors = to_tensors(model, check_batch(batch, loss, dtype=dtype_of(model), whole=False))
     with Share(None).over(model, loss) as losses_of:
         return _step(model, optimizer, tensors, losses_of, precision)
 
@@ -131,7 +131,7 @@ def fit(
     """
     check_optimizer(optimizer)
     check_choice("precision", precision, PRECISIONS)
-    arrays = _tensors(model, check_batch(data, loss, dtype=_dtype(model), whole=True))
+    arrays = to_tensors(model, check_batch(data, loss, dtype=dtype_of(model), whole=True))
     first = next(iter(arrays.values()))
     rows_of = {"rows": rows, "validation_rows": validation_rows, "patience": patience}
     chosen, held_out, steps = choose_rows(len(first), **rows_of, batch_size=batch_size, epochs=epochs, steps=steps)

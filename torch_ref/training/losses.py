@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ..common.checks.arguments import check_choice, check_pair, check_shape
 from ..common.checks.arrays import check_binary, check_rows
-from .processes import mean_divisor
 
 
 def squared_error(prediction: Float[Tensor, "*shape"], target: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -136,15 +135,18 @@ class FactualLoss:
         check_shape("t", t, (len(x),))
         check_binary("t", torch.where(mask, t, 0).cpu().numpy())
         rows0, rows1 = (t == 0) & mask, (t == 1) & mask
-        count0, count1 = int(rows0.sum()), int(rows1.sum())
-        if self.reduction == "batch":
-            count0 = count1 = count0 + count1
+        count0, count1 = self.counts(t, mask)
         y0, _ = model(x[rows0])
         _, y1 = model(x[rows1])
         check_shape("y", y, (len(x), y0.shape[1]))
         loss0 = self.head_weights[0] * _mean(CRITERIA[self.criterion](y0, y[rows0]), w[rows0], count0)
         loss1 = self.head_weights[1] * _mean(CRITERIA[self.criterion](y1, y[rows1]), w[rows1], count1)
         return loss0, loss1
+
+    def counts(self, t: Int[Tensor, " batch"], mask: Bool[Tensor, " batch"], **batch: Tensor) -> tuple[int, int]:
+        """Returns how many rows each part's mean divides by; `batch` takes the arrays that do not matter here."""
+        count0, count1 = (int(((t == arm) & mask).sum()) for arm in (0, 1))
+        return (count0, count1) if self.reduction == "per_head" else (count0 + count1, count0 + count1)
 
 
 @dataclass(frozen=True)
@@ -203,10 +205,14 @@ class JointLoss:
         prediction1, prediction2 = model(x1[mask], x2[mask])
         check_shape("y1", y1, (len(x1), prediction1.shape[1]))
         check_shape("y2", y2, (len(x1), prediction2.shape[1]))
-        count = int(mask.sum())
+        count, _ = self.counts(mask)
         loss1 = self.output_weights[0] * _mean(CRITERIA[self.criterion](prediction1, y1[mask]), w[mask], count)
         loss2 = self.output_weights[1] * _mean(CRITERIA[self.criterion](prediction2, y2[mask]), w[mask], count)
         return loss1, loss2
+
+    def counts(self, mask: Bool[Tensor, " batch"], **batch: Tensor) -> tuple[int, int]:
+        """Returns how many rows each part's mean divides by; `batch` takes the arrays that do not matter here."""
+        return int(mask.sum()), int(mask.sum())
 
 
 def _rows(w: Tensor | None, mask: Tensor | None, **inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -223,4 +229,4 @@ def _rows(w: Tensor | None, mask: Tensor | None, **inputs: Tensor) -> tuple[Tens
 
 
 def _mean(loss: Float[Tensor, "rows out"], w: Float[Tensor, " rows"], count: int) -> Float[Tensor, ""]:
-    return (loss.mean(dim=1) * w).sum() / mean_divisor(count)
+    return (loss.mean(dim=1) * w).sum() / max(count, 1)

@@ -37,7 +37,7 @@ def predict(model: nn.Module, *inputs: Any, batch_size: int = 65_536) -> tuple[n
     """
     batch_size = check_integer("batch_size", batch_size, at_least=1)
     names = check_inputs(model.forward, inputs)
-    arrays = _tensors(model, check_data(dict(zip(names, inputs, strict=True)), names, dtype=_dtype(model)))
+    arrays = to_tensors(model, check_data(dict(zip(names, inputs, strict=True)), names, dtype=dtype_of(model)))
     parts = []
     with torch.no_grad():
         for start in range(0, len(arrays[names[0]]), batch_size):
@@ -46,11 +46,11 @@ def predict(model: nn.Module, *inputs: Any, batch_size: int = 65_536) -> tuple[n
     return check_outputs([torch.cat(outputs).cpu().numpy() for outputs in zip(*parts, strict=True)])
 
 
-def _tensors(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+def to_tensors(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     """Returns the arrays where the model's parameters are."""
     device = next(model.parameters()).device
     return {name: torch.tensor(array, device=device) for name, array in arrays.items()}
 
 
-def _dtype(model: nn.Module) -> str:
+def dtype_of(model: nn.Module) -> str:
     return str(next(model.parameters()).dtype).removeprefix("torch.")

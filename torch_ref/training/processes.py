@@ -8,7 +8,6 @@ fifty in another.
 import atexit
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
@@ -18,9 +17,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..common.checks.peers import LOST, check_processes, no_meeting
-
-_GROUP: ContextVar[dist.ProcessGroup | None] = ContextVar("group", default=None)
+from ..common.checks.arguments import shown
+from ..common.checks.peers import PEER_LOST, check_processes, peers_not_found
+from .balance import CFRLoss
 
 
 def initialize_distributed(
@@ -54,7 +53,7 @@ def initialize_distributed(
     try:
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", **arguments)
     except (RuntimeError, ValueError) as error:  # torch's own words for a time that is over, or an empty environment
-        raise ConnectionError(f"coordinator: {no_meeting(coordinator)}: {error}") from error
+        raise ConnectionError(f"coordinator: {peers_not_found(coordinator)}: {error}") from error
     atexit.register(_leave)
 
 
@@ -62,25 +61,6 @@ def _leave() -> None:
     """Leaves the others in order: threads of gloo's that outlive the interpreter abort the process now and then."""
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def mean_divisor(count: int) -> float:
-    """Returns what a sum over `count` rows is divided by, so that the average over the processes is the mean.
-
-    That is the rows of all processes together, divided by the number of processes; 1 where there are no rows at all.
-    """
-    group = _GROUP.get()
-    if group is None:
-        return max(count, 1)
-    device = "cuda" if dist.get_backend(group) == "nccl" else "cpu"
-    total = torch.tensor(count, device=device)
-    dist.all_reduce(total, group=group)
-    return max(int(total), 1) / dist.get_world_size(group)
-
-
-def shared_by_processes() -> bool:
-    """Returns whether several processes share the training that calls."""
-    return _GROUP.get() is not None
 
 
 class Share:
@@ -104,21 +84,26 @@ class Share:
 
     @contextmanager
     def over(self, model: nn.Module, loss: Any) -> Iterator[Any]:
-        """Gives a function of a batch that returns its losses, whose gradients are averaged on the way back."""
+        """Yields a function of a batch that returns its losses, whose gradients are averaged on the way back.
+
+        Raises:
+            ValueError: a loss that processes cannot share.
+            ConnectionError: a peer process died.
+        """
         if self.group is None:
             yield lambda batch: loss(model, **batch)
             return
-        token = _GROUP.set(self.group)
+        _check_shareable(loss)
         try:
             # Static: every step runs the same graph, even with an arm that has no rows. Parameters that a loss leaves
             # unused are allowed so, and need no search in each step.
-            yield DistributedDataParallel(_Losses(model, loss), process_group=self.group, static_graph=True)
+            yield DistributedDataParallel(
+                _SharedLosses(model, loss, self.group), process_group=self.group, static_graph=True
+            )
         except RuntimeError as error:
             if isinstance(error, dist.DistError) or "gloo" in str(error).lower():
-                raise ConnectionError(f"process_group: {LOST}: {error}") from error
+                raise ConnectionError(f"process_group: {PEER_LOST}: {error}") from error
             raise
-        finally:
-            _GROUP.reset(token)
 
     def mean(self, losses: Tensor) -> Tensor:
         """Returns the losses of the whole batches."""
@@ -128,13 +113,31 @@ class Share:
         return losses
 
 
-class _Losses(nn.Module):
-    """A model and its loss in one call: DDP wants one call of `forward` a step, and the article makes two."""
+class _SharedLosses(nn.Module):
+    """A model and its loss in one call: DDP wants one call of `forward` a step, and the article makes two.
 
-    def __init__(self, model: nn.Module, loss: Any) -> None:
+    Each part is scaled so that the average over the processes divides by the rows of the whole batch.
+    """
+
+    def __init__(self, model: nn.Module, loss: Any, group: dist.ProcessGroup) -> None:
         super().__init__()
-        self.model = model
-        self.loss = loss
+        self.model, self.loss, self.group = model, loss, group
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        return tuple(self.loss(self.model, **batch))
+        local = self.loss.counts(**batch)
+        device = "cuda" if dist.get_backend(self.group) == "nccl" else "cpu"
+        total = torch.tensor(local, device=device)
+        dist.all_reduce(total, group=self.group)
+        processes = dist.get_world_size(self.group)
+        scales = [processes * max(own, 1) / max(every, 1) for own, every in zip(local, total.tolist(), strict=True)]
+        return tuple(part * scale for part, scale in zip(self.loss(self.model, **batch), scales, strict=True))
+
+
+def _check_shareable(loss: Any) -> None:
+    """Raises ValueError unless every part of the loss is a mean over rows that it counts."""
+    if isinstance(loss, CFRLoss):
+        raise ValueError("process_group: expected None with CFRLoss, whose penalty sees whole batches, got one")
+    if not hasattr(loss, "counts"):
+        raise ValueError(
+            f"process_group: expected FactualLoss or JointLoss, which count the rows they divide by, got {shown(loss)}"
+        )

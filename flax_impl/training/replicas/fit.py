@@ -9,7 +9,6 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 
-from torch_ref.common.batches import BatchOrder, HeldOut, choose_rows
 from torch_ref.common.checks.arguments import check_choice, listed, shown
 from torch_ref.common.checks.arrays import check_batch
 from torch_ref.common.checks.divergence import check_losses, check_trained, check_watched
@@ -17,14 +16,16 @@ from torch_ref.common.progress import Progress
 from torch_ref.common.settings.optimizers import Adam, Optimizer, check_optimizer
 
 from ...models.layers import Params
-from ...models.pure import Module, functional
+from ...models.pure import Module
 from ...models.weights import to_numpy
-from ..devices import Placement, lost_peers_named
+from ..devices import Placement, raising_lost_peers
 from ..losses import FactualLoss
+from ..plan import Plan, make_plan
 from ..precision import PRECISIONS
+from ..predict import count_replicas
 from ..step import Loss, dtype_of
-from ..traced_settings import as_pytree
-from .runs import Work, run_on_cores, run_vectorized
+from .per_core import run_per_core
+from .vectorised import run_vectorised
 
 
 def fit_replicas(
@@ -96,49 +97,54 @@ def fit_replicas(
         (2, 3, 2)
     """
     check_choice("precision", precision, PRECISIONS)
-    count = _count(params)
-    optimizers, losses_of, seeds, datas = (
+    count = count_replicas(params)
+    optimizers, losses, seeds, datas = (
         _for_each(name, value, count)
         for name, value in {"optimizer": optimizer, "loss": loss, "seed": seed, "data": data}.items()
     )
     for settings in optimizers:
         check_optimizer(settings)
-    tables = _tables(datas, losses_of[0], dtype_of(params))
-    total = len(next(iter(tables[0].values())))
-    plans = _plans(total, count, rows, validation_rows, patience, batch_size, epochs, steps)
-    work = Work(
-        model=functional(model),
-        precision=precision,
-        params=params,
-        tables=tables,
-        optimizers=_alike("optimizer", optimizers, optimizers),
-        losses=_alike("loss", losses_of, [as_pytree(of_one) for of_one in losses_of]),
-        orders=[
-            BatchOrder(chosen, batch_size=batch_size, shuffle=shuffle, seed=of_one)
-            for (chosen, _, _), of_one in zip(plans, seeds, strict=True)
-        ],
-        held_out=[held_out for _, held_out, _ in plans],
-        steps=plans[0][2],
-        place=Placement(mesh),
-    )
-    run = run_on_cores if mesh is None and jax.default_backend() == "cpu" else run_vectorized
-    with Progress(count * work.steps, progress) as report, lost_peers_named(mesh):
-        trained, losses, ended = run(work, report)
-    trained, losses, failures = _settled(trained, losses, ended, work.held_out[0] is not None)
+    tables = _checked_tables(datas, losses[0], dtype_of(params))
+    own_rows = _rows_for_each("rows", rows, count)
+    own_validation_rows = _rows_for_each("validation_rows", validation_rows, count)
+    settings = {"patience": patience, "batch_size": batch_size, "epochs": epochs, "steps": steps, "shuffle": shuffle}
+    plans = [
+        make_plan(
+            model,
+            tables[n],
+            optimizer=optimizers[n],
+            loss=losses[n],
+            rows=own_rows[n],
+            validation_rows=own_validation_rows[n],
+            seed=seeds[n],
+            precision=precision,
+            **settings,
+        )
+        for n in range(count)
+    ]
+    return train_replicas(plans, params, keep_diverged=keep_diverged, progress=progress, mesh=mesh)
+
+
+def train_replicas(
+    plans: Sequence[Plan], params: Params, *, keep_diverged: bool, progress: bool, mesh: Mesh | None
+) -> tuple[Params, Float[np.ndarray, "replicas steps columns"]]:
+    """Runs the plans of many trainings at once; arguments and result are those of `fit_replicas`.
+
+    Raises:
+        ValueError: plans that differ in more than numbers.
+        FloatingPointError: a replica diverged, unless `keep_diverged`.
+    """
+    _check_alike(plans)
+    first = plans[0]
+    shared = [name for name in first.table if all(plan.table[name] is first.table[name] for plan in plans)]
+    run = run_per_core if mesh is None and jax.default_backend() == "cpu" else run_vectorised
+    with Progress(len(plans) * first.steps, progress) as report, raising_lost_peers(mesh):
+        trained, losses, ended = run(plans, params, shared, Placement(mesh), report)
+    trained, losses, failures = _settled(trained, losses, ended, first.held_out is not None)
     if failures and not keep_diverged:
         number, error = failures[0]
         raise FloatingPointError(f"replica {number}: {error}") from error
     return trained, losses
-
-
-def _count(params: Params) -> int:
-    """Returns how many replicas stacked parameters are of."""
-    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(params)]
-    counts = {shape[0] if shape else 0 for shape in shapes}
-    if len(counts) != 1 or 0 in counts:
-        got = listed(sorted({str(list(shape)) for shape in shapes}))
-        raise ValueError(f"params: expected stacked parameters, [replicas, …] each, got {got}")
-    return counts.pop()
 
 
 def _for_each(argument: str, value: Any, count: int) -> list[Any]:
@@ -150,28 +156,34 @@ def _for_each(argument: str, value: Any, count: int) -> list[Any]:
     return list(value)
 
 
-def _alike(argument: str, given: Sequence[Any], trees: Sequence[Any]) -> list[Any]:
-    """Returns the settings; raises ValueError where one program does not do for all."""
-    for one, tree in zip(given, trees, strict=True):
-        if jax.tree.structure(tree) != jax.tree.structure(trees[0]):
-            raise ValueError(
-                f"{argument}: expected settings that differ in numbers only, got {shown(given[0])} and {shown(one)}"
-            )
-    return list(trees)
+def _check_alike(plans: Sequence[Plan]) -> None:
+    """Raises ValueError where one program does not do for all plans."""
+    for argument in ("optimizer", "loss"):
+        given = [getattr(plan, argument) for plan in plans]
+        for one in given:
+            if jax.tree.structure(one) != jax.tree.structure(given[0]):
+                raise ValueError(
+                    f"{argument}: expected settings that differ in numbers only, got {shown(given[0])} and {shown(one)}"
+                )
+    for name, lengths in (
+        ("rows", {plan.order.rows for plan in plans}),
+        ("validation_rows", {0 if plan.held_out is None else len(plan.held_out.rows) for plan in plans}),
+    ):
+        if len(lengths) > 1:
+            raise ValueError(f"{name}: expected as many in each replica, got from {min(lengths)} to {max(lengths)}")
 
 
-def _tables(datas: Sequence[Any], loss: Any, dtype: str) -> list[dict[str, np.ndarray]]:
-    """Returns each replica's table, checked; what is one object in several of them stays one."""
-    given = [dict(data) if isinstance(data, Mapping) else data for data in datas]  # kept, or an id could come again
-    known: dict[Any, Any] = {}
-    tables: list[dict[str, np.ndarray]] = []
-    for number, (data, arrays) in enumerate(zip(datas, given, strict=True)):
-        if id(data) not in known:
-            names = arrays if isinstance(arrays, dict) else {}
-            seen = {name: known.get((name, id(array)), array) for name, array in names.items()}
-            known[id(data)] = check_batch(seen or arrays, loss, dtype=dtype, whole=True)
-            known |= {(name, id(array)): known[id(data)][name] for name, array in names.items()}
-        tables.append(known[id(data)])
+def _checked_tables(datas: Sequence[Any], loss: Any, dtype: str) -> list[dict[str, np.ndarray]]:
+    """Returns each replica's table, checked; what is the same object as in the first one stays one."""
+    first = datas[0]
+    tables = [check_batch(first, loss, dtype=dtype, whole=True)]
+    for number, data in enumerate(datas[1:], 1):
+        if data is datas[number - 1]:
+            tables.append(tables[-1])
+            continue
+        named = data if isinstance(data, Mapping) else {}
+        known = {name: tables[0][name] for name in named if name in tables[0] and named[name] is first[name]}
+        tables.append(check_batch({**named, **known} if named else data, loss, dtype=dtype, whole=True) | known)
         expected, got = ({name: len(array) for name, array in table.items()} for table in (tables[0], tables[-1]))
         if got != expected:
             raise ValueError(
@@ -183,28 +195,6 @@ def _tables(datas: Sequence[Any], loss: Any, dtype: str) -> list[dict[str, np.nd
 
 def _rows(lengths: Mapping[str, int]) -> str:
     return f"{next(iter(lengths.values()))} rows of {listed(lengths)}"
-
-
-def _plans(
-    total: int,
-    count: int,
-    rows: Any,
-    validation_rows: Any,
-    patience: int | None,
-    batch_size: Any,
-    epochs: Any,
-    steps: Any,
-) -> list[tuple[Any, HeldOut | None, int]]:
-    """Returns what `choose_rows` says for each replica; raises ValueError where one program does not do for all."""
-    each = [_rows_for_each(*one, count) for one in (("rows", rows), ("validation_rows", validation_rows))]
-    settings = {"patience": patience, "batch_size": batch_size, "epochs": epochs, "steps": steps}
-    plans = [choose_rows(total, rows=own, validation_rows=held, **settings) for own, held in zip(*each, strict=True)]
-    sizes = [(np.size(chosen), 0 if held is None else len(held.rows)) for chosen, held, _ in plans]
-    for name, which in (("rows", 0), ("validation_rows", 1)):
-        lengths = {lengths_of[which] for lengths_of in sizes}
-        if len(lengths) > 1:
-            raise ValueError(f"{name}: expected as many in each replica, got from {min(lengths)} to {max(lengths)}")
-    return plans
 
 
 def _rows_for_each(argument: str, value: Any, count: int) -> list[Any]:

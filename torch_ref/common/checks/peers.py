@@ -21,11 +21,10 @@ def check_processes(coordinator: object, processes: object, process_id: object) 
         raise ValueError(f"process_id: expected a number below {processes}, the number of processes, got {process_id}")
 
 
-def no_meeting(coordinator: str | None) -> str:
-    """Returns what a process says that did not find the others."""
+def peers_not_found(coordinator: str | None) -> str:
+    """Returns the error text for a process that cannot reach its peers."""
     where = "where the environment says they are" if coordinator is None else f"at {coordinator}"
     return f"expected to find the other processes {where}"
 
 
-# What a survivor says.
-LOST = "expected all processes to stay until the training ends, but one of them is gone"
+PEER_LOST = "expected all processes to stay until the training ends, but one of them is gone"

@@ -1,0 +1,118 @@
+"""One training, checked and ready to run: `fit` runs one plan, `fit_replicas` many."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from torch_ref.common.batches import BatchOrder, HeldOut, choose_rows
+from torch_ref.common.settings.optimizers import Optimizer
+
+from ..models.layers import Params
+from ..models.pure import Module, Pure, as_pure
+from .devices import Placement
+from .early_stopping import begin
+from .loop import loop_steps, run_slices
+from .step import Loss, init_state
+from .traced_settings import as_pytree
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one training needs besides its first parameters.
+
+    Args:
+        model: the model.
+        table: the data, checked, in the parameters' dtype.
+        optimizer: settings of the optimiser.
+        loss: what is minimised, a pytree.
+        order: draws the rows of each batch.
+        held_out: the rows that early stopping looks at, or None.
+        steps: how many to take at most.
+        precision: of the products.
+    """
+
+    model: Pure
+    table: Mapping[str, np.ndarray]
+    optimizer: Optimizer
+    loss: Loss
+    order: BatchOrder
+    held_out: HeldOut | None
+    steps: int
+    precision: str
+
+    def parts(self, losses: np.ndarray) -> np.ndarray:
+        """Returns the losses without the column that held-out rows add."""
+        return losses if self.held_out is None else losses[..., :-1]
+
+    def run(
+        self,
+        params: Params,
+        note: Callable[[int, np.ndarray, bool], None],
+        place: Placement,
+        placed: Mapping[str, Array] | None = None,
+    ) -> tuple[Params, Float[np.ndarray, "steps columns"], int]:
+        """Trains; returns the parameters (the best, where rows are held out), the losses, and the steps taken.
+
+        Args:
+            params: to start from; they stay as they are.
+            note: gets the number of steps done, their new losses, and whether the training stops here.
+            place: where arrays are put.
+            placed: arrays of the table that are in place already.
+        """
+        placed = placed or {}
+        table = {name: placed[name] if name in placed else place.table(array) for name, array in self.table.items()}
+        start = place.whole(params)
+        watch = None if self.held_out is None else place.whole(begin(start), copy=False)
+        state = (start, place.whole(init_state(self.optimizer, start), copy=False), watch)
+
+        def advance(state: Any, index: np.ndarray, mask: np.ndarray, span: Any) -> Any:
+            batches = (place.batches(index), place.batches(mask))
+            return loop_steps(
+                self.model, state, self.optimizer, table, *batches, span, self.loss, self.precision, self.held_out
+            )
+
+        state, losses = run_slices(advance, state, self.order, self.steps, note)
+        params, _, watch = place.home(state)
+        if watch is None:
+            return params, losses, len(losses)
+        steps = int(watch.ended) or len(losses)
+        return watch.params, losses[:steps], steps
+
+
+def make_plan(
+    model: Module,
+    table: Mapping[str, np.ndarray],
+    *,
+    optimizer: Optimizer,
+    loss: Loss,
+    rows: Any,
+    validation_rows: Any,
+    patience: int | None,
+    batch_size: int | None,
+    epochs: int | None,
+    steps: int | None,
+    seed: int,
+    shuffle: bool = True,
+    precision: str = "float32",
+) -> Plan:
+    """Returns the plan of a training; the arguments are those of `fit`, checked already.
+
+    Raises:
+        ValueError: row numbers or lengths that `fit` refuses.
+    """
+    total = len(next(iter(table.values())))
+    chosen, held_out, steps = choose_rows(
+        total,
+        rows=rows,
+        validation_rows=validation_rows,
+        patience=patience,
+        batch_size=batch_size,
+        epochs=epochs,
+        steps=steps,
+    )
+    order = BatchOrder(chosen, batch_size=batch_size, shuffle=shuffle, seed=seed)
+    return Plan(as_pure(model), table, optimizer, as_pytree(loss), order, held_out, steps, precision)

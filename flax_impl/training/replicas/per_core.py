@@ -1,0 +1,83 @@
+"""Runs many trainings, as many at a time as there are cores, each in a thread."""
+
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from torch_ref.common.progress import Progress
+
+from ...models.layers import Params
+from ..devices import Placement, aligned
+from ..plan import Plan
+
+
+def run_per_core(
+    plans: Sequence[Plan], params: Params, shared: Sequence[str], place: Placement, report: Progress
+) -> tuple[Params, np.ndarray, list[int]]:
+    """Trains the replicas one by one; a replica that diverges ends with the slice that it is in.
+
+    Args:
+        plans: of the trainings.
+        params: to start from, stacked.
+        shared: names of the arrays that all tables share.
+        place: where arrays are put.
+        report: shows the progress.
+
+    Returns:
+        The parameters, stacked; the losses [replicas, steps, columns]; and after how many steps each ended.
+    """
+    params = jax.tree.map(np.asarray, params)
+    placed = {name: place.table(plans[0].table[name]) for name in shared}
+    x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+    lock, compiled, stopped = threading.Lock(), threading.Event(), threading.Event()
+    done = [0] * len(plans)
+    trained = jax.tree.map(lambda leaf: aligned(leaf.shape, leaf.dtype), params)  # each thread fills its part
+
+    def train(number: int) -> tuple[np.ndarray, int]:
+        if number:
+            compiled.wait()  # the others would compile the same program beside the first
+        plan = plans[number]
+
+        def note(now: int, losses: np.ndarray, over: bool) -> None:
+            compiled.set()
+            if stopped.is_set():
+                raise InterruptedError
+            with lock:
+                done[number] = plan.steps if over else now
+                if not over:  # after a stop there are no losses
+                    report(sum(done), plan.parts(losses)[-1].tolist())
+
+        try:
+            with jax.enable_x64(x64):  # what the caller's thread has, no other thread has
+                own, losses, steps = plan.run(jax.tree.map(lambda leaf: leaf[number], params), note, place, placed)
+        finally:
+            compiled.set()
+        jax.tree.map(lambda whole, leaf: whole.__setitem__(number, leaf), trained, own)
+        return losses, steps
+
+    with ThreadPoolExecutor(count_cores()) as pool:
+        running = [pool.submit(train, number) for number in range(len(plans))]
+        try:
+            ended = [future.result() for future in running]
+        except BaseException:  # Ctrl-C too: the others end with the slice that they are in
+            stopped.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    losses = stack_losses([history for history, _ in ended])
+    return jax.tree.map(lambda leaf: jax.device_put(leaf, may_alias=True), trained), losses, [n for _, n in ended]
+
+
+def count_cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def stack_losses(histories: Sequence[Float[np.ndarray, "steps columns"]]) -> Float[np.ndarray, "nets steps columns"]:
+    """Returns losses of any length as one array, NaN after their ends."""
+    most = max(map(len, histories))
+    return np.stack([np.pad(h, ((0, most - len(h)), (0, 0)), constant_values=np.nan) for h in histories])

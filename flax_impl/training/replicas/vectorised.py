@@ -1,0 +1,106 @@
+"""Runs many trainings as one program, vectorised over the replicas."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import jax
+import numpy as np
+
+from torch_ref.common.batches import BatchOrder, HeldOut
+from torch_ref.common.progress import Progress
+from torch_ref.common.settings.optimizers import Optimizer
+
+from ...models.layers import Params
+from ...models.pure import Pure
+from ..devices import Placement, fetch
+from ..early_stopping import begin
+from ..loop import loop_steps, run_slices
+from ..plan import Plan
+from ..step import init_state
+
+
+def run_vectorised(
+    plans: Sequence[Plan], params: Params, shared: Sequence[str], place: Placement, report: Progress
+) -> tuple[Params, np.ndarray, list[int]]:
+    """Trains all replicas at once; one that ends early is computed on until all have ended.
+
+    Where they do not divide by the mesh, the last is trained more than once. Arguments and result are those of
+    `run_per_core`.
+    """
+    count, first = len(plans), plans[0]
+    numbers = [*range(count), *[count - 1] * (-count % place.parts("replica"))]
+    chosen = [plans[number] for number in numbers]
+    dtype = jax.tree.leaves(params)[0].dtype
+
+    def stacked(values: Sequence[Any]) -> Any:
+        """Returns the numbers of all, in the parameters' dtype, which a Python number would take on."""
+        return place.whole(jax.tree.map(lambda *leaves: np.asarray(leaves, dtype), *values), "replica")
+
+    tables = {
+        name: place.table(array)
+        if name in shared
+        else place.table(np.stack([plan.table[name] for plan in chosen]), "replica")
+        for name, array in first.table.items()
+    }
+    optimizers, losses_of = stacked([plan.optimizer for plan in chosen]), stacked([plan.loss for plan in chosen])
+    whole = params if len(numbers) == count else jax.tree.map(lambda leaf: np.asarray(leaf)[numbers], params)
+    start = place.whole(whole, "replica")
+    held_out, watch = None, None
+    if first.held_out is not None:
+        rows = np.stack([plan.held_out.rows for plan in chosen if plan.held_out is not None])
+        held_out = first.held_out._replace(rows=place.whole(rows, "replica"))
+        watch = place.whole(jax.vmap(begin)(start), "replica", copy=False)
+    axes = tuple((name, name in shared) for name in tables)
+    loop = vectorised_loop(first.model, first.precision, axes, watch is not None)
+
+    def advance(state: Any, index: np.ndarray, mask: np.ndarray, span: Any) -> Any:
+        batches = (place.batches(index, "replica"), place.batches(mask, "replica"))
+        return loop(state, optimizers, tables, *batches, span, losses_of, held_out)
+
+    def note(now: int, losses: np.ndarray, over: bool) -> None:
+        if not over:
+            report(count * now, first.parts(losses)[:count, -1].mean(axis=0))
+
+    state = (start, place.whole(_init_each(optimizers, start), "replica", copy=False), watch)
+    order = _StackedOrders([plan.order for plan in plans], numbers)
+    (trained, _, watch), losses = run_slices(advance, state, order, first.steps, note)
+    steps = losses.shape[1]
+    ended = [steps] * count if watch is None else [int(of_one) or steps for of_one in fetch(watch.ended)[:count]]
+    trained = place.home(trained if watch is None else watch.params)
+    if len(numbers) > count:
+        trained = jax.tree.map(lambda leaf: leaf[:count], trained)
+    return trained, np.array(losses[:count]), ended
+
+
+@lru_cache
+def vectorised_loop(
+    model: Pure, precision: str, shared: tuple[tuple[str, bool], ...], watched: bool
+) -> Callable[..., Any]:
+    """Returns the compiled loop over all replicas; `shared` says of each array whether all replicas read the same."""
+    table = {name: None if of_all else 0 for name, of_all in shared}
+    held_out_axes = HeldOut(0, None, None) if watched else None  # pyright: ignore[reportArgumentType] (axes, no numbers)
+
+    def run(state: Any, optimizer: Any, tables: Any, index: Any, mask: Any, span: Any, loss: Any, held_out: Any) -> Any:
+        return loop_steps(model, state, optimizer, tables, index, mask, span, loss, precision, held_out, "replica")
+
+    axes = (0, 0, table, 0, 0, None, 0, held_out_axes)
+    return jax.jit(jax.vmap(run, axes, axis_name="replica"), donate_argnums=0)
+
+
+class _StackedOrders:
+    """The rows of all replicas, stacked."""
+
+    def __init__(self, orders: Sequence[BatchOrder], numbers: Sequence[int]) -> None:
+        self._orders, self._numbers = orders, numbers
+        self.width = len(numbers) * orders[0].width
+
+    def take(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        taken = [order.take(steps) for order in self._orders]
+        index, mask = (np.stack([part[which] for part in taken]) for which in (0, 1))
+        return index[self._numbers], mask[self._numbers]
+
+
+@jax.jit
+def _init_each(optimizers: Optimizer, params: Params) -> Any:
+    return jax.vmap(init_state)(optimizers, params)
