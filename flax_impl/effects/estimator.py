@@ -24,7 +24,10 @@ from torch_ref.common.data.treatment_data import TreatmentData
 from torch_ref.common.settings.optimizers import OPTIMIZERS, Optimizer, make_optimizer
 from torch_ref.common.settings.schedules import SCHEDULES, make_schedule
 
-from .fit import EffectModel, fit_effects, load_effect_model
+from .effect_model import EffectModel
+from .ensemble_file import write_ensemble
+from .fit import fit_effects, load_effect_model
+from .settings import EffectSettings
 
 
 class TwoHeadEstimator(BaseEstimator):
@@ -162,9 +165,10 @@ class TwoHeadEstimator(BaseEstimator):
             X, _one_of("y", y, "Y", Y), _one_of("treatment", treatment, "T", T), sample_weight, reset=True
         )
         arguments = self.get_params(deep=False)
+        progress, mesh = arguments.pop("progress"), arguments.pop("mesh")
         if self.optimizer is None:
             del arguments["optimizer"]
-        self.effect_model_ = fit_effects(data, **arguments)
+        self.effect_model_ = fit_effects(data, EffectSettings(**arguments), progress=progress, mesh=mesh)
         return self
 
     def effect(self, X: Any, *, T0: int = 0, T1: int = 1) -> Float[np.ndarray, " rows"]:  # noqa: N803
@@ -282,7 +286,7 @@ class TwoHeadEstimator(BaseEstimator):
         }
         named = hasattr(self, "feature_names_in_")
         settings = {"arguments": _plain(arguments), "named": named}
-        EffectModel(model.model, model.params, model.ensemble._replace(settings=settings)).save(path)
+        write_ensemble(path, model.ensemble._replace(settings=settings))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "TwoHeadEstimator":

@@ -1,11 +1,10 @@
-"""From a table to effects: an ensemble of two-head nets with the scales it was trained on."""
+"""Trains an ensemble of two-head nets on a table, and returns what tells its effects."""
 
-import inspect
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,131 +12,38 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
-from torch_ref.common.checks.arguments import check_choice
+from torch_ref.common.checks.arguments import check_choice, listed
 from torch_ref.common.checks.divergence import check_losses
 from torch_ref.common.data.treatment_data import TreatmentData
-from torch_ref.common.settings.optimizers import AdamW, Optimizer, check_optimizer
+from torch_ref.common.settings.optimizers import Optimizer
 
 from ..models.layers import Params
 from ..models.two_head import TwoHead
 from ..models.weights import rebuild, to_numpy
 from ..training.balance import CFRLoss
 from ..training.losses import FactualLoss
+from ..training.plan import make_plan
+from ..training.precision import PRECISIONS
 from ..training.predict import predict_replicas
-from ..training.replicas.fit import fit_replicas
-from .ensemble_file import Ensemble, read_ensemble, write_ensemble
-from .estimates import Estimates, Training, padded
+from ..training.replicas.fit import train_replicas
+from ..training.replicas.per_core import stack_losses
+from .effect_model import EffectModel, TrainingRecord
+from .ensemble_file import Ensemble, read_ensemble
 from .overlap import feature_names
-from .prepare import PREPARED, alike, gave_up, prepare, restarting, warn_user
-
-
-class EffectModel(Estimates):
-    """An ensemble of two-head nets that estimates effects, in the unit of the data.
-
-    Twin: `flax_impl.effects.EffectModel`, which holds a list of nets.
-
-    Args:
-        model: what each net is.
-        params: of all nets, stacked.
-        ensemble: its scales, columns and settings; the weights in it are not looked at.
-        training: the losses, as `fit_replicas` returns them, and the held-out rows; None for a loaded one.
-
-    Raises:
-        ValueError: from its methods: another number of features than it was trained on, or values that are no finite
-            numbers; an interval without at least 2 members trained on bootstrap rows.
-
-    Example:
-        >>> import flax_impl
-        >>> data = flax_impl.data.synthetic(rows=80, features=4)
-        >>> small = {"representation_features": [4], "head_features": [4], "members": 2, "steps": 3, "progress": False}
-        >>> model = flax_impl.effects.fit_effects(data, **small)
-        >>> model.members, model.effect(data.x).shape
-        (2, (80,))
-        >>> model.ate(data.x) == float(model.effect(data.x).mean())
-        True
-    """
-
-    def __init__(self, model: TwoHead, params: Params, ensemble: Ensemble, training: Training | None = None) -> None:
-        super().__init__(ensemble, training)
-        self.model, self.params = model, params
-
-    @property
-    def members(self) -> int:
-        """How many nets there are."""
-        return len(jax.tree.leaves(self.params)[0])
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes nets, scales and columns to one safetensors file, which both packages read.
-
-        Args:
-            path: the file; one that is there already is replaced, and folders that are missing are made.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
-        params = jax.tree.map(np.asarray, self.params)
-        weights = [to_numpy(jax.tree.map(lambda leaf, n=number: leaf[n], params)) for number in range(self.members)]
-        write_ensemble(path, self.ensemble._replace(weights=weights))
-
-    def _outputs(self, x: Float[np.ndarray, "rows features"]) -> tuple[Any, Any]:
-        y0, y1 = predict_replicas(self.model, self.params, x)
-        return y0, y1
+from .prepare import prepare, stack_rows, warn_user
+from .settings import EffectSettings
 
 
 def fit_effects(
-    data: TreatmentData,
-    *,
-    binary: bool = False,
-    representation_features: Sequence[int] = (100, 100, 100),
-    head_features: Sequence[int] = (100, 100, 100, 100),
-    activation: str = "gelu",
-    optimizer: Optimizer = AdamW(lr=1e-3, weight_decay=2.0),
-    reduction: Literal["per_head", "batch"] = "batch",
-    cfr_weights: bool = False,
-    balance: str | None = None,
-    balance_weight: float = 1.0,
-    epochs: int | None = None,
-    steps: int | None = None,
-    batch_size: int | None = None,
-    validation_share: float = 0.2,
-    patience: int | None = None,
-    members: int = 5,
-    bootstrap: bool = False,
-    seed: int = 0,
-    precision: str = "float32",
-    dtype: str = "float32",
-    progress: bool = True,
-    mesh: Mesh | None = None,
+    data: TreatmentData, settings: EffectSettings = EffectSettings(), *, progress: bool = True, mesh: Mesh | None = None
 ) -> EffectModel:
     """Trains an ensemble of two-head nets on a table, all members at once, and returns what tells its effects.
 
     Features and outcome are standardised. A net that diverges starts again, once, with a tenth of the learning rate.
 
-    Twin: `flax_impl.effects.fit_effects`, which trains one net after the other.
-
     Args:
         data: the table; where it has weights `w`, they weigh the rows in the loss.
-        binary: the outcome is 0 or 1, and effects are differences of probabilities.
-        representation_features: width of each representation layer.
-        head_features: width of each hidden layer of a head.
-        activation: of the hidden layers.
-        optimizer: settings of the optimiser.
-        reduction: of the loss, see `FactualLoss`.
-        cfr_weights: weighs the arms alike, see `treatment_weights`.
-        balance: penalty on how far the arms' representations lie apart, see `CFRLoss`; None is none.
-        balance_weight: its factor.
-        epochs: how often a net sees its rows at most; None is 300, or as `steps` says.
-        steps: how many steps a net takes at most.
-        batch_size: rows in a batch; None is 100.
-        validation_share: of each arm, held out from a net to judge it by; the best of its parameters are kept. 0 keeps
-            the last.
-        patience: epochs without a better loss on these rows, after which a net stops; None is 30, or as many as a
-            thousand steps make, but at least 5.
-        members: nets in the ensemble, each with first weights and held-out rows of its own.
-        bootstrap: trains each net on rows drawn with replacement, so that their spread gives intervals.
-        seed: of first weights, held-out rows and batches.
-        precision: of the products, see `fit`.
-        dtype: of the parameters, `"float32"` or `"float64"`.
+        settings: of the nets and their training.
         progress: shows a bar, or plain lines, once it takes long.
         mesh: devices to share the training, see `make_mesh`.
 
@@ -145,8 +51,8 @@ def fit_effects(
         The ensemble; its `training` holds the losses and the held-out rows of each net.
 
     Raises:
-        ValueError: values that are no finite numbers, an arm without rows, an outcome that is not binary, or an
-            argument out of bounds.
+        ValueError: values that are no finite numbers, an arm without rows, an outcome that is not binary, or a setting
+            out of bounds.
         FloatingPointError: a net diverged, and once more with a tenth of the learning rate; the message names the step.
         ConnectionError: another process ended.
 
@@ -155,89 +61,95 @@ def fit_effects(
             and was started again.
 
     Example:
-        >>> import flax_impl
-        >>> data = flax_impl.data.synthetic(rows=80, features=4)
-        >>> small = {"representation_features": [4], "head_features": [4], "members": 2, "steps": 3, "progress": False}
-        >>> model = fit_effects(data, bootstrap=True, **small)
-        >>> low, high = model.effect_interval(data.x)
+        >>> from flax_impl.data import synthetic
+        >>> data = synthetic(rows=80, features=4)
+        >>> small = EffectSettings(representation_features=[4], head_features=[4], members=2, steps=3, bootstrap=True)
+        >>> low, high = fit_effects(data, small, progress=False).effect_interval(data.x)
         >>> low.shape, bool((low <= high).all())
         ((80,), True)
 
     Source: TARNet and CFR; Shalit, Johansson, Sontag, "Estimating individual treatment effect", ICML 2017.
     """
-    settings = {name: value for name, value in locals().items() if name != "data"}
-    return fit_effects_each([data], **settings)[0]
+    return fit_effects_each([data], settings, progress=progress, mesh=mesh)[0]
 
 
-def fit_effects_each(datas: Sequence[TreatmentData], **settings: Any) -> list[EffectModel]:
+def fit_effects_each(
+    datas: Sequence[TreatmentData],
+    settings: EffectSettings = EffectSettings(),
+    *,
+    progress: bool = True,
+    mesh: Mesh | None = None,
+) -> list[EffectModel]:
     """Does for many tables of one shape what `fit_effects` does for one, and trains all nets of all of them at once.
 
     So that one program does for all, a table whose arms are larger than another's gives up a few rows.
 
     Args:
         datas: the tables, with as many rows and features in each: the replications of a benchmark, or bootstraps.
-        settings: those of `fit_effects`.
+        settings: as for `fit_effects`.
+        progress: as for `fit_effects`.
+        mesh: as for `fit_effects`.
 
     Returns:
         An ensemble for each table, in their order.
 
     Raises:
         ValueError: as `fit_effects`; tables of other shapes.
-        TypeError: a setting that `fit_effects` does not have.
         FloatingPointError: as `fit_effects`; nets are numbered through, table by table.
 
     Example:
-        >>> import flax_impl
-        >>> datas = [flax_impl.data.synthetic(rows=80, features=4, seed=seed) for seed in range(2)]
-        >>> small = {"representation_features": [4], "head_features": [4], "members": 2, "steps": 3, "progress": False}
-        >>> models = fit_effects_each(datas, **small)
-        >>> [model.members for model in models]
+        >>> from flax_impl.data import synthetic
+        >>> datas = [synthetic(rows=80, features=4, seed=seed) for seed in range(2)]
+        >>> small = EffectSettings(representation_features=[4], head_features=[4], members=2, steps=3)
+        >>> [model.members for model in fit_effects_each(datas, small, progress=False)]
         [2, 2]
     """
-    given = inspect.signature(fit_effects).bind(datas, **settings)
-    given.apply_defaults()
-    chosen = SimpleNamespace(**given.arguments)
     if not len(datas):
         raise ValueError("datas: expected at least one table, got none")
-    check_optimizer(chosen.optimizer)
-    check_choice("dtype", chosen.dtype, ("float32", "float64"))
-    if jax.dtypes.canonicalize_dtype(chosen.dtype) != chosen.dtype:
+    check_choice("precision", settings.precision, PRECISIONS)
+    if jax.dtypes.canonicalize_dtype(settings.dtype) != settings.dtype:
         raise ValueError("dtype: expected float32 while JAX's 64-bit mode is off, got float64; turn on jax_enable_x64")
-    prepared = [prepare(data, **{name: getattr(chosen, name) for name in PREPARED}) for data in datas]
+    prepared = [prepare(data, settings) for data in datas]
+    shapes = {one.arrays["x"].shape for one in prepared}
+    if len(shapes) > 1:
+        got = listed(sorted({str(list(shape)) for shape in shapes}))
+        raise ValueError(f"datas: expected as many rows and features in each table, got x of {got}")
+    members, first = settings.members, prepared[0]
+    held_out = None
+    if first.rows.validation is not None:
+        held_out = stack_rows([one.rows.validation for one in prepared if one.rows.validation is not None])
     model = TwoHead(
-        datas[0].x.shape[1], chosen.representation_features, chosen.head_features, activation=chosen.activation,
-        final_activation="identity",
+        first.arrays["x"].shape[1], settings.representation_features, settings.head_features,
+        activation=settings.activation, final_activation="identity",
     )  # fmt: skip
-    train = alike([one.rows.train for one in prepared])
-    validation = [one.rows.validation for one in prepared if one.rows.validation is not None]
-    held_out = alike(validation) if validation else None
+    start = model.init_params(range(settings.seed, settings.seed + members))
     nets = _Nets(
         model=model,
-        start=jax.tree.map(
-            lambda leaf: jnp.concatenate([leaf.astype(chosen.dtype)] * len(datas)),
-            model.init_params(range(chosen.seed, chosen.seed + chosen.members)),
-        ),
-        arrays=[one.arrays for one in prepared for _ in range(chosen.members)],
-        seeds=[chosen.seed + number for _ in datas for number in range(chosen.members)],
-        train=train,
+        start=jax.tree.map(lambda leaf: jnp.concatenate([leaf.astype(settings.dtype)] * len(datas)), start),
+        tables=[one.arrays for one in prepared for _ in range(members)],
+        seeds=[settings.seed + number for _ in datas for number in range(members)],
+        train=stack_rows([one.rows.train for one in prepared]),
         held_out=held_out,
+        loss=_loss(settings),
+        lengths=first.lengths,
+        precision=settings.precision,
+        progress=progress,
+        mesh=mesh,
     )
-    settings = {name: getattr(chosen, name) for name in ("precision", "progress", "mesh")} | prepared[0].settings
-    loss = _loss(chosen.binary, chosen.reduction, chosen.balance, chosen.balance_weight)
-    params, losses = _train(nets, chosen.optimizer, {"loss": loss, **settings}, 2 if chosen.balance is None else 3)
+    params, losses = nets.fit_twice(settings.optimizer)
+    weights = _weights_of_each(params)
     models = []
     for number, (data, one) in enumerate(zip(datas, prepared, strict=True)):
-        own = slice(number * chosen.members, (number + 1) * chosen.members)
-        ensemble = Ensemble(model.config, [], one.scales, feature_names(data), chosen.bootstrap, {})
-        training = Training(losses[own], None if held_out is None else held_out[own])
-        models.append(EffectModel(model, jax.tree.map(lambda leaf, own=own: leaf[own], params), ensemble, training))
+        own = slice(number * members, (number + 1) * members)
+        ensemble = Ensemble(model.config, weights[own], one.scales, feature_names(data), settings.bootstrap, {})
+        training = TrainingRecord(losses[own], None if held_out is None else held_out[own])
+        of_table = jax.tree.map(lambda leaf, own=own: leaf[own], params)
+        models.append(EffectModel(ensemble, partial(predict_replicas, model, of_table), training))
     return models
 
 
 def load_effect_model(path: str | os.PathLike[str]) -> EffectModel:
-    """Returns the ensemble that `EffectModel.save` wrote, in either framework.
-
-    Twin: `flax_impl.effects.load_effect_model`.
+    """Returns the ensemble that `EffectModel.save` wrote.
 
     Args:
         path: the file that `EffectModel.save` wrote.
@@ -251,10 +163,10 @@ def load_effect_model(path: str | os.PathLike[str]) -> EffectModel:
 
     Example:
         >>> import tempfile
-        >>> import flax_impl
-        >>> data = flax_impl.data.synthetic(rows=80, features=4)
-        >>> small = {"representation_features": [4], "head_features": [4], "members": 2, "steps": 3, "progress": False}
-        >>> model = fit_effects(data, **small)
+        >>> from flax_impl.data import synthetic
+        >>> data = synthetic(rows=80, features=4)
+        >>> small = EffectSettings(representation_features=[4], head_features=[4], members=2, steps=3)
+        >>> model = fit_effects(data, small, progress=False)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     model.save(f"{folder}/effects.safetensors")
         ...     again = load_effect_model(f"{folder}/effects.safetensors")
@@ -267,46 +179,62 @@ def load_effect_model(path: str | os.PathLike[str]) -> EffectModel:
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: {error}") from error
     params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params for _, params in nets))
-    return EffectModel(nets[0][0], params, ensemble)
+    return EffectModel(ensemble, partial(predict_replicas, nets[0][0], params))
 
 
-class _Nets(NamedTuple):
-    """The nets of all tables: an entry for each, what differs between them."""
+@dataclass(frozen=True)
+class _Nets:
+    """The nets of all tables: lists and first axes have an entry for each."""
 
     model: TwoHead
     start: Params
-    arrays: list[dict[str, np.ndarray]]
+    tables: list[dict[str, np.ndarray]]
     seeds: list[int]
     train: Int[np.ndarray, "nets rows"]
     held_out: Int[np.ndarray, "nets held_out"] | None
+    loss: FactualLoss
+    lengths: dict[str, Any]
+    precision: str
+    progress: bool
+    mesh: Mesh | None
 
     def fit(
-        self, which: Int[np.ndarray, " some"], optimizer: Optimizer, settings: Mapping[str, Any]
+        self, which: Int[np.ndarray, " some"], optimizer: Optimizer
     ) -> tuple[Params, Float[np.ndarray, "some steps columns"]]:
-        """Trains those of these numbers; one that diverged has parameters that are NaN."""
-        return fit_replicas(
-            self.model, jax.tree.map(lambda leaf: leaf[which], self.start), [self.arrays[n] for n in which],
-            optimizer=optimizer, seed=[self.seeds[n] for n in which], rows=self.train[which],
-            validation_rows=None if self.held_out is None else self.held_out[which], keep_diverged=True, **settings,
-        )  # fmt: skip
+        """Trains the nets of these numbers; one that diverged has parameters that are NaN."""
+        plans = [
+            make_plan(
+                self.model, self.tables[n], optimizer=optimizer, loss=self.loss, rows=self.train[n], seed=self.seeds[n],
+                validation_rows=None if self.held_out is None else self.held_out[n], precision=self.precision,
+                **self.lengths,
+            )
+            for n in which
+        ]  # fmt: skip
+        params = jax.tree.map(lambda leaf: leaf[which], self.start)
+        return train_replicas(plans, params, keep_diverged=True, progress=self.progress, mesh=self.mesh)
+
+    def fit_twice(self, optimizer: Optimizer) -> tuple[Params, Float[np.ndarray, "nets steps columns"]]:
+        """Trains all nets, and those that diverge once more, with a tenth of the learning rate."""
+        params, losses = self.fit(np.arange(len(self.seeds)), optimizer)
+        failed = _diverged(params)
+        if not len(failed):
+            return params, losses
+        slower = replace(optimizer, lr=optimizer.lr / 10)
+        warn_user(f"net {listed(failed)} diverged and starts again, with lr={slower.lr:g}")
+        again, histories = self.fit(failed, slower)
+        if len(still := _diverged(again)):
+            number, history = int(failed[still[0]]), histories[still[0]]
+            why = _reason(history if self.held_out is None else history[:, :-1])
+            raise FloatingPointError(f"net {number} diverged, and again with lr={slower.lr:g}: {why}")
+        params = jax.tree.map(lambda leaf, other: leaf.at[failed].set(other), params, again)
+        kept = dict(zip(failed.tolist(), histories, strict=True))
+        return params, stack_losses([kept.get(number, history) for number, history in enumerate(losses)])
 
 
-def _train(
-    nets: _Nets, optimizer: Optimizer, settings: Mapping[str, Any], parts: int
-) -> tuple[Params, Float[np.ndarray, "nets steps columns"]]:
-    """Trains all nets, and those that diverge once more; `parts` is the number of parts of the loss."""
-    params, losses = nets.fit(np.arange(len(nets.seeds)), optimizer, settings)
-    failed = _diverged(params)
-    if not len(failed):
-        return params, losses
-    slower = replace(optimizer, lr=optimizer.lr / 10)
-    warn_user(restarting(failed, slower.lr))
-    again, histories = nets.fit(failed, slower, settings)
-    if len(still := _diverged(again)):
-        raise FloatingPointError(gave_up(int(failed[still[0]]), slower.lr, _reason(histories[still[0]], parts)))
-    params = jax.tree.map(lambda leaf, other: leaf.at[failed].set(other), params, again)
-    kept = dict(zip(failed.tolist(), histories, strict=True))
-    return params, padded([kept.get(number, history) for number, history in enumerate(losses)])
+def _weights_of_each(params: Params) -> list[dict[str, np.ndarray]]:
+    """Returns each net's weights by torch's names, from stacked parameters."""
+    params = jax.tree.map(np.asarray, params)
+    return [to_numpy(jax.tree.map(lambda leaf, n=n: leaf[n], params)) for n in range(len(jax.tree.leaves(params)[0]))]
 
 
 def _diverged(params: Params) -> np.ndarray:
@@ -315,17 +243,18 @@ def _diverged(params: Params) -> np.ndarray:
     return np.flatnonzero(~np.all(finite, axis=0))
 
 
-def _reason(history: Float[np.ndarray, "steps columns"], parts: int) -> str:
+def _reason(parts: Float[np.ndarray, "steps parts"]) -> str:
     """Returns why a net diverged, in the words of `fit`."""
     try:
-        check_losses(history[:, :parts], 0, len(history))
+        check_losses(parts, 0, len(parts))
     except FloatingPointError as error:
         return str(error)
     return "its weights, or the loss on the held-out rows, are not finite"
 
 
-def _loss(binary: bool, reduction: Any, balance: str | None, balance_weight: float) -> FactualLoss:
-    criterion = "sigmoid_binary_cross_entropy" if binary else "squared_error"
-    if balance is None:
-        return FactualLoss(criterion, reduction)
-    return CFRLoss(criterion, reduction, balance=balance, balance_weight=balance_weight)
+def _loss(settings: EffectSettings) -> FactualLoss:
+    criterion = "sigmoid_binary_cross_entropy" if settings.binary else "squared_error"
+    if settings.balance is None:
+        return FactualLoss(criterion, settings.reduction)
+    balance, weight = settings.balance, settings.balance_weight
+    return CFRLoss(criterion, settings.reduction, balance=balance, balance_weight=weight)

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jaxtyping import Float
 
 from torch_ref.common.checks.arguments import check_shape
@@ -12,17 +10,15 @@ from torch_ref.common.checks.arrays import check_rows
 
 
 def sqrt_pehe(
-    y0: Float[Array | np.ndarray, "rows out"],
-    y1: Float[Array | np.ndarray, "rows out"],
-    mu0: Float[Array | np.ndarray, "rows out"],
-    mu1: Float[Array | np.ndarray, "rows out"],
-) -> Float[Array, ""]:
+    y0: Float[np.ndarray, "rows out"],
+    y1: Float[np.ndarray, "rows out"],
+    mu0: Float[np.ndarray, "rows out"],
+    mu1: Float[np.ndarray, "rows out"],
+) -> float:
     """Returns the root mean square error of the estimated effects, in the unit of the outcome.
 
     PEHE is the precision in estimation of heterogeneous effect.
 
-    Twin: `flax_impl.effects.sqrt_pehe`.
-
     Args:
         y0: estimated outcomes without treatment [rows, out].
         y1: estimated outcomes with treatment [rows, out].
@@ -30,31 +26,29 @@ def sqrt_pehe(
         mu1: expected outcomes with treatment [rows, out].
 
     Returns:
-        A number [] of at least 0.
+        A number of at least 0.
 
     Raises:
         ValueError: the shapes differ, or there are no rows; nothing is broadcast.
 
     Example:
-        >>> zeros, ones = np.zeros((2, 1), np.float32), np.ones((2, 1), np.float32)
-        >>> estimated = np.array([[0], [2]], np.float32)  # one effect is too small by 1, one too large by 1
-        >>> float(sqrt_pehe(y0=zeros, y1=estimated, mu0=zeros, mu1=ones))
+        >>> zeros, ones = np.zeros((2, 1)), np.ones((2, 1))
+        >>> estimated = np.array([[0.0], [2.0]])  # one effect is too small by 1, one too large by 1
+        >>> sqrt_pehe(y0=zeros, y1=estimated, mu0=zeros, mu1=ones)
         1.0
 
     Source: Hill, "Bayesian nonparametric modeling for causal inference", 2011.
     """
-    return jnp.sqrt(jnp.mean(_errors(y0, y1, mu0, mu1) ** 2))
+    return float(np.sqrt(np.mean(_errors(y0, y1, mu0, mu1) ** 2)))
 
 
 def ate_error(
-    y0: Float[Array | np.ndarray, "rows out"],
-    y1: Float[Array | np.ndarray, "rows out"],
-    mu0: Float[Array | np.ndarray, "rows out"],
-    mu1: Float[Array | np.ndarray, "rows out"],
-) -> Float[Array, ""]:
+    y0: Float[np.ndarray, "rows out"],
+    y1: Float[np.ndarray, "rows out"],
+    mu0: Float[np.ndarray, "rows out"],
+    mu1: Float[np.ndarray, "rows out"],
+) -> float:
     """Returns the absolute error of the average treatment effect, in the unit of the outcome.
-
-    Twin: `flax_impl.effects.ate_error`.
 
     Args:
         y0: estimated outcomes without treatment [rows, out].
@@ -63,25 +57,25 @@ def ate_error(
         mu1: expected outcomes with treatment [rows, out].
 
     Returns:
-        A number [] of at least 0.
+        A number of at least 0.
 
     Raises:
         ValueError: the shapes differ, or there are no rows; nothing is broadcast.
 
     Example:
-        >>> zeros, ones = np.zeros((2, 1), np.float32), np.ones((2, 1), np.float32)
-        >>> estimated = np.array([[0], [2]], np.float32)  # one effect is too small by 1, one too large by 1
-        >>> float(ate_error(y0=zeros, y1=estimated, mu0=zeros, mu1=ones))
+        >>> zeros, ones = np.zeros((2, 1)), np.ones((2, 1))
+        >>> ate_error(y0=zeros, y1=np.array([[0.0], [2.0]]), mu0=zeros, mu1=ones)  # the errors cancel
         0.0
 
     Source: Shalit, Johansson, Sontag, "Estimating individual treatment effect", ICML 2017.
     """
-    return jnp.abs(jnp.mean(_errors(y0, y1, mu0, mu1)))
+    return float(np.abs(np.mean(_errors(y0, y1, mu0, mu1))))
 
 
-def _errors(y0: Any, y1: Any, mu0: Any, mu1: Any) -> Array:
-    """Returns by how much each estimated effect is too large."""
+def _errors(y0: Any, y1: Any, mu0: Any, mu1: Any) -> np.ndarray:
+    """Returns by how much each estimated effect is too large, in float64."""
+    y0, y1, mu0, mu1 = (np.asarray(array, np.float64) for array in (y0, y1, mu0, mu1))
     check_rows("y0", y0)
     for name, array in (("y1", y1), ("mu0", mu0), ("mu1", mu1)):
-        check_shape(name, array, tuple(y0.shape))
-    return jnp.asarray((y1 - y0) - (mu1 - mu0))  # numpy's float64 keeps its digits until here
+        check_shape(name, array, y0.shape)
+    return (y1 - y0) - (mu1 - mu0)

@@ -39,8 +39,8 @@ def effect_figures(report: EffectReport) -> dict[str, "Figure"]:
         ImportError: matplotlib is not installed; the message names the extra.
 
     Example:
-        >>> from types import SimpleNamespace
-        >>> training = SimpleNamespace(losses=np.ones((1, 3, 1)), held_out=None)  # of a model: `model.training`
+        >>> from flax_impl.effects.effect_model import TrainingRecord
+        >>> training = TrainingRecord(losses=np.ones((1, 3, 1)), held_out=None)  # of a model: `model.training`
         >>> t, y0, y1 = np.array([0, 1, 0, 1]), np.array([1.0, 1.0, 2.0, 2.0]), np.array([3.0, 3.0, 4.0, 4.0])
         >>> y, rows = np.where(t == 1, y1, y0), np.arange(4)
         >>> report = EffectReport(t, y, y0, y1, None, None, 2.0, None, rows, y, y1 - y0, None, training, False)

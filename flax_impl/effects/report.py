@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 
 from torch_ref.common.data.treatment_data import TreatmentData
 
-from .estimates import Estimates, Training
+from .effect_model import EffectModel, TrainingRecord
 from .overlap import POOR, propensity
 from .uplift import qini_coefficient, qini_curve
 
@@ -36,7 +36,7 @@ class EffectReport:
         binary: the outcome is 0 or 1.
 
     Example:
-        >>> training = Training(losses=np.ones((1, 3, 1)), held_out=None)
+        >>> training = TrainingRecord(losses=np.ones((1, 3, 1)), held_out=None)
         >>> t, y0, y1 = np.array([0, 1, 0, 1]), np.array([1.0, 1.0, 2.0, 2.0]), np.array([3.0, 3.0, 4.0, 4.0])
         >>> y, rows = np.where(t == 1, y1, y0), np.arange(4)
         >>> report = EffectReport(t, y, y0, y1, None, None, 2.0, None, rows, y, y1 - y0, None, training, False)
@@ -58,11 +58,11 @@ class EffectReport:
     factual: Float[np.ndarray, " held_out"]
     effect: Float[np.ndarray, " held_out"]
     score: Float[np.ndarray, " rows"] | None
-    training: Training
+    training: TrainingRecord
     binary: bool
 
     @classmethod
-    def of(cls, model: Estimates, data: TreatmentData) -> "EffectReport":
+    def of(cls, model: EffectModel, data: TreatmentData) -> "EffectReport":
         """Returns the report of a model on the table that it was trained on.
 
         Args:
@@ -160,7 +160,7 @@ class EffectReport:
         return "\n".join(lines)
 
 
-def _unseen(training: Training, y0: np.ndarray, y1: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _unseen(training: TrainingRecord, y0: np.ndarray, y1: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the rows that some net did not see, and both outcomes by the mean of those nets."""
     if training.held_out is None:
         return np.arange(y0.shape[1]), y0.mean(axis=0), y1.mean(axis=0)

@@ -1,5 +1,6 @@
 """The estimator keeps scikit-learn's rules, and EconML's names; what it says are the effects of its ensemble."""
 
+import dataclasses
 import pickle
 import re
 import subprocess
@@ -115,9 +116,12 @@ def test_parameters_are_kept_cloned_and_changed(fitted: Any) -> None:
         copy.set_params(width=3)
 
 
-def test_the_arguments_are_those_of_fit_effects(fitted: Any) -> None:
-    settings = TINY | {"epochs": 20, "optimizer": fitted.optimizer, "bootstrap": True}
-    model = flax_impl.effects.fit_effects(DATA, **settings)
+def test_the_arguments_are_those_of_the_settings(fitted: Any) -> None:
+    changed = TINY | {"epochs": 20, "optimizer": fitted.optimizer, "bootstrap": True}
+    progress = changed.pop("progress", True)
+    model = flax_impl.effects.fit_effects(DATA, flax_impl.effects.EffectSettings(**changed), progress=progress)
+    fields = {field.name for field in dataclasses.fields(flax_impl.effects.EffectSettings)}
+    assert set(fitted.get_params()) == fields | {"progress", "mesh"}
     np.testing.assert_array_equal(fitted.effect(FRAME), model.effect(X))
     np.testing.assert_array_equal(fitted.predict(FRAME), model.effect(X))
     np.testing.assert_array_equal(fitted.potential_outcomes(FRAME), model.potential_outcomes(X))
@@ -387,7 +391,8 @@ class Blocked:
 sys.meta_path.insert(0, Blocked())
 import flax_impl
 data = flax_impl.data.synthetic(rows=100, features=4)
-model = flax_impl.effects.fit_effects(data, representation_features=[4], head_features=[4], members=1, steps=1)
+small = flax_impl.effects.EffectSettings(representation_features=[4], head_features=[4], members=1, steps=1)
+model = flax_impl.effects.fit_effects(data, small)
 print(model.effect(data.x).shape)
 try:
     flax_impl.effects.TwoHeadEstimator

@@ -83,6 +83,11 @@ def check_data(
     return arrays
 
 
+def as_dtype(arrays: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
+    """Returns checked arrays in a dtype, but for `t` and `mask`; raises ValueError for numbers that it cannot hold."""
+    return {name: array if name in ("t", "mask") else _converted(name, array, dtype) for name, array in arrays.items()}
+
+
 def check_batch(data: Mapping[str, Any], loss: Any, *, dtype: str, whole: bool) -> dict[str, np.ndarray]:
     """Checks a batch, or the whole data of a training, against the arguments of the loss; returns it as `check_data`.
 
@@ -110,9 +115,15 @@ def check_batch(data: Mapping[str, Any], loss: Any, *, dtype: str, whole: bool) 
     optional = [argument.name for argument in arguments if argument.default is not argument.empty]
     arrays = check_data(data, required, optional, dtype)
     check_labels(getattr(loss, "criterion", ""), arrays)
-    if whole and "w" in arrays and not arrays["w"].any():
-        raise ValueError("w: expected at least one weight that is not zero, got none")
+    if whole:
+        check_some_weight(arrays)
     return arrays
+
+
+def check_some_weight(arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises ValueError where there are weights `w` and all are zero."""
+    if "w" in arrays and not arrays["w"].any():
+        raise ValueError("w: expected at least one weight that is not zero, got none")
 
 
 def check_inputs(call: Any, inputs: Sequence[object]) -> list[str]:

@@ -1,6 +1,7 @@
 """What an ensemble says about effects: its members' mean, and intervals from their spread."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,10 +11,12 @@ from torch_ref.common.checks.arguments import check_number
 from torch_ref.common.checks.arrays import check_data
 from torch_ref.common.data.treatment_data import Scales
 
-from .ensemble_file import Ensemble
+from .ensemble_file import Ensemble, write_ensemble
+
+Outputs = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-class Training(NamedTuple):
+class TrainingRecord(NamedTuple):
     """How an ensemble was trained.
 
     Attributes:
@@ -32,16 +35,50 @@ class Training(NamedTuple):
         return [int(np.nanargmin(losses[:, -1])) + 1 for losses in self.losses]
 
 
-class Estimates:
-    """Effects and outcomes of an ensemble; each package's `EffectModel` adds the nets.
+class EffectModel:
+    """An ensemble of two-head nets that estimates effects, in the unit of the data; `fit_effects` makes it.
 
     Args:
-        ensemble: scales, columns and settings; the weights in it are not looked at.
-        training: how it was trained; None for a loaded one.
+        ensemble: the nets' weights, scales, columns and settings.
+        outputs: runs all nets: takes standardised features [rows, features] and returns both heads' outputs, each
+            [members, rows, 1].
+        training: the losses and the held-out rows; None for a loaded one.
+
+    Raises:
+        ValueError: from its methods: another number of features than it was trained on, or values that are no finite
+            numbers; an interval without at least 2 members trained on bootstrap rows.
+
+    Example:
+        >>> from flax_impl.data import synthetic
+        >>> from flax_impl.effects import EffectSettings, fit_effects
+        >>> data = synthetic(rows=80, features=4)
+        >>> small = EffectSettings(representation_features=[4], head_features=[4], members=2, steps=3)
+        >>> model = fit_effects(data, small, progress=False)
+        >>> model.members, model.effect(data.x).shape
+        (2, (80,))
+        >>> model.ate(data.x) == float(model.effect(data.x).mean())
+        True
     """
 
-    def __init__(self, ensemble: Ensemble, training: Training | None) -> None:
+    def __init__(self, ensemble: Ensemble, outputs: Outputs, training: TrainingRecord | None = None) -> None:
         self.ensemble, self.training = ensemble, training
+        self._outputs = outputs
+
+    @property
+    def members(self) -> int:
+        """How many nets there are."""
+        return len(self.ensemble.weights)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes nets, scales and columns to one safetensors file.
+
+        Args:
+            path: the file; one that is there already is replaced, and folders that are missing are made.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        write_ensemble(path, self.ensemble)
 
     @property
     def scales(self) -> Scales:
@@ -152,7 +189,7 @@ class Estimates:
         return float(low), float(high)
 
     def interval(self, values: Float[np.ndarray, "members ..."], alpha: float = 0.05) -> tuple[Any, Any]:
-        """Returns the ends of intervals for anything that each member has a value of, see `members.interval`.
+        """Returns the ends of intervals for anything that each member has a value of, see `student_interval`.
 
         Args:
             values: one for each member [members, ...], such as averages over a group of rows.
@@ -166,25 +203,14 @@ class Estimates:
         """
         if not self.ensemble.bootstrap:
             raise ValueError("bootstrap: expected members trained on bootstrap rows (bootstrap=True), got none")
-        return interval(values, alpha)
-
-    def _outputs(
-        self, x: Float[np.ndarray, "rows features"]
-    ) -> tuple[Float[np.ndarray, "members rows 1"], Float[np.ndarray, "members rows 1"]]:
-        raise NotImplementedError
+        return student_interval(values, alpha)
 
     def _member_effects(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "members rows"]:
         y0, y1 = self.member_outcomes(x)
         return y1 - y0
 
 
-def padded(histories: Sequence[Float[np.ndarray, "steps columns"]]) -> Float[np.ndarray, "members steps columns"]:
-    """Returns losses of any length as one array, NaN after their ends."""
-    most = max(map(len, histories))
-    return np.stack([np.pad(h, ((0, most - len(h)), (0, 0)), constant_values=np.nan) for h in histories])
-
-
-def interval(
+def student_interval(
     values: Float[np.ndarray, "members ..."], alpha: float = 0.05
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
     """Returns the lower and upper end of an interval that holds the true value with probability `1 - alpha`.
@@ -204,7 +230,9 @@ def interval(
     check_number("alpha", alpha, above=0, below=1)
     if len(values) < 2:
         raise ValueError(f"members: expected at least 2 for an interval, got {len(values)}")
-    from scipy.stats import t as student
-
+    try:
+        from scipy.stats import t as student
+    except ImportError as error:
+        raise ImportError("intervals need scipy: pip install 'twohead[jax]'") from error
     margin = student.ppf(1 - alpha / 2, len(values) - 1) * values.std(axis=0, ddof=1)
     return values.mean(axis=0) - margin, values.mean(axis=0) + margin

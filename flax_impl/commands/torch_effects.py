@@ -1,0 +1,75 @@
+"""Effects by nets of the reference: a single net trained in torch, and the nets of a file run in torch."""
+
+import os
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from torch_ref.common.data.treatment_data import TreatmentData
+
+from ..effects.effect_model import EffectModel, TrainingRecord
+from ..effects.ensemble_file import Ensemble, read_ensemble
+from ..effects.overlap import feature_names
+from ..effects.prepare import prepare
+from ..effects.settings import EffectSettings
+from .sides import TorchSide
+
+
+def fit_net(data: TreatmentData, settings: EffectSettings, **shared: Any) -> EffectModel:
+    """Trains one net in torch on a table, and returns an ensemble of this net.
+
+    Args:
+        data: the table.
+        settings: with `members=1` and `bootstrap=False`.
+        shared: arguments of `torch_ref.fit` that share the training with other processes.
+
+    Raises:
+        ValueError: as `fit_effects`.
+        FloatingPointError: the net diverged.
+    """
+    prepared = prepare(data, settings)
+    config = {
+        "in_features": data.x.shape[1],
+        "representation_features": settings.representation_features,
+        "head_features": settings.head_features,
+        "activation": settings.activation,
+        "final_activation": "identity",
+    }
+    side = TorchSide("TwoHead", config, seed=settings.seed, dtype=settings.dtype)
+    criterion = "sigmoid_binary_cross_entropy" if settings.binary else "squared_error"
+    loss = side.package.FactualLoss(criterion, settings.reduction)
+    if settings.balance is not None:
+        penalty = {"balance": settings.balance, "balance_weight": settings.balance_weight}
+        loss = side.package.CFRLoss(criterion, settings.reduction, **penalty)
+    train, held_out = prepared.rows
+    losses = side.fit(
+        prepared.arrays, optimizer=settings.optimizer, loss=loss, seed=settings.seed, precision=settings.precision,
+        rows=train[0], validation_rows=None if held_out is None else held_out[0], **prepared.lengths, **shared,
+    )  # fmt: skip
+    ensemble = Ensemble(side.model.config, [side.weights()], prepared.scales, feature_names(data), False, {})
+    return effect_model(ensemble, TrainingRecord(losses[None], held_out))
+
+
+def load_nets(path: str | os.PathLike[str]) -> EffectModel:
+    """Returns the ensemble in a file, whose nets run in torch.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or holds something else.
+    """
+    try:
+        return effect_model(read_ensemble(path), None)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def effect_model(ensemble: Ensemble, training: TrainingRecord | None) -> EffectModel:
+    """Returns the effect model of an ensemble, whose nets run in torch."""
+    nets = [TorchSide("TwoHead", ensemble.config, weights=weights) for weights in ensemble.weights]
+
+    def outputs(x: Float[np.ndarray, "rows features"]) -> tuple[np.ndarray, np.ndarray]:
+        each = [net.predict(x) for net in nets]
+        return np.stack([y0 for y0, _ in each]), np.stack([y1 for _, y1 in each])
+
+    return EffectModel(ensemble, outputs, training)
