@@ -24,8 +24,9 @@ from tqdm import tqdm
 
 from bench import growth, peers
 from bench.contestants import Task, flax_contestants, limits, thousand_trainings, torch_contestants
-from flax_impl.commands.sides import import_backend
-from plots import growth_curves, speed_bars
+from bench.plots import growth_curves, speed_bars
+from flax_impl.commands.backends import import_backend, run_command
+from torch_ref.common.files.array_file import replacing
 
 # What a new process does to its first step; then the same fit again and again, which compiles nothing.
 _START = """
@@ -161,7 +162,7 @@ def machine() -> dict[str, Any]:
     """Returns what the numbers depend on."""
     import jax
 
-    from flax_impl.training.replicas.runs import count_cores
+    from flax_impl.training.replicas.per_core import count_cores
 
     model = ""
     if Path("/proc/cpuinfo").exists():
@@ -283,26 +284,30 @@ def draw(result: Mapping[str, Any], folder: Path) -> None:
         figures["growth.png"] = growth_curves(result["growth"], result["summary"]["slopes"])
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
-        with import_backend("flax").hub.files.replacing(folder / name) as path:
+        with replacing(folder / name) as path:
             figure.savefig(path)
 
 
-def main() -> int:
-    """Measures, prints the table, and writes what was asked for; returns 0, or 2 where that cannot be."""
-    args = parse()
+def run(args: argparse.Namespace) -> int:
+    """Measures, prints the table, and writes what was asked for; returns 0."""
+    import_backend("flax")
+    result = json.loads(args.draw.read_text()) if args.draw else measure(args)
     try:
-        package = import_backend("flax")
-        result = json.loads(args.draw.read_text()) if args.draw else measure(args)
         print(table(result))
-        if args.json:
-            with package.hub.files.replacing(args.json) as path:
-                path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
-        if args.plots:
-            draw(result, args.plots)
-    except (ImportError, OSError, RuntimeError, ValueError, KeyError) as error:
-        print(f"error: {error or type(error).__name__}", file=sys.stderr)
-        return 2
+    except KeyError as error:
+        raise ValueError(f"{args.draw}: expected what an earlier --json wrote, got no {error}") from error
+    if args.json:
+        with replacing(args.json) as path:
+            path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+    if args.plots:
+        draw(result, args.plots)
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures; returns 0, or 2 for arguments or files that cannot be used."""
+    args = parse(arguments)
+    return run_command(lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -17,9 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flax_impl.commands.sides import FlaxSide, Side, TorchSide, import_backend
+from flax_impl.commands.backends import import_backend
+from flax_impl.commands.pictures import loss_curves
+from flax_impl.commands.sides import FlaxSide, Side, TorchSide
+from flax_impl.effects import ate_error, sqrt_pehe
 from flax_impl.parity import largest_difference, relative_difference
-from plots import loss_curves
 from torch_ref.common.files.array_file import replacing
 from torch_ref.data import Scales, TreatmentData, curves, load_data
 
@@ -118,9 +120,11 @@ def effects_run() -> tuple[Comparison, dict[str, dict[str, float]]]:
 def effect_errors(side: Side, scales: Scales, data: TreatmentData) -> dict[str, float]:
     """How far a side's effects are from the known ones, in the unit of the outcome."""
     y0, y1 = (scales.outcome(y) for y in side.predict(scales.standardize(data).x))
+    assert data.mu0 is not None
+    assert data.mu1 is not None
     return {
-        "sqrt PEHE": float(side.package.sqrt_pehe(y0, y1, data.mu0, data.mu1)),
-        "ATE error": float(side.package.ate_error(y0, y1, data.mu0, data.mu1)),
+        "sqrt PEHE": float(sqrt_pehe(y0, y1, data.mu0, data.mu1)),
+        "ATE error": float(ate_error(y0, y1, data.mu0, data.mu1)),
     }
 
 

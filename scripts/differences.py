@@ -102,7 +102,7 @@ in float64 unless a row says otherwise.
 
 - *Apart* is the largest difference as a share of torch's largest value, where the port is written as it first comes to
   mind. *Then* is what is left with the words before it. *Same* is at most 1e-12, in float32 a few roundings.
-- Each row is a measurement in `scripts/facts/`, and a test: `pytest tests/test_differences.py -k KEY`.
+- Each row is a measurement in `scripts/facts/`, and a test: `pytest tests/scripts/test_differences.py -k KEY`.
 - `python scripts/differences.py` measures all of them again and names the rows that changed, as they may with the next
   release of either side; with `--write` it writes this page.
 

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from plots import empty_figure
+from flax_impl.effects.plots import figure as empty_figure
+from torch_ref.common.files.array_file import replacing
 
 UNTREATED, TREATED, SHARED, EMPTY, INK = "#4477aa", "#cc6677", "#666677", "#e4e4ea", "#222233"
 TREATMENT = (0, 1, 1, 0, 1)  # of the rows in the picture, from the top
@@ -16,8 +17,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out/two_head.png"), help="default: out/two_head.png")
     arguments = parser.parse_args()
-    from torch_ref.common.files.array_file import replacing
-
     figure = draw()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(arguments.out) as path:

@@ -16,148 +16,108 @@ from typing import Any
 
 from tqdm import tqdm
 
+from torch_ref.common.files.array_file import replacing
+from torch_ref.common.trace import Trace, load_trace
+
+from ..parity import html_page, text_table
+from .backends import Parser, import_backend, run_command
 from .recipes import MODELS, OPTIMIZERS, Recipe, check, reference
-from .sides import import_backend
 
 DEFAULT_OPTIMIZERS = ("sgd", "adam", "adamw")
 
 
-def main() -> int:
-    """Runs the pairs that are asked for, prints the table and writes the files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=MODELS, help="default: both")
-    parser.add_argument("--dtype", choices=("float64", "float32"), help="default: both")
-    parser.add_argument("--optimizer", choices=OPTIMIZERS, help=f"default: {', '.join(DEFAULT_OPTIMIZERS)}")
-    parser.add_argument("--steps", type=int, help="of each training (default: 20)")
-    parser.add_argument("--seed", type=int, help="of weights and batches (default: 0)")
-    parser.add_argument(
-        "--record",
-        type=Path,
-        metavar="FILE",
-        help="write the reference's trace: of one pair, by default two-head, float64, adam",
-    )
-    parser.add_argument("--check", type=Path, metavar="FILE", help="hold the port against such a file")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write the report as a page")
-    parser.add_argument(
-        "--kill-matrix", action="store_true", help="plant faults in copies of the port, and show which are found"
-    )
-    arguments = parser.parse_args()
-    try:
-        return run(arguments)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Returns the command line's arguments; those that were not given are None."""
+    parser = Parser("parity", __doc__)
+    add = parser.add_argument
+    add("--model", choices=MODELS, help="default: both")
+    add("--dtype", choices=("float64", "float32"), help="default: both")
+    add("--optimizer", choices=OPTIMIZERS, help=f"default: {', '.join(DEFAULT_OPTIMIZERS)}")
+    add("--steps", type=int, help="of each training (default: 20)")
+    add("--seed", type=int, help="of weights and batches (default: 0)")
+    add("--record", type=Path, metavar="FILE", help="write the reference's trace: of one pair, by default two-head, "
+        "float64, adam")  # fmt: skip
+    add("--check", type=Path, metavar="FILE", help="hold the port against such a file")
+    add("--json", type=Path, metavar="FILE", help="write the report as JSON")
+    add("--html", type=Path, metavar="FILE", help="write the report as a page")
+    return parser.parse_args(arguments)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Does what the arguments ask for, and returns the exit code."""
-    given = [f"--{name.replace('_', '-')}" for name in ("record", "check", "kill_matrix") if getattr(arguments, name)]
-    if len(given) > 1:
-        raise ValueError(f"{given[1]}: expected without {given[0]}")
+def run(args: argparse.Namespace) -> int:
+    """Records, or compares and shows the report; returns the exit code."""
+    if args.record and args.check:
+        raise ValueError("--check: expected without --record")
     for name in ("json", "html"):
-        if arguments.record and getattr(arguments, name):
+        if args.record and getattr(args, name):
             raise ValueError(f"--{name}: expected with a comparison, got --record, which makes none")
-    if arguments.kill_matrix:
-        return kill_matrix(arguments)
-    if arguments.record:
-        recipe = recipes(arguments, one=True)[0]
-        trace = reference(recipe)
-        trace.save(arguments.record)
-        print(f"recorded {recipe.model}, {recipe.dtype}, {recipe.optimizer}, {recipe.steps} steps: {arguments.record}")
+    if args.record:
+        recipe = recipes(args, "adam")[0]
+        reference(recipe).save(args.record)
+        print(f"recorded {recipe.model}, {recipe.dtype}, {recipe.optimizer}, {recipe.steps} steps: {args.record}")
         return 0
-    if arguments.check:
-        reports = [check(*recorded(arguments))]
-    else:
-        reports = []
-        for recipe in tqdm(recipes(arguments), unit="pair", disable=not sys.stderr.isatty(), leave=False):
-            reports.append(check(recipe, reference(recipe)))
-    return show(reports, arguments)
+    if args.check:
+        return show([check(*recorded(args))], args)
+    shown = tqdm(recipes(args, *DEFAULT_OPTIMIZERS), unit="pair", disable=not sys.stderr.isatty(), leave=False)
+    return show([check(recipe, reference(recipe)) for recipe in shown], args)
 
 
-def recipes(arguments: argparse.Namespace, one: bool = False) -> list[Recipe]:
-    """Returns the pairs that the arguments choose; where `one`, the first stands for all."""
-    models = [arguments.model] if arguments.model else list(MODELS)
-    dtypes = [arguments.dtype] if arguments.dtype else ["float64", "float32"]
-    optimizers = [arguments.optimizer] if arguments.optimizer else list(DEFAULT_OPTIMIZERS)
-    if one and not arguments.optimizer:
-        optimizers = ["adam"]
-    numbers = {"steps": (arguments.steps, 20, 1), "seed": (arguments.seed, 0, 0)}
+def recipes(args: argparse.Namespace, *optimizers: str) -> list[Recipe]:
+    """Returns the pairs that the arguments choose; `optimizers` are those of no choice."""
+    models = [args.model] if args.model else list(MODELS)
+    dtypes = [args.dtype] if args.dtype else ["float64", "float32"]
     chosen = {}
-    for name, (value, default, least) in numbers.items():
+    for name, default, least in (("steps", 20, 1), ("seed", 0, 0)):
+        value = getattr(args, name)
         chosen[name] = default if value is None else value
         if not least <= chosen[name] <= 10_000:
             raise ValueError(f"--{name}: expected a whole number from {least} to 10000, got {value}")
-    found = [
-        Recipe(model, dtype, optimizer, **chosen) for model, dtype, optimizer in product(models, dtypes, optimizers)
-    ]
-    return found[:1] if one else found
+    pairs = product(models, dtypes, [args.optimizer] if args.optimizer else optimizers)
+    return [Recipe(*pair, **chosen) for pair in pairs]
 
 
-def recorded(arguments: argparse.Namespace) -> tuple[Recipe, Any]:
+def recorded(args: argparse.Namespace) -> tuple[Recipe, Trace]:
     """Returns the recipe and the trace in a file.
 
     Raises:
-        ValueError: it is damaged, or of another pair than the arguments ask for.
+        ValueError: the file is damaged, or of another pair than the arguments ask for.
     """
-    trace = import_backend("flax").load_trace(arguments.check)
+    trace = load_trace(args.check)
     made = trace.metadata["recipe"]
-    names = {field.name for field in fields(Recipe)}
-    if made.keys() != names:
-        raise ValueError(
-            f"{arguments.check}: expected a trace that this command recorded; for a model of your own, "
-            "see flax_impl.check_parity"
-        )
+    expected = f"{args.check}: expected a trace that this command recorded"
+    if made.keys() != {field.name for field in fields(Recipe)}:
+        raise ValueError(f"{expected}; for a model of your own, see flax_impl.check_parity")
+    port = import_backend("flax")
     try:
         recipe = Recipe(**{**made, "schedule": tuple(made["schedule"])})
         if (recipe.dtype, recipe.steps) != (trace.dtype, trace.steps):
             raise ValueError("its recipe is of another dtype or number of steps than its arrays")
-        port = import_backend("flax")
-        for make in (recipe.build, recipe.make, recipe.batches):
-            make(port)
+        recipe.build(port)
+        recipe.make(port)
+        recipe.batches()
     except (TypeError, ValueError, LookupError, AttributeError) as error:
-        raise ValueError(f"{arguments.check}: expected a trace that this command recorded, got {error}") from error
+        raise ValueError(f"{expected}, got {error}") from error
     for name in ("model", "dtype", "optimizer", "steps", "seed"):
-        asked, got = getattr(arguments, name), getattr(recipe, name)
+        asked, got = getattr(args, name), getattr(recipe, name)
         if asked is not None and asked != got:
-            raise ValueError(f"--{name}: expected {got}, as {arguments.check} has it, got {asked}")
+            raise ValueError(f"--{name}: expected {got}, as {args.check} has it, got {asked}")
     return recipe, trace
 
 
-def show(reports: Sequence[Any], arguments: argparse.Namespace) -> int:
+def show(reports: Sequence[Any], args: argparse.Namespace) -> int:
     """Prints the table, writes the files, and returns 0 where all agree."""
-    from flax_impl.parity import html_page, text_table
-    from torch_ref.common.files.array_file import replacing
-
     print(text_table(reports))
     passed = all(report.passed for report in reports)
-    if arguments.json:
+    if args.json:
         content = {"passed": passed, "pairs": [report.to_json() for report in reports]}
-        with replacing(arguments.json) as path:
+        with replacing(args.json) as path:
             path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-    if arguments.html:
-        with replacing(arguments.html) as path:
+    if args.html:
+        with replacing(args.html) as path:
             path.write_text(html_page(reports))
     return int(not passed)
 
 
-def kill_matrix(arguments: argparse.Namespace) -> int:
-    """Plants every fault, and prints which were caught, localised and named."""
-    from flax_impl.parity import html_page
-    from tests.support.faults import kill, load_faults, matrix_table
-    from torch_ref.common.files.array_file import replacing
-
-    kills = [kill(fault) for fault in tqdm(load_faults(), unit="fault", disable=not sys.stderr.isatty(), leave=False)]
-    rows = [found.to_json() for found in kills]
-    print(matrix_table(rows))
-    if arguments.json:
-        with replacing(arguments.json) as path:
-            path.write_text(json.dumps(rows, indent=2) + "\n")
-    if arguments.html:
-        with replacing(arguments.html) as path:
-            path.write_text(html_page([found.report for found in kills]))
-    return int(not all(row["caught"] and row["localised"] and not row["misnamed"] for row in rows))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compares; returns 0 where the two sides agree, 1 where they diverge, 2 for unusable arguments."""
+    args = parse(arguments)
+    return run_command(lambda: run(args))

@@ -1,51 +1,47 @@
-"""Applies a model that train.py saved to new rows: writes each row's outcomes and effect, with its interval."""
+"""Estimates the outcomes and the effect of new rows, with intervals, by a model that `twohead train` wrote."""
 
 import argparse
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from .sides import BACKENDS, import_backend
+from torch_ref.common.data.tables import write_csv
+
+from .backends import BACKENDS, Parser, import_backend, run_command
+from .torch_effects import load_nets
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Returns the command line's arguments."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser("predict", __doc__, "--data FILE ")
     add = parser.add_argument
-    add(
-        "--model", type=Path, default=Path("out/train/model.safetensors"), help="(default: out/train/model.safetensors)"
-    )
+    default = Path("out/train/model.safetensors")
+    add("--model", type=Path, metavar="FILE", default=default, help=f"model file (default: {default})")
     add("--data", required=True, metavar="FILE", help=".csv, .parquet or .npz with the columns of the training")
-    add("--out", type=Path, default=Path("out/effects.csv"), help="file to write (default: out/effects.csv)")
+    add("--out", type=Path, metavar="FILE", default=Path("out/effects.csv"), help="file to write (default: "
+        "out/effects.csv)")  # fmt: skip
     add("--alpha", type=float, default=0.05, help="probability that an interval misses (default: 0.05)")
     add("--backend", choices=tuple(BACKENDS), default="flax", help="the framework (default: flax)")
     add("--dtype", choices=("float32", "float64"), default="float32", help="that the model was trained in")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
-def main() -> int:
-    """Predicts; returns 0, or 2 for arguments or files that cannot be used, or 1 for outcomes that are not finite."""
-    args = parse()
-    try:
-        package = import_backend(args.backend, args.dtype)
-        model = package.effects.load_effect_model(args.model)
-        x = package.data.load_features(args.data, model.feature_names)
-        members = model.member_outcomes(x)
-        y0, y1 = (outcomes.mean(axis=0) for outcomes in members)
-        columns = {"y0": y0, "y1": y1, "effect": y1 - y0}
-        if model.ensemble.bootstrap and model.members > 1:
-            columns["low"], columns["high"] = model.interval(members[1] - members[0], args.alpha)
-        rows = zip(*(array.tolist() for array in columns.values()), strict=True)
-        package.hub.tables.write_csv(args.out, ("row", *columns), rows)
-    except FloatingPointError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
-        print(f"error: {error or type(error).__name__}", file=sys.stderr)
-        return 2
+def run(args: argparse.Namespace) -> int:
+    """Predicts and writes; returns 0."""
+    package = import_backend(args.backend, args.dtype)
+    model = load_nets(args.model) if args.backend == "torch" else package.effects.load_effect_model(args.model)
+    x = package.data.load_features(args.data, model.feature_names)
+    members = model.member_outcomes(x)
+    y0, y1 = (outcomes.mean(axis=0) for outcomes in members)
+    columns = {"y0": y0, "y1": y1, "effect": y1 - y0}
+    if model.ensemble.bootstrap and model.members > 1:
+        columns["low"], columns["high"] = model.interval(members[1] - members[0], args.alpha)
+    write_csv(args.out, ("row", *columns), zip(*(array.tolist() for array in columns.values()), strict=True))
     print(f"{args.data}: {len(x)} rows, average treatment effect {(y1 - y0).mean():.4g}")
     print(f"written: {args.out}")
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Predicts; returns 0, 2 for arguments or files that cannot be used, 1 for outcomes that are not finite."""
+    args = parse(arguments)
+    return run_command(lambda: run(args))

@@ -1,7 +1,6 @@
-"""The two models as pairs for the harness: a recipe says all, so that either side can be made of it alone."""
+"""Pairs of models for the harness: a recipe holds everything that it takes to build either side."""
 
-import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from types import ModuleType
@@ -9,7 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from .sides import import_backend
+from torch_ref.common.batches import batch_order
+from torch_ref.common.data.simulation import synthetic
+from torch_ref.common.settings.optimizers import make_optimizer
+from torch_ref.common.settings.schedules import make_schedule
+
+from .backends import import_backend
 
 BATCH, ROWS = 24, 90  # the fourth batch is filled up with rows that its mask leaves out
 
@@ -22,7 +26,7 @@ def _both_outputs(model: Any, x1: Any, x2: Any, **batch: Any) -> Any:
     return model(x1, x2)
 
 
-# The class, its loss, what to compare as the outputs, and a small model of it.
+# The class, its loss, the outputs to compare, and the arguments of a small model.
 MODELS = {
     "two-head": (
         "TwoHead",
@@ -32,7 +36,7 @@ MODELS = {
     ),
     "two-in-two-out": ("TwoInTwoOut", "JointLoss", _both_outputs, {"in_features": 3, "hidden_features": [12, 12]}),
 }
-# Rates at which a few steps show every hyper-parameter; what is not given is the package's default.
+# Rates at which a few steps show every hyper-parameter; the rest is at its default.
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adam": {"lr": 1e-2, "weight_decay": 1e-2},
     "adamw": {"lr": 1e-2},
@@ -68,35 +72,35 @@ class Recipe:
     schedule: tuple[str, Mapping[str, Any]] = ("exponential", {"gamma": 0.9})
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the recipe as a trace's metadata holds it."""
+        """Returns the recipe as the metadata of a trace holds it."""
         return asdict(self)
 
     def make(self, package: ModuleType) -> dict[str, Any]:
-        """Returns loss, optimiser and `forward` in the words of a package."""
+        """Returns the package's loss, the optimiser's settings and `forward`."""
         _, loss, forward, _ = MODELS[self.model]
         loss = "CFRLoss" if "balance" in self.loss else loss
-        schedule = package.training.make_schedule(self.schedule[0], **self.schedule[1])
+        schedule = make_schedule(self.schedule[0], **self.schedule[1])
         settings = {"clip_norm": 1.0, "schedule": schedule, **OPTIMIZERS[self.optimizer], **self.settings}
-        return {
-            "loss": getattr(package, loss)(**self.loss),
-            "optimizer": package.training.make_optimizer(self.optimizer, **settings),
-            "forward": forward,
-        }
+        optimizer = make_optimizer(self.optimizer, **settings)
+        return {"loss": getattr(package, loss)(**self.loss), "optimizer": optimizer, "forward": forward}
 
     def build(self, package: ModuleType) -> Any:
         """Returns the model."""
         name, _, _, config = MODELS[self.model]
         return getattr(package, name)(**config | dict(self.config))
 
-    def batches(self, package: ModuleType) -> list[dict[str, np.ndarray]]:
-        """Returns a batch for each step, drawn by the package's own hub.
+    def batches(self, order: Callable[..., Any] = batch_order) -> list[dict[str, np.ndarray]]:
+        """Returns a batch for each step.
 
-        They hold what a port stumbles over: weights; rows that do not count, with labels that are NaN; rows of zeros,
-        where a ReLU has its kink; and in the second step no treated row.
+        They hold what is hard for a port: weights, masked rows with labels that are NaN, rows of zeros, where a ReLU
+        has its kink, and no treated row in the second step.
+
+        Args:
+            order: draws the row numbers and the mask of each step; arguments as `batch_order`.
         """
         generator = np.random.default_rng(self.seed)
         if self.model == "two-head":
-            made = package.data.synthetic(rows=ROWS, features=6, seed=self.seed)
+            made = synthetic(rows=ROWS, features=6, seed=self.seed)
             data = {"x": made.x, "t": made.t, "y": made.y}
         else:
             data = {name: generator.normal(size=(ROWS, 3)) for name in ("x1", "x2")}
@@ -107,7 +111,6 @@ class Recipe:
             if name.startswith("x"):
                 array[::8] = 0
         data["w"] = generator.uniform(0.2, 2, ROWS)
-        order = importlib.import_module(f"{package.__name__}.hub.batching").batch_order
         index, mask = order(ROWS, batch_size=BATCH, steps=self.steps, shuffle=True, seed=self.seed)
         batches: list[dict[str, np.ndarray]] = []
         for step, (rows, counts) in enumerate(zip(index, mask, strict=True)):
@@ -128,18 +131,17 @@ def reference(recipe: Recipe) -> Any:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        with _drawing(getattr(torch, recipe.dtype)):
+        with _default_dtype(getattr(torch, recipe.dtype)):
             model = recipe.build(package)
     with torch.no_grad():
         first = next(p for name, p in model.named_parameters() if name.endswith("bias"))
         first[:3] = 0  # with rows of zeros: exactly at the kink
-    batches = recipe.batches(package)
-    return package.record(model, batches, recipe=recipe.as_json(), progress=False, **recipe.make(package))
+    return package.record(model, recipe.batches(), recipe=recipe.as_json(), progress=False, **recipe.make(package))
 
 
 @contextmanager
-def _drawing(dtype: Any) -> Iterator[None]:
-    """Lets torch draw weights in a dtype: digits beyond float32's show a conversion that loses them."""
+def _default_dtype(dtype: Any) -> Iterator[None]:
+    """Draws weights in a dtype: digits beyond float32's show a conversion that loses them."""
     import torch
 
     before = torch.get_default_dtype()
@@ -150,17 +152,23 @@ def _drawing(dtype: Any) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def check(recipe: Recipe, trace: Any, package: ModuleType | None = None, converts: bool = True) -> Any:
+def check(
+    recipe: Recipe,
+    trace: Any,
+    package: ModuleType | None = None,
+    converts: bool = True,
+    order: Callable[..., Any] = batch_order,
+) -> Any:
     """Returns the report of the port against a trace; needs JAX only.
 
     Args:
         recipe: of the pair.
         trace: of the reference.
-        package: what to check in the port's place: a copy with a fault in it.
-        converts: whether its own conversion gives the first weights, or the harness's map.
+        package: a copy of the port to check in its place, which also builds the optimiser.
+        converts: takes the first parameters from the package's own conversion, not from the weight map.
+        order: draws the port's batches, see `Recipe.batches`.
     """
     port = import_backend("flax")
-    package = package or port
     import jax
 
     with (
@@ -168,9 +176,10 @@ def check(recipe: Recipe, trace: Any, package: ModuleType | None = None, convert
         jax.default_matmul_precision("highest"),
         jax.numpy_dtype_promotion("standard"),  # as users have it, whatever the caller set
     ):
-        model = recipe.build(package)
-        params = package.models.from_numpy(model, trace.params(0)) if converts else None
-        batches = recipe.batches(package)
-        settings = recipe.make(package)
+        model, settings = recipe.build(package or port), recipe.make(package or port)
+        if package is not None:
+            settings["optimizer"] = package.training.build_optimizer(settings["optimizer"])
+        params = (package or port).models.from_numpy(model, trace.params(0)) if converts else None
+        batches = recipe.batches(order)
         report = port.check_parity(trace, model, params=params, batches=batches, progress=False, **settings)
     return replace(report, model=recipe.model, optimizer=recipe.optimizer)

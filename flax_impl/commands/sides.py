@@ -1,86 +1,24 @@
-"""One face for both frameworks, so that a script or a test says each thing once; numpy goes in and comes out."""
+"""A model and its weights in either framework, with the same methods; numpy arrays go in and come out."""
 
-import importlib
 from collections.abc import Mapping
 from functools import partial
-from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-BACKENDS = {"torch": "torch_ref", "flax": "flax_impl"}
-
-
-def import_backend(backend: str, dtype: str = "float32") -> ModuleType:
-    """Returns the package of that framework, ready to compute in that dtype for the rest of the process.
-
-    Raises:
-        ImportError: the framework is not installed; the message names the extra that brings it.
-    """
-    try:
-        package = importlib.import_module(BACKENDS[backend])
-    except ModuleNotFoundError as error:
-        raise ImportError(f"{error}: run pip install '.[all]' in the clone, or source scripts/setup.sh") from error
-    if backend == "flax" and dtype == "float64":
-        importlib.import_module("jax").config.update("jax_enable_x64", True)
-    return package
-
-
-def join_processes(
-    package: ModuleType, coordinator: str | None, processes: int | None, process_id: int | None
-) -> tuple[dict[str, Any], bool]:
-    """Joins this process to the others; returns what `fit` takes to share a training, and whether this is process 0.
-
-    Raises:
-        ValueError: only some of the three are given, or they make no sense.
-        ConnectionError: the others were not to be found.
-    """
-    package.training.initialize_distributed(coordinator, processes, process_id)
-    if package.__name__ == "torch_ref":
-        distributed = importlib.import_module("torch.distributed")
-        first = distributed.get_rank() == 0
-        return {"process_group": distributed.group.WORLD, "progress": first}, first
-    first = importlib.import_module("jax").process_index() == 0
-    return {"mesh": package.training.make_mesh(), "progress": first}, first
-
-
-class Side(Protocol):
-    """A model with its weights, in one of the frameworks.
-
-    Made from the model's name and constructor arguments, and from `weights` under torch's names, or drawn by the
-    framework from `seed` in `dtype`.
-    """
-
-    backend: str
-    package: ModuleType
-
-    def weights(self) -> dict[str, np.ndarray]:
-        """Returns a copy of the weights under torch's names."""
-        ...
-
-    def fit(self, data: Mapping[str, np.ndarray], **settings: Any) -> np.ndarray:
-        """Trains, and returns the losses [steps, outputs]; `settings` are those of the package's `fit`."""
-        ...
-
-    def predict(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Returns the outputs."""
-        ...
-
-    def evaluate(self, loss: Any, batch: Mapping[str, np.ndarray], forward: bool = True) -> dict[str, np.ndarray]:
-        """Returns what the model makes of a batch: `output/…`, `loss/…`, and the gradients of the summed loss.
-
-        These are `grad/` and the torch name of each weight, and `grad/x` or the like for each input. `forward`
-        False leaves the outputs out.
-        """
-        ...
-
-    def save(self, path: Any) -> None:
-        """Writes the weights and what it takes to rebuild the model."""
-        ...
+from .backends import import_backend
 
 
 class TorchSide:
-    """The reference."""
+    """A model of the reference.
+
+    Args:
+        model: the name of its class.
+        config: the constructor's arguments.
+        weights: by torch's names; None draws them from `seed`, in `dtype`.
+        seed: of the first weights.
+        dtype: of the parameters.
+    """
 
     backend = "torch"
 
@@ -100,11 +38,11 @@ class TorchSide:
         self.torch = torch
         self.model = getattr(self.package, model)(**config).to(getattr(torch, dtype))
         if weights is not None:
-            self.package.from_numpy(self.model, weights)
+            self.package.models.from_numpy(self.model, weights)
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Returns a copy of the weights under torch's names."""
-        return self.package.to_numpy(self.model)
+        """Returns a copy of the weights by torch's names."""
+        return self.package.models.to_numpy(self.model)
 
     def fit(self, data: Mapping[str, np.ndarray], **settings: Any) -> np.ndarray:
         """Trains, and returns the losses [steps, outputs]; `settings` are those of the package's `fit`."""
@@ -115,10 +53,9 @@ class TorchSide:
         return self.package.predict(self.model, *inputs)
 
     def evaluate(self, loss: Any, batch: Mapping[str, np.ndarray], forward: bool = True) -> dict[str, np.ndarray]:
-        """Returns what the model makes of a batch: `output/…`, `loss/…`, and the gradients of the summed loss.
+        """Returns `output/…` (unless `forward` is False), `loss/…`, and `grad/…` of the summed loss.
 
-        These are `grad/` and the torch name of each weight, and `grad/x` or the like for each input. `forward`
-        False leaves the outputs out.
+        Gradients have the torch name of their weight, or the name of their input, such as `grad/x`.
         """
         tensors = {name: self.torch.tensor(array) for name, array in batch.items()}
         inputs = {name: tensor.requires_grad_() for name, tensor in tensors.items() if name.startswith("x")}
@@ -128,19 +65,19 @@ class TorchSide:
         if forward and "t" in tensors:
             found["output/factual"] = self.model(*inputs.values(), tensors["t"])
         losses = self.torch.stack(loss(self.model, **tensors))
-        # What the loss never used gets zeros, as in the port.
+        # A weight that the loss never used gets zeros, as in the port.
         gradients = self.torch.autograd.grad(losses.sum(), list(wanted.values()), materialize_grads=True)
         found |= {f"loss/{i}": value for i, value in enumerate(losses)}
         found |= {f"grad/{name}": gradient for name, gradient in zip(wanted, gradients, strict=True)}
         return {name: value.detach().numpy() for name, value in found.items()}
 
     def save(self, path: Any) -> None:
-        """Writes the weights and what it takes to rebuild the model."""
+        """Writes the model file."""
         self.package.save_model(path, self.model)
 
 
 class FlaxSide:
-    """The port."""
+    """A model of the port; arguments as `TorchSide`."""
 
     backend = "flax"
 
@@ -161,12 +98,12 @@ class FlaxSide:
         if weights is None:
             self.params = jax.tree.map(lambda leaf: leaf.astype(dtype), self.model.init_params(seed))
         else:
-            self.params = self.package.from_numpy(self.model, weights)
+            self.params = self.package.models.from_numpy(self.model, weights)
         self._evaluate = self._evaluate_jitted()
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Returns a copy of the weights under torch's names."""
-        return self.package.to_numpy(self.params)
+        """Returns a copy of the weights by torch's names."""
+        return self.package.models.to_numpy(self.params)
 
     def fit(self, data: Mapping[str, np.ndarray], **settings: Any) -> np.ndarray:
         """Trains, and returns the losses [steps, outputs]; `settings` are those of the package's `fit`."""
@@ -178,13 +115,9 @@ class FlaxSide:
         return self.package.predict(self.model, self.params, *inputs)
 
     def evaluate(self, loss: Any, batch: Mapping[str, np.ndarray], forward: bool = True) -> dict[str, np.ndarray]:
-        """Returns what the model makes of a batch: `output/…`, `loss/…`, and the gradients of the summed loss.
-
-        These are `grad/` and the torch name of each weight, and `grad/x` or the like for each input. `forward`
-        False leaves the outputs out.
-        """
+        """Returns what `TorchSide.evaluate` returns."""
         found, by_weight = self._evaluate(self.params, dict(batch), loss, forward)
-        found |= {f"grad/{name}": gradient for name, gradient in self.package.to_numpy(by_weight).items()}
+        found |= {f"grad/{name}": gradient for name, gradient in self.package.models.to_numpy(by_weight).items()}
         return {name: np.asarray(value) for name, value in found.items()}
 
     def _evaluate_jitted(self) -> Any:
@@ -207,8 +140,9 @@ class FlaxSide:
         return jax.jit(everything, static_argnums=(2, 3))
 
     def save(self, path: Any) -> None:
-        """Writes the weights and what it takes to rebuild the model."""
+        """Writes the model file."""
         self.package.save_model(path, self.model, self.params)
 
 
-SIDES = {"torch": TorchSide, "flax": FlaxSide}
+Side = TorchSide | FlaxSide
+SIDES: dict[str, type[TorchSide] | type[FlaxSide]] = {"torch": TorchSide, "flax": FlaxSide}

@@ -58,9 +58,10 @@ def load_nets(path: str | os.PathLike[str]) -> EffectModel:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or holds something else.
     """
+    ensemble = read_ensemble(path)
     try:
-        return effect_model(read_ensemble(path), None)
-    except (TypeError, RuntimeError) as error:
+        return effect_model(ensemble, None)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 

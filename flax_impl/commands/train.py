@@ -1,12 +1,11 @@
-"""Trains one of the models, in one of the frameworks, on made-up data, on ACIC 2016, or on a table of your own.
+"""Trains a model in one of the frameworks: on made-up data, on ACIC 2016, or on a table of your own.
 
-The two-head model tells effects: an ensemble of nets, a summary, every row's outcomes and effect with its interval, and
-pictures. The two-input/two-output model is trained alone: its weights, its losses and a picture of them.
+The two-head model estimates effects: a summary, each row's outcomes and effect, the weights and pictures. With the
+flax backend an ensemble of nets also gives intervals; torch trains a single net. The two-input/two-output model writes
+its weights, its losses and a picture of them.
 """
 
 import argparse
-import os
-import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -16,9 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from plots import loss_curves
+from torch_ref.common.data.tables import write_csv
+from torch_ref.common.files.array_file import replacing
 
-from .sides import BACKENDS, SIDES, Side, import_backend, join_processes
+from ..effects import EffectReport, ate_error, effect_figures, sqrt_pehe
+from ..effects.effect_model import EffectModel
+from ..effects.overlap import examine_overlap
+from ..effects.settings import EffectSettings
+from .backends import BACKENDS, Parser, import_backend, join_processes, run_command
+from .pictures import loss_curves
+from .sides import SIDES
+from .torch_effects import fit_net
 
 # Options that only one of the models has a use for.
 _ONLY = {
@@ -32,7 +39,7 @@ _ONLY = {
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Returns the command line's arguments; those that were not given are None."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("train", __doc__)
     add = parser.add_argument
     add("--model", choices=tuple(_ONLY), default="two-head")
     add("--backend", choices=tuple(BACKENDS), default="flax", help="the framework (default: flax)")
@@ -60,7 +67,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
     ensemble = parser.add_argument_group("the ensemble, two-head only")
     add = ensemble.add_argument
-    add("--members", type=int, metavar="N", help="nets (default: 20, or 5 with --no-intervals)")
+    add("--members", type=int, metavar="N", help="nets (default: 20, or 5 with --no-intervals, or 1 with torch)")
     add("--no-intervals", action="store_false", default=None, dest="intervals", help="trains the nets on all rows, not "
         "on bootstrap rows: better effects from fewer nets, and no intervals")  # fmt: skip
     add("--validation-share", type=float, metavar="S", help="of each arm, held out to stop by (default: 0.2)")
@@ -91,12 +98,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     machine = parser.add_argument_group("the machine")
     add = machine.add_argument
     add("--precision", default="float32", help="of the products: float32, tf32 or bfloat16 (default: float32)")
-    add(
-        "--compile-cache",
-        type=Path,
-        metavar="DIR",
-        help="folder where compiled programs are kept for the next run, flax",
-    )
+    add("--compile-cache", type=Path, metavar="DIR", help="keep compiled programs there for the next run, flax")
     add("--distributed", action="store_true", help="share the training with the other processes that run this command "
         "with the same arguments; process 0 writes the files")  # fmt: skip
     add("--coordinator", metavar="HOST:PORT", help="of process 0 (default: what the cluster, or torchrun, says)")
@@ -111,7 +113,7 @@ def given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raises ValueError for options that would be ignored, or would make no sense together."""
+    """Raises ValueError for an option that the model or the backend has no use for."""
     for model, options in _ONLY.items():
         for name in given(args, *options):
             if model != args.model:
@@ -121,7 +123,9 @@ def check(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')}: expected with --distributed, got it alone")
     if args.compile_cache and args.backend != "flax":
         raise ValueError(f"--compile-cache: expected with --backend flax, got {args.backend}, which compiles nothing")
-    if args.criterion == "sigmoid_binary_cross_entropy" and args.final_activation != "identity":
+    if args.backend == "torch" and args.members not in (None, 1):
+        raise ValueError(f"--members: expected 1 with --backend torch, which trains a single net, got {args.members}")
+    if args.final_activation != "identity" and args.criterion == "sigmoid_binary_cross_entropy":
         raise ValueError(f"--final-activation: expected identity, as {args.criterion} takes logits, "
                          f"got {args.final_activation}")  # fmt: skip
 
@@ -136,52 +140,53 @@ def optimizer_of(args: argparse.Namespace, package: ModuleType) -> Any:
     return package.training.make_optimizer(name, schedule=schedule, **chosen)
 
 
-def train_two_head(args: argparse.Namespace, package: ModuleType) -> list[Path]:
-    """Trains an ensemble of the two-head model, reports the effects, and returns the files it wrote."""
+def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[str, Any], writes: bool) -> list[Path]:
+    """Trains the two-head model, reports the effects, and returns the files it wrote."""
     data = package.data.load_data(args.data, **given(args, "treatment", "outcome", "weight", "replication"))
     treated = int(data.t.sum())
     if treated in (0, len(data)):
         raise ValueError(f"{args.data}: expected treated and untreated rows, got {treated} treated of {len(data)}")
     if args.final_activation != "identity":
         raise ValueError(f"--final-activation: expected identity, as effects want it, got {args.final_activation}")
-    say(args, f"{args.data}: {len(data)} rows, {treated} treated, {data.x.shape[1]} features")
-    if args.writes:
+    say(writes, f"{args.data}: {len(data)} rows, {treated} treated, {data.x.shape[1]} features")
+    if writes:
         args.out.mkdir(parents=True, exist_ok=True)
-    intervals = args.intervals is None
-    members = args.members if args.members is not None else 20 if intervals else 5
-    start = time.perf_counter()
+    one = args.backend == "torch"
+    intervals = args.intervals is None and not one
+    members = args.members if args.members is not None else 1 if one else 20 if intervals else 5
     chosen = given(
         args, "representation_features", "head_features", "activation", "reduction", "cfr_weights", "balance",
         "balance_weight", "epochs", "steps", "validation_share", "patience",
     )  # fmt: skip
-    model = package.effects.fit_effects(
-        data, binary=bool(args.binary) or args.criterion == "sigmoid_binary_cross_entropy",
+    settings = EffectSettings(
+        binary=bool(args.binary) or args.criterion == "sigmoid_binary_cross_entropy",
         optimizer=optimizer_of(args, package), members=members, bootstrap=intervals, batch_size=args.batch_size,
-        seed=args.seed, precision=args.precision, dtype=args.dtype, **chosen, **args.shared,
+        seed=args.seed, precision=args.precision, dtype=args.dtype, **chosen,
     )  # fmt: skip
+    start = time.perf_counter()
+    model = (fit_net if one else package.effects.fit_effects)(data, settings, **shared)
     seconds = time.perf_counter() - start
-    steps = sum(int(np.isfinite(losses[:, 0]).sum()) for losses in model.training.losses)
-    say(args, f"{steps} steps of {members} nets in {seconds:.1f} s with {args.backend}, compile time included")
-    if not args.writes:
+    steps = sum(int(np.isfinite(losses[:, 0]).sum()) for losses in (model.training.losses if model.training else ()))
+    nets = "1 net" if members == 1 else f"{members} nets"
+    say(writes, f"{steps} steps of {nets} in {seconds:.1f} s with {args.backend}, compile time included")
+    if not writes:
         return []
-    report = package.effects.EffectReport.of(model, data)
+    report = EffectReport.of(model, data)
     if report.score is not None:
-        for sentence in package.hub.overlap.examine_overlap(report.score):
+        for sentence in examine_overlap(report.score):
             warnings.warn(sentence, stacklevel=1)
     print(f"\n{report}\n")
     if data.mu0 is not None and data.mu1 is not None:
-        y0, y1 = report.y0[:, None], report.y1[:, None]
-        print(f"known effects: sqrt PEHE {package.effects.sqrt_pehe(y0, y1, data.mu0, data.mu1):.4g}, "
-              f"ATE error {package.effects.ate_error(y0, y1, data.mu0, data.mu1):.4g}")  # fmt: skip
-    return write_effects(args, package, model, report)
+        outcomes = report.y0[:, None], report.y1[:, None], data.mu0, data.mu1
+        print(f"known effects: sqrt PEHE {sqrt_pehe(*outcomes):.4g}, ATE error {ate_error(*outcomes):.4g}")
+    return write_effects(args, model, report)
 
 
-def write_effects(args: argparse.Namespace, package: ModuleType, model: Any, report: Any) -> list[Path]:
+def write_effects(args: argparse.Namespace, model: EffectModel, report: EffectReport) -> list[Path]:
     """Writes effects, nets, losses, summary and pictures, and returns the files."""
     paths = {name: args.out / name for name in ("effects.csv", "model.safetensors", "losses.csv", "summary.txt")}
-    package.hub.tables.write_csv(
-        paths["effects.csv"], ("row", *report.columns()), zip(*report.columns().values(), strict=True)
-    )
+    columns = report.columns()
+    write_csv(paths["effects.csv"], ("row", *columns), zip(*columns.values(), strict=True))
     model.save(paths["model.safetensors"])
     parts = ["loss of head 0", "loss of head 1", *(["balance"] if args.balance else [])]
     parts += ["loss on held-out rows"] if report.training.held_out is not None else []
@@ -190,108 +195,78 @@ def write_effects(args: argparse.Namespace, package: ModuleType, model: Any, rep
         for net, losses in enumerate(report.training.losses)
         for step, row in enumerate(losses[np.isfinite(losses[:, 0])].tolist(), 1)
     ]
-    package.hub.tables.write_csv(paths["losses.csv"], ("row", "net", "step", *parts), taken)
-    with package.hub.files.replacing(paths["summary.txt"]) as beside:
+    write_csv(paths["losses.csv"], ("row", "net", "step", *parts), taken)
+    with replacing(paths["summary.txt"]) as beside:
         beside.write_text(f"{report}\n")
     try:
-        figures = package.effects.effect_figures(report)
+        figures = effect_figures(report)
     except ImportError as error:
         print(f"no pictures: {error}")
         return list(paths.values())
     for name, figure in figures.items():
         paths[name] = args.out / f"{name}.png"
-        with package.hub.files.replacing(paths[name]) as beside:
+        with replacing(paths[name]) as beside:
             figure.savefig(beside)
     return list(paths.values())
 
 
-def train_two_in_two_out(args: argparse.Namespace, package: ModuleType) -> list[Path]:
-    """Trains the two-input/two-output model, on the inputs and outputs as they are; returns the files it wrote."""
+def train_two_in_two_out(
+    args: argparse.Namespace, package: ModuleType, shared: dict[str, Any], writes: bool
+) -> list[Path]:
+    """Trains the two-input/two-output model on inputs and outputs as they are, and returns the files it wrote."""
     data = package.data.load_curves(args.data)
     chosen = given(args, "hidden_features", "activation", "final_activation")
     config = {"in_features": data["x1"].shape[1], "out_features": data["y1"].shape[1], **chosen}
     side = SIDES[args.backend]("TwoInTwoOut", config, seed=args.seed, dtype=args.dtype)
-    say(args, f"{args.data}: {len(data['x1'])} rows, {data['x1'].shape[1]} features in each input")
-    losses = train(args, side, data, package.JointLoss(args.criterion))
-    if not args.writes:
-        return []
-    return write(args, side, losses, ("loss of output 1", "loss of output 2"))
-
-
-def train(args: argparse.Namespace, side: Side, data: dict[str, np.ndarray], loss: Any) -> np.ndarray:
-    """Trains and returns the losses, in a folder that can be written to."""
-    length = given(args, "epochs", "steps") or {"epochs": 100}
-    chosen = {"optimizer": optimizer_of(args, side.package), "batch_size": args.batch_size, "seed": args.seed}
-    chosen |= {"precision": args.precision, **length, **args.shared}
-    if args.writes:
+    say(writes, f"{args.data}: {len(data['x1'])} rows, {data['x1'].shape[1]} features in each input")
+    settings = {"optimizer": optimizer_of(args, package), "batch_size": args.batch_size, "seed": args.seed}
+    settings |= {"loss": package.JointLoss(args.criterion), "precision": args.precision}
+    settings |= given(args, "epochs", "steps") or {"epochs": 100}
+    if writes:
         args.out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    losses = side.fit(data, loss=loss, **chosen)
+    losses = side.fit(data, **settings, **shared)
     seconds = time.perf_counter() - start
-    say(args, f"{len(losses)} steps in {seconds:.1f} s with {side.backend}, compile time included")
-    say(args, f"loss {losses[0].sum():.4g} at the first step, {losses[-1].sum():.4g} at the last")
-    return losses
-
-
-def say(args: argparse.Namespace, line: str) -> None:
-    """Prints a line, unless another process does."""
-    if args.writes:
-        print(line)
-
-
-def write(args: argparse.Namespace, side: Side, losses: np.ndarray, outputs: tuple[str, str]) -> list[Path]:
-    """Writes the weights, the losses and a picture of them, and returns the files."""
+    say(writes, f"{len(losses)} steps in {seconds:.1f} s with {args.backend}, compile time included")
+    say(writes, f"loss {losses[0].sum():.4g} at the first step, {losses[-1].sum():.4g} at the last")
+    if not writes:
+        return []
+    outputs = ("loss of output 1", "loss of output 2")
     model, table, picture = (args.out / name for name in ("model.safetensors", "losses.csv", "losses.png"))
     side.save(model)
-    side.package.hub.tables.write_csv(table, ("step", *outputs), losses.tolist())
+    write_csv(table, ("step", *outputs), losses.tolist())
     try:
-        figure = loss_curves({side.backend: losses}, outputs, f"{args.model} on {args.data}")
+        figure = loss_curves({args.backend: losses}, outputs, f"{args.model} on {args.data}")
     except ImportError as error:
         print(f"no picture of the losses: {error}")
         return [model, table]
-    with side.package.hub.files.replacing(picture) as path:
-        figure.savefig(path)
+    with replacing(picture) as beside:
+        figure.savefig(beside)
     return [model, table, picture]
 
 
-def main() -> int:
-    """Trains; returns 0, or 2 for arguments or data that cannot be used, or 1 for a training that diverged."""
-    args = parse()
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr, flush=True)
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue] (a text stream)
-    try:
-        check(args)
-        package = import_backend(args.backend, args.dtype)
-        if args.compile_cache:
-            package.training.cache_compilations(args.compile_cache)
-        args.shared, args.writes = {}, True
-        if args.distributed:
-            args.shared, args.writes = join_processes(package, args.coordinator, args.processes, args.process_id)
-        written = {"two-head": train_two_head, "two-in-two-out": train_two_in_two_out}[args.model](args, package)
-    except FloatingPointError as error:
-        return fail(args, f"error: {error}", 1)
-    except KeyboardInterrupt:
-        return fail(args, "interrupted", 130)
-    except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
-        return fail(args, f"error: {error or type(error).__name__}", 2)
-    if written:
+def say(writes: bool, line: str) -> None:
+    """Prints a line in the process that writes the files."""
+    if writes:
+        print(line)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains and writes; returns 0."""
+    check(args)
+    package = import_backend(args.backend, args.dtype)
+    if args.compile_cache:
+        package.training.cache_compilations(args.compile_cache)
+    shared, writes = {}, True
+    if args.distributed:
+        shared, writes = join_processes(package, args.coordinator, args.processes, args.process_id)
+    train = {"two-head": train_two_head, "two-in-two-out": train_two_in_two_out}[args.model]
+    if written := train(args, package, shared, writes):
         print(f"written: {', '.join(map(str, written))}")
     return 0
 
 
-def fail(args: argparse.Namespace, message: str, code: int) -> int:
-    """Prints why the command ends, and returns its exit code.
-
-    A process among others ends at once: in an orderly end it would wait for them, and they wait for it.
-    """
-    print(message, file=sys.stderr, flush=True)
-    if args.distributed:
-        sys.stdout.flush()
-        os._exit(code)
-    return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Trains; returns 0, 2 for arguments or data that cannot be used, 1 for a training that diverged."""
+    args = parse(arguments)
+    return run_command(lambda: run(args), at_once=args.distributed)

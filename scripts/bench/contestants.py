@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from flax_impl.commands.sides import import_backend
+from flax_impl.commands.backends import import_backend
 
 Contestant = Callable[[], float]
 
@@ -51,7 +51,7 @@ class Task:
     @cached_property
     def data(self) -> dict[str, np.ndarray]:
         """The table."""
-        made = import_backend("flax").synthetic(rows=self.rows, features=self.features).arrays()
+        made = import_backend("flax").data.synthetic(rows=self.rows, features=self.features).arrays()
         return {name: array.astype(np.int32 if name == "t" else np.float32) for name, array in made.items()}
 
     @property

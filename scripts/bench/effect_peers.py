@@ -1,13 +1,14 @@
 """Effects by the packages that people use today, at their defaults; each is asked only where it is installed."""
 
 import importlib
-import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from unittest import mock
 
 import numpy as np
+
+from flax_impl.commands.ihdp import Peer
 
 from .peers import quiet
 
@@ -32,7 +33,9 @@ def catenets_tarnet(x: np.ndarray, t: np.ndarray, y: np.ndarray, asked: Sequence
 
 def causalml_dragonnet(x: np.ndarray, t: np.ndarray, y: np.ndarray, asked: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Returns the effects of the rows asked for by causalml's DragonNet in JAX; arguments as above."""
-    package = importlib.import_module("causalml.inference.jax.dragonnet")
+    matplotlib = importlib.import_module("matplotlib")
+    with matplotlib.rc_context():  # causalml sets a style where it is imported
+        package = importlib.import_module("causalml.inference.jax.dragonnet")
     model = package.DragonNet(verbose=False)
     model.fit(X=x, treatment=t, y=y)
     return [np.ravel(model.predict_tau(rows)) for rows in asked]
@@ -46,29 +49,31 @@ def econml_forest(x: np.ndarray, t: np.ndarray, y: np.ndarray, asked: Sequence[n
     return [np.ravel(model.effect(rows)) for rows in asked]
 
 
-PEERS: dict[str, tuple[str, str, Estimate]] = {
-    "catenets_tarnet": ("catenets", "CATENets, JAX TARNet", catenets_tarnet),
-    "causalml_dragonnet": ("causalml", "causalml, JAX DragonNet", causalml_dragonnet),
-    "econml_forest": ("econml", "EconML, causal forest", econml_forest),
+def _estimate(words: str, of_one: Estimate) -> Estimate:
+    """Returns an estimate that prints nothing, and gives NaN where the package fails."""
+
+    def estimate(x: np.ndarray, t: np.ndarray, y: np.ndarray, asked: Sequence[np.ndarray]) -> list[np.ndarray]:
+        with quiet():
+            try:
+                return of_one(x, t.astype(float), y, asked)
+            except Exception as error:  # whatever it raises: it has no effects to show
+                failed = f"{words} failed: {error!r}"
+        print(failed, file=sys.stderr, flush=True)
+        return [np.full(len(rows), np.nan) for rows in asked]
+
+    return estimate
+
+
+PEERS = {
+    name: Peer(package, words, _estimate(words, of_one))
+    for name, package, words, of_one in (
+        ("catenets_tarnet", "catenets", "CATENets, JAX TARNet", catenets_tarnet),
+        ("causalml_dragonnet", "causalml", "causalml, JAX DragonNet", causalml_dragonnet),
+        ("econml_forest", "econml", "EconML, causal forest", econml_forest),
+    )
 }
 
 
-def installed() -> list[str]:
+def installed() -> dict[str, Peer]:
     """Returns the peers whose package is there; imports none of them."""
-    return [name for name, (package, _, _) in PEERS.items() if importlib.util.find_spec(package) is not None]
-
-
-def versions() -> dict[str, str]:
-    """Returns the version of each package that is there."""
-    return {PEERS[name][0]: importlib.metadata.version(PEERS[name][0]) for name in installed()}
-
-
-def estimate(name: str, x: np.ndarray, t: np.ndarray, y: np.ndarray, asked: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Returns the effects of the rows asked for; NaN where the package fails."""
-    with quiet():
-        try:
-            return PEERS[name][2](x, t.astype(float), y, asked)
-        except Exception as error:  # whatever it raises: it has no effects to show
-            failed = f"{PEERS[name][1]} failed: {error!r}"
-    print(failed, file=sys.stderr, flush=True)
-    return [np.full(len(rows), np.nan) for rows in asked]
+    return {name: peer for name, peer in PEERS.items() if importlib.util.find_spec(peer.package) is not None}

@@ -1,6 +1,7 @@
 """How time and memory of a training grow, each point in a process of its own, so that its peak memory is its own."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -32,9 +33,10 @@ def measure(sweep: str, value: int) -> dict[str, Any]:
     """
     fixed, *_ = SWEEPS[sweep]
     task = Task(**{**fixed, sweep: value})
-    done = subprocess.run(
-        [sys.executable, __file__, sweep, json.dumps(asdict(task))], capture_output=True, text=True, check=False
-    )
+    scripts = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (scripts.parent, scripts)))}
+    command = [sys.executable, "-m", "bench.growth", sweep, json.dumps(asdict(task))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise RuntimeError(f"{sweep} {value}: {done.stderr.strip().splitlines()[-1]}")
     return {sweep: value, **json.loads(done.stdout.splitlines()[-1])}
@@ -109,5 +111,4 @@ def _memory(reset: bool = False) -> int:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     print(json.dumps(run(sys.argv[1], Task(**json.loads(sys.argv[2])))))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from flax import nnx
 
-import flax_impl
+from flax_impl.models.layers import linear_initializers
 
 from .fact import Found, fact
 
@@ -53,8 +53,8 @@ def linear_weight_spread() -> Found:
     "linear layer, bias",
     torch="uniform as the weight: at most {torch} / sqrt(inputs)",
     jax="{jax}",
-    use="an initialiser that is told the number of inputs, `flax_impl.layers.linear_initializers(inputs)`: Flax's sees "
-    "the bias's own shape only",
+    use="an initialiser that is told the number of inputs, `flax_impl.models.layers.linear_initializers(inputs)`: "
+    "Flax's sees the bias's own shape only",
 )
 def linear_bias_spread() -> Found:
     found = [
@@ -62,7 +62,7 @@ def linear_bias_spread() -> Found:
         for bias in (
             torch.nn.Linear(WIDTH, WIDTH).bias.detach(),
             _drawn(nn.Dense(WIDTH))["bias"],
-            _drawn(nn.Dense(WIDTH, **flax_impl.layers.linear_initializers(WIDTH)))["bias"],
+            _drawn(nn.Dense(WIDTH, **linear_initializers(WIDTH)))["bias"],
         )
     ]
     return Found(*found, values={"torch": found[0][1], "jax": found[1][1]})

@@ -30,3 +30,10 @@ def test_properties(rows: int, seed: int, shift: float) -> None:
     found = [metric(y0, y1, mu0, mu1) for metric in (sqrt_pehe, ate_error)]
     assert found[1] <= found[0] + 1e-12
     assert sqrt_pehe(y0 + shift, y1 + shift, mu0, mu1) == pytest.approx(found[0], rel=1e-9, abs=1e-9)
+
+
+def test_nothing_is_broadcast_and_rows_are_needed() -> None:
+    with pytest.raises(ValueError, match=r"^mu1: expected shape \[3, 1\], got \[3\]$"):
+        sqrt_pehe(*[np.zeros((3, 1))] * 3, np.zeros(3))
+    with pytest.raises(ValueError, match=r"^y0: expected at least one row, got an empty batch$"):
+        ate_error(*[np.zeros((0, 1))] * 4)

@@ -6,12 +6,12 @@ from typing import Any
 
 import jax
 import pytest
-from test_scripts import run
 
 import benchmark
 import flax_impl
 from bench import growth, peers
 from bench.contestants import Task, flax_contestants, products, torch_contestants
+from tests.support.commands import run
 
 SMALL = Task(rows=120, features=5, width=8, batch_size=20, steps=6, replicas=3)
 NAMES = (

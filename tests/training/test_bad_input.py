@@ -1,6 +1,5 @@
 """Bad input gets one clear error, in the same words on both sides."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -292,33 +291,5 @@ def _codes(side: Any, *shapes: tuple[int, ...]) -> list[Any]:
 )
 def test_a_penalty_of_other_shapes(balance: str, shapes: Any, message: str) -> None:
     packages: dict[Any, Any] = {TorchSide: torch_ref, FlaxSide: flax_impl}
-    found = same_error(ValueError, lambda side: getattr(packages[side], balance)(*_codes(side, *shapes)))
+    found = same_error(ValueError, lambda side: getattr(packages[side].training, balance)(*_codes(side, *shapes)))
     assert found == message
-
-
-T = np.array([0, 1, 1])
-UNUSABLE: list[tuple[Callable[[Any], object], str]] = [
-    (lambda p: p.qini_curve(np.array([1.0, np.nan, 0]), T, T), "effect: expected finite numbers, got nan in row 1"),
-    (lambda p: p.qini_coefficient(np.arange(3.0), np.arange(2.0)), "gain: expected shape [3], got [2]"),
-    (lambda p: p.qini_coefficient(np.zeros(0), np.zeros(0)), "share: expected at least one row, got an empty batch"),
-    (lambda p: p.propensity(np.zeros((3, 2)), np.array([0, 1, 2])), "t: expected 0 or 1 in every row, got 2 in row 2"),
-    (lambda p: p.propensity(np.zeros((3, 2)), np.zeros(3, int)), "t: expected rows of both arms, got 0 in all"),
-    (lambda p: p.propensity(np.zeros((3, 2)), np.zeros(2, int)), "t: expected shape [3], got [2]"),
-    (lambda p: p.synthetic(seed=-1), "seed: expected a whole number of at least 0, got -1"),
-    (lambda p: p.fit_effects(3), "data: expected a TreatmentData, as load_data gives it, got 3"),
-    (
-        lambda p: p.Scales.of(p.synthetic(20)).features(np.zeros((3, 1))),
-        "x: expected shape [rows, 10], got [rows, 1]",
-    ),
-]
-
-
-@pytest.mark.parametrize(("call", "message"), UNUSABLE, ids=range(len(UNUSABLE)))
-def test_numbers_that_tell_nothing(call: Callable[[Any], object], message: str) -> None:
-    packages: dict[Any, Any] = {TorchSide: torch_ref, FlaxSide: flax_impl}
-    assert same_error(ValueError, lambda side: call(packages[side])) == message
-
-
-def test_no_tables_at_all() -> None:
-    with pytest.raises(ValueError, match="datas: expected at least one table, got none"):
-        flax_impl.effects.fit_effects_each([])

@@ -1,5 +1,6 @@
 """Bad settings get one clear error, in the same words on both sides."""
 
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ MODELS = {
         "representation_features: expected a sequence of layer widths, got 3",
     ),
     "hidden": ("TwoInTwoOut", {"hidden_features": []}, "hidden_features: expected at least one layer, got none"),
-    "MLP": ("MLP", {"features": "12"}, "features: expected a sequence of layer widths, got '12'"),
+    "MLP": ("models.MLP", {"features": "12"}, "features: expected a sequence of layer widths, got '12'"),
 }
 
 
@@ -45,7 +46,7 @@ def test_constructors(case: str) -> None:
     first = {} if model == "TwoInTwoOut" else {"in_features": 3}
 
     def call(side: Any) -> None:
-        getattr(PACKAGES[side.backend], model)(**(first | config))
+        attrgetter(model)(PACKAGES[side.backend])(**(first | config))
 
     assert same_error(ValueError, call) == message
 
@@ -57,28 +58,31 @@ OPTIMIZERS = {
     ),
     "output_weights": (lambda p: p.JointLoss(output_weights=2), "output_weights: expected two numbers, got 2"),
     "name": (
-        lambda p: p.make_optimizer("adagrad"),
+        lambda p: p.training.make_optimizer("adagrad"),
         "optimizer: expected one of 'adam', 'adamw', 'rmsprop', 'sgd', got 'adagrad'",
     ),
     "argument": (
-        lambda p: p.make_optimizer("adam", momentum=0.9),
+        lambda p: p.training.make_optimizer("adam", momentum=0.9),
         "argument of adam: expected one of 'lr', 'clip_norm', 'schedule', 'betas', 'eps', 'weight_decay', "
         "got 'momentum'",
     ),
     "schedule": (
-        lambda p: p.make_schedule("linear"),
+        lambda p: p.training.make_schedule("linear"),
         "schedule: expected one of 'constant', 'cosine', 'exponential', 'step', got 'linear'",
     ),
     "schedule's argument": (
-        lambda p: p.make_schedule("cosine", gamma=0.1),
+        lambda p: p.training.make_schedule("cosine", gamma=0.1),
         "argument of cosine: expected one of 'T_max', 'eta_min', got 'gamma'",
     ),
     "missing": (
-        lambda p: p.make_schedule("step"),
+        lambda p: p.training.make_schedule("step"),
         "step_size: expected a value, as step has no default for it, got none",
     ),
-    "step_size": (lambda p: p.Step(step_size=0), "step_size: expected a whole number of at least 1, got 0"),
-    "gamma": (lambda p: p.Exponential(gamma=0), "gamma: expected a finite number above 0, got 0"),
+    "step_size": (
+        lambda p: p.training.StepDecay(step_size=0),
+        "step_size: expected a whole number of at least 1, got 0",
+    ),
+    "gamma": (lambda p: p.training.Exponential(gamma=0), "gamma: expected a finite number above 0, got 0"),
     "lr": (lambda p: p.Adam(lr=-1), "lr: expected a finite number of at least 0, got -1"),
     "lr text": (lambda p: p.Adam(lr="0.1"), "lr: expected a finite number of at least 0, got '0.1'"),
     "lr array": (lambda p: p.Adam(lr=np.array(-1.0)), "lr: expected a finite number of at least 0, got array(-1.)"),
@@ -94,11 +98,11 @@ OPTIMIZERS = {
         "schedule: expected a schedule such as Constant(), got 'cosine'",
     ),
     "step_size huge": (
-        lambda p: p.Step(step_size=2**32),
+        lambda p: p.training.StepDecay(step_size=2**32),
         "step_size: expected a whole number of at most 2147483647, got 4294967296",
     ),
     "constant's argument": (
-        lambda p: p.make_schedule("constant", gamma=0.1),
+        lambda p: p.training.make_schedule("constant", gamma=0.1),
         "argument of constant: expected none, got 'gamma'",
     ),
     "lr NaN": (lambda p: p.Adam(lr=float("nan")), "lr: expected a finite number of at least 0, got nan"),
@@ -120,16 +124,11 @@ OPTIMIZERS = {
         "reduction: expected one of 'per_head', 'batch', got 'sum'",
     ),
     "share": (
-        lambda p: p.treatment_weights(np.ones(3)),
+        lambda p: p.data.treatment_weights(np.ones(3)),
         "treated_share: expected a finite number above 0 and below 1, got 1.0",
     ),
-    "effects": (
-        lambda p: p.sqrt_pehe(*[np.zeros((3, 1))] * 3, np.zeros(3)),
-        "mu1: expected shape [3, 1], got [3]",
-    ),
-    "no effects": (lambda p: p.ate_error(*[np.zeros((0, 1))] * 4), "y0: expected at least one row, got an empty batch"),
     "no rows": (
-        lambda p: p.Scales.of(p.synthetic().take(np.arange(0))),
+        lambda p: p.data.Scales.of(p.data.synthetic().take(np.arange(0))),
         "data: expected at least one row, got an empty batch",
     ),
 }

@@ -12,16 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import flax_impl
 import torch_ref
-import torch_ref.training.processes as sharding
 from flax_impl.commands.recipes import Recipe, check, reference
 from flax_impl.commands.sides import FlaxSide, TorchSide
 from flax_impl.parity import largest_difference
 from tests.support.cases import same_error
+from torch_ref.training.processes import Share
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # JAXopt, which OTT imports, says that nobody maintains it
@@ -46,14 +45,14 @@ def torch_balance(name: str, arrays: Arrays) -> list[np.ndarray]:
     """Returns the penalty and its gradients by both codes."""
     code0, code1, w0, w1 = (torch.tensor(array) for array in arrays)
     codes = code0.requires_grad_(), code1.requires_grad_()
-    penalty = getattr(torch_ref, name)(*codes, w0, w1)
+    penalty = getattr(torch_ref.training, name)(*codes, w0, w1)
     return [penalty.detach().numpy(), *(part.numpy() for part in torch.autograd.grad(penalty, codes))]
 
 
 @cache
 def jitted(name: str) -> Any:
     """Returns one program, which tests share that give it the same shapes."""
-    return jax.jit(jax.value_and_grad(getattr(flax_impl, name), (0, 1)))
+    return jax.jit(jax.value_and_grad(getattr(flax_impl.training, name), (0, 1)))
 
 
 def flax_balance(name: str, arrays: Arrays) -> list[np.ndarray]:
@@ -347,19 +346,17 @@ def test_bad_settings(loss: dict[str, Any], message: str) -> None:
     assert same_error(ValueError, lambda side: packages[side.backend].CFRLoss(**loss)) == message
 
 
-@pytest.mark.usefixtures("x64")
-def test_processes_are_refused() -> None:
-    """Each would see its own rows only, and the penalty is no sum over rows."""
-    made, _ = both_sides()
-    batch = {key: torch.tensor(array) for key, array in batch_of().items()}
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (torch_ref.CFRLoss(), "process_group: expected None with CFRLoss, whose penalty sees whole batches, got one"),
+        (print, "process_group: expected FactualLoss or JointLoss, which count the rows they divide by, got "),
+    ],
+)
+def test_processes_cannot_share_what_is_no_mean(loss: Any, message: str) -> None:
     group: Any = object()
-    token = sharding._GROUP.set(group)
-    try:
-        with pytest.raises(ValueError, match=r"^process_group: expected None with CFRLoss, .* got one$"):
-            torch_ref.CFRLoss()(made.model, **batch)
-    finally:
-        sharding._GROUP.reset(token)
-    assert len(torch_ref.CFRLoss()(made.model, **batch)) == 3
+    with pytest.raises(ValueError, match=f"^{message}"), Share(group).over(torch_ref.TwoHead(3), loss):
+        pass
 
 
 @pytest.mark.parametrize(

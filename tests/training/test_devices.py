@@ -34,7 +34,8 @@ import sys
 
 import numpy as np
 
-from flax_impl.commands.sides import SIDES, import_backend, join_processes
+from flax_impl.commands.backends import import_backend, join_processes
+from flax_impl.commands.sides import SIDES
 
 backend, out, coordinator, processes, rank, devices = sys.argv[1:]
 package = import_backend(backend, "float64")

@@ -15,7 +15,7 @@ import flax_impl
 import torch_ref
 from flax_impl.commands.sides import FlaxSide, TorchSide
 from flax_impl.parity import largest_difference, scaled_difference
-from flax_impl.training.step import step
+from flax_impl.training.step import take_step
 from torch_ref.common.batches import batch_order
 
 NET = {"in_features": 6, "representation_features": [16, 16], "head_features": [8], "final_activation": "identity"}
@@ -275,7 +275,7 @@ def test_what_the_compiler_is_asked_for(
     model, optimizer = flax_impl.TwoHead(**NET), flax_impl.SGD()
     params = flax_impl.models.from_numpy(model, start)
     state = flax_impl.training.build_optimizer(optimizer).init(params)
-    text = step.lower(model, params, optimizer, state, batches[0], flax_impl.FactualLoss(), precision).as_text()
+    text = take_step.lower(model, params, optimizer, state, batches[0], flax_impl.FactualLoss(), precision).as_text()
     products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
     assert len(products) == 17  # six layers: forward, for the weights, and for the inputs of all but the first
     for product in products:

@@ -1,4 +1,2 @@
-from .layers import ACTIVATIONS as ACTIVATIONS
-from .layers import MLP as MLP
-from .weights import from_numpy as from_numpy
-from .weights import to_numpy as to_numpy
+from .layers import ACTIVATIONS as ACTIVATIONS, MLP as MLP
+from .weights import from_numpy as from_numpy, to_numpy as to_numpy

@@ -1,45 +1,12 @@
-"""Pictures of trainings, and of how fast they are."""
+"""Pictures of how fast trainings are, and of how they grow."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from flax_impl.effects.plots import figure as empty_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-# Two colours that stay apart in grey and for the colour-blind; the second is drawn thin and dashed on the first.
-_LINES = ({"color": "#f0a030", "linewidth": 4.0}, {"color": "#104080", "linewidth": 1.2, "linestyle": "--"})
-
-
-def loss_curves(curves: Mapping[str, np.ndarray], outputs: tuple[str, str], title: str) -> "Figure":
-    """Draws the losses [steps, 2] of one training, or of two laid over each other with their difference beside them.
-
-    Args:
-        curves: the losses by the name of who computed them.
-        outputs: what the two losses are called.
-        title: over the picture.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-    compared = len(curves) == 2
-    figure = empty_figure(12 if compared else 8, 6)
-    axes = figure.subplots(2, 1 + compared, sharex=True, squeeze=False)
-    for output, row in enumerate(axes):
-        for (name, losses), line in zip(curves.items(), _LINES, strict=False):
-            row[0].plot(losses[:, output], label=name, **line)
-        row[0].set(yscale="log", ylabel=outputs[output])
-        row[0].legend(loc="upper right")
-        if compared:
-            one, other = curves.values()
-            apart = np.abs(one - other)[:, output]
-            row[1].plot(np.where(apart > 0, apart, np.nan), ".", color="#555555", markersize=2)
-            row[1].set(yscale="log", ylabel="absolute difference, where not zero")
-    for axis in axes[-1]:
-        axis.set_xlabel("step")
-    figure.suptitle(title, parse_math=False)  # a file's name may hold dollar signs
-    return figure
 
 
 def speed_bars(measured: Mapping[str, Mapping[str, Any]], lines: Mapping[str, str]) -> "Figure":
@@ -100,40 +67,3 @@ def growth_curves(growth: Mapping[str, Sequence[Mapping[str, Any]]], slopes: Map
                 axis.set_ylim(100, 2 * max(*heights, 1000))
         axes[1, column].set_xlabel(sweep.replace("_", " "))
     return figure
-
-
-def effect_errors(errors: Mapping[str, Sequence[float]], numbers: Sequence[int]) -> "Figure":
-    """Draws the square root of PEHE of each contestant by replication, in logarithms; what failed is not there.
-
-    Args:
-        errors: by contestant, one for each replication.
-        numbers: of the replications.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-    figure = empty_figure(10, 5)
-    axes = figure.subplots()
-    looks = (("o", "#f0a030"), ("o", "#c02020"), ("s", "#104080"), ("^", "#5080c0"), ("x", "#555555"))
-    for (name, values), (marker, color) in zip(errors.items(), looks, strict=False):
-        axes.plot(range(len(numbers)), values, marker, color=color, label=name, markersize=6)
-    axes.set_xticks(range(len(numbers)), [str(number) for number in numbers])
-    axes.set(yscale="log", xlabel="replication", ylabel="sqrt PEHE on test rows")
-    axes.grid(axis="y", which="both", alpha=0.3)
-    axes.legend()
-    return figure
-
-
-def empty_figure(width: float, height: float) -> "Figure":
-    """Returns a figure of that many inches.
-
-    Raises:
-        ImportError: matplotlib is not installed; the message names the extra.
-    """
-    try:
-        from matplotlib import style
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'twohead[plots]'") from error
-    style.use("default")  # causalml sets another where it is imported
-    return Figure(figsize=(width, height), layout="constrained")

@@ -1,0 +1,102 @@
+"""What every command shares: its parser, its errors and exit codes, and the frameworks by name."""
+
+import argparse
+import importlib
+import io
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NoReturn
+
+BACKENDS = {"torch": "torch_ref", "flax": "flax_impl"}
+_NEEDS = {"torch": ("torch", ("torch",)), "flax": ("jax", ("jax", "flax", "optax", "chex"))}  # the extra, its modules
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser with a short usage, whose error is one line.
+
+    Args:
+        command: the name after `twohead`.
+        description: what the command does.
+        required: the arguments without a default.
+    """
+
+    def __init__(self, command: str, description: str | None, required: str = "") -> None:
+        name = f"twohead {command}"
+        super().__init__(prog=name, description=description, usage=f"{name} {required}[OPTIONS]")
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the message in one line, and exits with 2."""
+        self.exit(2, f"error: {_line(message)}; {self.prog} --help lists the options\n")
+
+
+def run_command(command: Callable[[], int], at_once: bool = False) -> int:
+    """Returns the exit code: the command's own, 1 where a training diverged, 130 for Ctrl-C, 2 for other errors.
+
+    Args:
+        command: what to run; its error is printed as one line.
+        at_once: ends this process where the command fails: others that share the training would wait for it.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr, flush=True)
+        try:
+            return command()
+        except FloatingPointError as error:
+            code, message = 1, f"error: {error}"
+        except KeyboardInterrupt:
+            code, message = 130, "interrupted"
+        except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
+            code, message = 2, f"error: {error or type(error).__name__}"
+    print(_line(message), file=sys.stderr, flush=True)
+    if at_once:
+        sys.stdout.flush()
+        os._exit(code)
+    return code
+
+
+def import_backend(backend: str, dtype: str = "float32") -> ModuleType:
+    """Returns a framework's package, ready to compute in a dtype for the rest of the process.
+
+    Args:
+        backend: one of `BACKENDS`.
+        dtype: of the parameters; float64 turns on JAX's 64-bit mode.
+
+    Raises:
+        ImportError: the framework is not installed; the message names the extra.
+    """
+    extra, modules = _NEEDS[backend]
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ImportError(f"{BACKENDS[backend]} needs {module}: pip install 'twohead[{extra}]'") from error
+    if backend == "flax" and dtype == "float64":
+        importlib.import_module("jax").config.update("jax_enable_x64", True)
+    return importlib.import_module(BACKENDS[backend])
+
+
+def join_processes(
+    package: ModuleType, coordinator: str | None, processes: int | None, process_id: int | None
+) -> tuple[dict[str, Any], bool]:
+    """Joins this process to the others; returns the arguments of `fit` that share a training, and if this is process 0.
+
+    Raises:
+        ValueError: only some of the three are given, or one is out of bounds.
+        ConnectionError: the other processes do not answer.
+    """
+    package.training.initialize_distributed(coordinator, processes, process_id)
+    if package.__name__ == "torch_ref":
+        distributed = importlib.import_module("torch.distributed")
+        first = distributed.get_rank() == 0
+        return {"process_group": distributed.group.WORLD, "progress": first}, first
+    first = importlib.import_module("jax").process_index() == 0
+    return {"mesh": package.training.make_mesh(), "progress": first}, first
+
+
+def _line(text: str) -> str:
+    return " ".join(text.splitlines())

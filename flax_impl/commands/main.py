@@ -1,0 +1,46 @@
+"""The console command `twohead`, which hands over to the module of the command that is asked for."""
+
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+
+COMMANDS = ("train", "predict", "parity", "ihdp")
+HELP = """usage: twohead COMMAND [OPTIONS]
+
+Trains a two-head model on a table and estimates treatment effects; proves that
+the Flax port computes what its PyTorch reference computes.
+
+commands:
+  train      train a model on a table; write effects, weights and pictures
+  predict    estimate the effects of new rows with a trained model
+  parity     compare the port with its reference, step by step
+  ihdp       measure the errors of the effects on IHDP or ACIC 2016
+
+options:
+  -h, --help  show this help; twohead COMMAND --help lists a command's options
+  --version   show the version
+
+examples:
+  twohead train --data my.csv --treatment treated --outcome income --out out
+  twohead predict --model out/model.safetensors --data new.csv --out told.csv
+  twohead parity --model two-head --dtype float64
+  twohead ihdp path/to/ihdp --json ihdp.json"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command, and returns its exit code; 2 for a command that there is not."""
+    first, *rest = list(sys.argv[1:] if arguments is None else arguments) or [""]
+    if first in COMMANDS:
+        return importlib.import_module(f"{__package__}.{first}").main(rest)
+    if first == "--version":
+        print(f"twohead {importlib.metadata.version('twohead')}")
+        return 0
+    if first in ("-h", "--help"):
+        print(HELP)
+        return 0
+    if first:
+        print(f"error: expected one of {', '.join(COMMANDS)}, got {first}; see twohead --help", file=sys.stderr)
+    else:
+        print(HELP, file=sys.stderr)
+    return 2

@@ -1,0 +1,17 @@
+"""The coverage of the intervals: that the command measures it and writes it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import run
+
+
+@pytest.mark.slow
+def test_coverage(tmp_path: Path) -> None:
+    done = run(
+        "interval_coverage.py", "--rows", "300", "--tables", "1", "--members", "3", "--json", "c.json", folder=tmp_path
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert 0.5 < json.loads((tmp_path / "c.json").read_text())["coverage"] <= 1
