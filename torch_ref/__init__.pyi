@@ -1,20 +1,10 @@
-from . import common as common
-from . import data as data
-from . import models as models
-from . import recording as recording
-from . import training as training
-from .common.settings.optimizers import SGD as SGD
-from .common.settings.optimizers import Adam as Adam
-from .common.settings.optimizers import AdamW as AdamW
-from .common.settings.optimizers import RMSprop as RMSprop
+from . import common as common, data as data, models as models, recording as recording, training as training
+from .common.settings.optimizers import SGD as SGD, Adam as Adam, AdamW as AdamW, RMSprop as RMSprop
 from .models.two_head import TwoHead as TwoHead
 from .models.two_in_two_out import TwoInTwoOut as TwoInTwoOut
-from .models.weights import load_model as load_model
-from .models.weights import save_model as save_model
+from .models.weights import load_model as load_model, save_model as save_model
 from .recording.record import record as record
 from .training.balance import CFRLoss as CFRLoss
-from .training.fit import fit as fit
-from .training.fit import train_step as train_step
-from .training.losses import FactualLoss as FactualLoss
-from .training.losses import JointLoss as JointLoss
+from .training.fit import fit as fit, train_step as train_step
+from .training.losses import FactualLoss as FactualLoss, JointLoss as JointLoss
 from .training.predict import predict as predict

@@ -1,4 +1,4 @@
-"""Holds a port against its reference: records, compares, finds the first divergence and names its cause."""
+"""Checks a port against its reference: records, compares, finds the first divergence and names its cause."""
 
 from torch_ref.common.lazy import attach
 

@@ -1,8 +1,7 @@
 """Batches: every row once an epoch, the same in every framework."""
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from torch_ref.common.batches import batch_order, count_steps
 

@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import flax_impl
 import torch_ref
 from flax_impl.commands.recipes import Recipe, check, reference
-from flax_impl.parity.replay.channels import in_torch_layout
+from flax_impl.parity.recording.channels import channels_as_torch
 from torch_ref.common.call_names import leaves
 from torch_ref.common.files.array_file import read_arrays, write_arrays
 from torch_ref.common.trace import NOISE, PHASES, Trace, load_trace
@@ -122,10 +121,10 @@ def test_leaves() -> None:
 
 def test_layout() -> None:
     channels_last = np.zeros((2, 5, 6, 3))
-    assert in_torch_layout(channels_last, None, "Conv2d").shape == (2, 3, 5, 6)
-    assert in_torch_layout(channels_last, np.zeros((2, 3, 5, 6)), "Sequential").shape == (2, 3, 5, 6)
-    assert in_torch_layout(channels_last, np.zeros((2, 5, 6, 3)), "LayerNorm").shape == (2, 5, 6, 3)
-    assert in_torch_layout(np.zeros((2, 3)), None, "BatchNorm1d").shape == (2, 3)
+    assert channels_as_torch(channels_last, None, "Conv2d").shape == (2, 3, 5, 6)
+    assert channels_as_torch(channels_last, np.zeros((2, 3, 5, 6)), "Sequential").shape == (2, 3, 5, 6)
+    assert channels_as_torch(channels_last, np.zeros((2, 5, 6, 3)), "LayerNorm").shape == (2, 5, 6, 3)
+    assert channels_as_torch(np.zeros((2, 3)), None, "BatchNorm1d").shape == (2, 3)
 
 
 def test_a_trace_has_at_least_a_step() -> None:

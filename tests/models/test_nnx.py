@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import flax_impl
 import torch_ref
 from flax_impl.commands.recipes import MODELS, OPTIMIZERS, Recipe, reference
-from flax_impl.models.pure import functional, params_of
+from flax_impl.models.pure import as_pure, params_of
 from flax_impl.parity import largest_difference
 from tests.support.cases import nnx_of
 
@@ -146,7 +146,7 @@ def test_unusable_modules_are_refused() -> None:
     with pytest.raises(ValueError, match=r"nothing else that moves, got .*norm\.mean \(BatchStat\)"):
         flax_impl.fit(Forgetful(), params_of(Forgetful()), data, steps=1)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="model: expected a module of Linen's or NNX's, got"):
-        functional("model")
+        as_pure("model")
     for arguments in ({"in_features": 0}, {"in_features": 3, "activation": "softplus"}):
         messages = []
         for make in (flax_impl.TwoHead, lambda **a: flax_impl.models.nnx.TwoHead(**a, rngs=nnx.Rngs(0))):
@@ -180,7 +180,7 @@ def test_modules_in_lists_are_trained_and_keep_their_places() -> None:
     text_keys = {"layers": {str(n): layer for n, layer in params["layers"].items()}, "head": params["head"]}
     nnx.update(model, params)
     for tree in (params, text_keys):  # as a file has them
-        pure: Any = functional(model)
+        pure: Any = as_pure(model)
         np.testing.assert_allclose(pure.apply({"params": tree}, x), model(x), rtol=1e-5, atol=1e-6)
 
 

@@ -11,11 +11,10 @@ import pytest
 
 import flax_impl
 import torch_ref
+from flax_impl.commands.backends import import_backend
 from flax_impl.commands.recipes import MODELS, OPTIMIZERS, Recipe, check, reference
-from flax_impl.commands.sides import import_backend
-from flax_impl.parity import Trace, assert_parity
-from flax_impl.parity.comparison import compare
-from flax_impl.parity.comparison.compare import GATE_A
+from flax_impl.parity import Trace, assert_parity, compare
+from flax_impl.parity.comparison.bounds import GATE_A
 
 
 @pytest.fixture(scope="module")

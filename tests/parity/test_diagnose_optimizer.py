@@ -125,10 +125,10 @@ def changed(reference: Trace, **changes: Any) -> Trace:
     assert rule is not None
     assert case is not None
     arrays = {}
-    moves = simulate(replace(rule, **changes), case.steps, case.layout)
+    moves = simulate(replace(rule, **changes), case.steps, case.parts)
     for k, (update, state) in enumerate(moves):
         for key, vector in {"": update, **state}.items():
-            parts = np.split(vector, np.cumsum(case.layout.sizes)[:-1])
+            parts = np.split(vector, np.cumsum(case.parts.sizes)[:-1])
             for (name, shape), part in zip(SHAPES.items(), parts, strict=True):
                 place = f"{k}/state/{name}.{key}" if key else f"{k}/update/{name}"
                 arrays[place] = part.reshape(shape)
@@ -167,7 +167,7 @@ def test_the_simulation_is_torchs(name: str, options: dict[str, Any], clip: floa
     assert case is not None
     assert rule is not None
     for (update, state), actual, kept in zip(
-        simulate(rule, case.steps, case.layout), case.updates, case.states, strict=True
+        simulate(rule, case.steps, case.parts), case.updates, case.states, strict=True
     ):
         np.testing.assert_allclose(update, actual, rtol=1e-14, atol=1e-14)
         assert state.keys() == kept.keys()

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from flax_impl.parity.report.entries import Divergence, Entry, Finding, Report
+from flax_impl.parity.report.entries import Divergence, Entry, Finding
 from flax_impl.parity.report.page import html_page
-from flax_impl.parity.report.text import text_table
+from flax_impl.parity.report.report import Report, text_table
 
 INF, NAN = float("inf"), float("nan")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -13,16 +13,15 @@ import pytest
 import torch
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch import nn
 
 import flax_impl
 import torch_ref
-from flax_impl.parity.weight_map.map import Path, WeightMap, WeightMapError, propose_map
+from flax_impl.parity.weight_map.map import LeafPath, WeightMap, WeightMapError, propose_map
 
 Shapes = dict[str, tuple[int, ...]]
-FlaxShapes = dict[Path, tuple[int, ...]]
+FlaxShapes = dict[LeafPath, tuple[int, ...]]
 
 
 def of_torch(model: nn.Module) -> tuple[Shapes, dict[str, str]]:
@@ -31,7 +30,7 @@ def of_torch(model: nn.Module) -> tuple[Shapes, dict[str, str]]:
     return {name: tuple(entry.shape) for name, entry in entries.items()}, kinds
 
 
-def flat(tree: Any) -> dict[Path, Any]:
+def flat(tree: Any) -> dict[LeafPath, Any]:
     return flatten_dict(tree)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import flax_impl
 from flax_impl.commands.sides import FlaxSide, TorchSide
-from flax_impl.models.pure import functional
+from flax_impl.models.pure import as_pure
 from torch_ref.models import ACTIVATIONS
 from torch_ref.training import CRITERIA
 
@@ -98,7 +98,7 @@ class NNXSide(FlaxSide):
     """The port in NNX, beside the reference and the port in Linen."""
 
     def _evaluate_jitted(self) -> Any:
-        self.model = functional(nnx_of(self.model))
+        self.model = as_pure(nnx_of(self.model))
         return super()._evaluate_jitted()
 
 

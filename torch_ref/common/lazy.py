@@ -18,7 +18,7 @@ def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], 
         package: its `__name__`.
         file: its `__file__`.
     """
-    homes: dict[str, tuple[str, str]] = {}  # the module of each name; a submodule has no name in it
+    homes: dict[str, tuple[str, str]] = {}  # the module of each name, and its name there; a submodule has none
     for node in ast.parse(Path(file).with_suffix(".pyi").read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ImportFrom):
             module = ".".join([package] * node.level + [node.module] * bool(node.module))  # one dot, or absolute
@@ -35,6 +35,11 @@ def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], 
         return value
 
     return get, lambda: sorted(homes), sorted(homes)
+
+
+def public_names(package: str) -> list[str]:
+    """Returns the public names of a package or of one of its rooms."""
+    return list(importlib.import_module(package).__all__)
 
 
 def require(module: str, user: str, extra: str) -> None:

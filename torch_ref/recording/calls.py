@@ -1,4 +1,4 @@
-"""What every submodule of a model takes and returns, and the gradient that comes back to it: by hooks."""
+"""Writes down, by hooks, what every submodule takes and returns, and the gradient that comes back to it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,12 +25,12 @@ class Call:
 
 
 class Capture:
-    """While it is entered, takes down every call of every submodule, in order of return; the model's own are `roots`.
+    """Writes down the calls of every submodule, in order of return; those of the model itself are `roots`.
 
-    Twin: `flax_impl.capture.Capture`, which intercepts methods and adds zeros to take gradients by.
+    Twin: `flax_impl.parity.recording.calls.Capture`, which intercepts methods and adds zeros to take gradients by.
 
     Args:
-        model: any module; nothing of it changes.
+        model: any module; it does not change.
     """
 
     def __init__(self, model: nn.Module) -> None:

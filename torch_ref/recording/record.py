@@ -1,4 +1,4 @@
-"""Running a model and writing down everything: a trace, to hold a port against."""
+"""Records a training of the reference: runs it and writes down everything."""
 
 import copy
 import importlib.metadata
@@ -16,7 +16,15 @@ from ..common.settings.optimizers import Adam, Optimizer
 from ..common.trace import NOISE, Trace
 from ..training.build import build_optimizer
 from ..training.losses import FactualLoss
-from .one_step import buffers_of, evaluate, is_float, step, trained_of, variables_of
+from .one_step import (
+    Question,
+    buffers_of,
+    forward_and_backward,
+    is_float,
+    optimizer_step,
+    trained_of,
+    variables_of,
+)
 from .rounding import Noise
 
 MakeOptimizer = Optimizer | torch.optim.Optimizer | Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -76,23 +84,22 @@ def record(
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     check_choice("dtype of the model", dtype, ("float32", "float64"))
     inputs = input_names(model.forward, batches[0], inputs)
+    question = Question(loss, forward, inputs)
     exact, built = _copied(model, optimizer, torch.float64)
-    noisy = Noise(
-        *_copied(model, optimizer, getattr(torch, dtype)), check_integer("row_orders", row_orders, at_least=1)
-    )
+    row_orders = check_integer("row_orders", row_orders, at_least=1)
+    noisy = Noise(*_copied(model, optimizer, getattr(torch, dtype)), question, row_orders)
     calls: list[str] = []
     arrays = {f"0/param/{name}": array for name, array in variables_of(exact).items()}
     rates = []
     with Progress(len(batches), progress) as report:
         for k, batch in enumerate(batches):
             batch = {name: _rounded(array, dtype) for name, array in batch.items()}
-            calls = []
             noisy.follow(exact, built)  # before the buffers move
-            found, gradients = evaluate(exact, batch, loss, forward, inputs, calls)
-            noise = noisy.of_rows(batch, loss, forward, inputs, found)
+            found, gradients, calls = forward_and_backward(exact, question, batch)
+            noise = noisy.of_rows(batch, found)
             rates.append(built.param_groups[0]["lr"])
             gradients = {name: None if g is None else g.to(noisy.dtype).double() for name, g in gradients.items()}
-            moved = step(exact, built, gradients)
+            moved = optimizer_step(exact, built, gradients)
             noise |= noisy.of_steps(gradients, moved)
             _round_in_place(exact, built, noisy.dtype)
             found |= moved | {f"{NOISE}/{key}": np.asarray(value) for key, value in noise.items()}

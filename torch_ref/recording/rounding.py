@@ -1,52 +1,43 @@
-"""How far rounding alone moves what the reference computes: the floor below which no difference is a fault."""
+"""Measures how far rounding alone moves each entry: below that, no difference is a fault."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .one_step import evaluate, is_float, step
+from .one_step import Question, forward_and_backward, is_float, optimizer_step
 
 
 class Noise:
-    """A copy of the training in the model's own dtype, to see how far rounding moves each entry.
+    """Repeats each step in the model's own dtype, to see how far rounding moves each entry.
 
-    Each step starts where the exact one does; but for the first time, from numbers that are a rounding away and from
-    the rows in another order, since the order alone leaves the rounding within a row as it is.
+    Every repetition starts where the exact step does. All but the first change each number by a rounding, and the order
+    of the rows: the order alone leaves the rounding within a row as it is.
     """
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, orders: int) -> None:
-        self.model, self.optimizer, self.orders = model, optimizer, orders
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, question: Question, orders: int) -> None:
+        self.model, self.optimizer, self.question, self.orders = model, optimizer, question, orders
         self.dtype = next(model.parameters()).dtype
         self.generator = np.random.default_rng(0)
 
     def follow(self, exact: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Takes note of the parameters, the buffers and the optimiser's state that the step starts from."""
+        """Keeps the parameters, the buffers and the optimiser's state that the step starts from."""
         self.start = copy.deepcopy(exact.state_dict())
         self.rates = [group["lr"] for group in optimizer.param_groups]
-        self.states = [dict(optimizer.state.get(parameter, {})) for parameter in exact.parameters()]
-        self.states = copy.deepcopy(self.states)
+        self.states = copy.deepcopy([dict(optimizer.state.get(parameter, {})) for parameter in exact.parameters()])
 
-    def of_rows(
-        self,
-        batch: Mapping[str, np.ndarray],
-        loss: Callable[..., Any],
-        forward: Callable[..., Any] | None,
-        inputs: Sequence[str],
-        expected: Mapping[str, np.ndarray],
-    ) -> dict[str, float]:
+    def of_rows(self, batch: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Returns the largest distance of each entry up to the gradients."""
-        rows = len(batch[inputs[0]])
+        rows = len(batch[self.question.inputs[0]])
         noise: dict[str, float] = {}
         for i in range(self.orders):
             order = np.arange(rows) if i == 0 else self.generator.permutation(rows)
-            found = self._evaluated(order, i > 0, batch, loss, forward, inputs)
+            found = self._repeated(batch, order, i > 0)
             if i and not _same_loss(found, expected, self.dtype):  # the first axis is not that of the rows
                 order = np.arange(rows)
-                found = self._evaluated(order, True, batch, loss, forward, inputs)
+                found = self._repeated(batch, order, True)
             for key, array in found.items():
                 # Which axis holds the rows is seen from which one has to be put back.
                 back = [np.take(array, np.argsort(order), axis) for axis, n in enumerate(array.shape) if n == rows]
@@ -60,25 +51,17 @@ class Noise:
         for i in range(self.orders):
             self._return()
             tried = {name: None if g is None else self._near(g, i > 0) for name, g in gradients.items()}
-            for key, array in step(self.model, self.optimizer, tried).items():
+            for key, array in optimizer_step(self.model, self.optimizer, tried).items():
                 noise[key] = max(noise.get(key, 0.0), _distance(array, expected[key]))
         return noise
 
-    def _evaluated(
-        self,
-        order: np.ndarray,
-        near: bool,
-        batch: Mapping[str, np.ndarray],
-        loss: Callable[..., Any],
-        forward: Callable[..., Any] | None,
-        inputs: Sequence[str],
-    ) -> dict[str, np.ndarray]:
+    def _repeated(self, batch: Mapping[str, np.ndarray], order: np.ndarray, near: bool) -> dict[str, np.ndarray]:
         self._return()
         tried = {name: array[order] if array.shape[:1] == order.shape else array for name, array in batch.items()}
-        tried |= {name: self._near(torch.tensor(tried[name]), near).numpy() for name in inputs}
+        tried |= {name: self._near(torch.tensor(tried[name]), near).numpy() for name in self.question.inputs}
         for parameter in self.model.parameters():
             parameter.data = self._near(parameter.data, near)
-        return evaluate(self.model, tried, loss, forward, inputs, [])[0]
+        return forward_and_backward(self.model, self.question, tried)[0]
 
     def _return(self) -> None:
         """Goes back to where the step starts."""

@@ -98,7 +98,7 @@ class Share:
             # Static: every step runs the same graph, even with an arm that has no rows. Parameters that a loss leaves
             # unused are allowed so, and need no search in each step.
             yield DistributedDataParallel(
-                _SharedLosses(model, loss, self.group), process_group=self.group, static_graph=True
+                SharedLosses(model, loss, self.group), process_group=self.group, static_graph=True
             )
         except RuntimeError as error:
             if isinstance(error, dist.DistError) or "gloo" in str(error).lower():
@@ -113,7 +113,7 @@ class Share:
         return losses
 
 
-class _SharedLosses(nn.Module):
+class SharedLosses(nn.Module):
     """A model and its loss in one call: DDP wants one call of `forward` a step, and the article makes two.
 
     Each part is scaled so that the average over the processes divides by the rows of the whole batch.

@@ -1,4 +1,4 @@
-"""How far two arrays, or two sets of them, are apart."""
+"""Measures how far two arrays, or two sets of them, are apart."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -93,6 +93,12 @@ def apart_and_size(actual: np.ndarray, reference: np.ndarray) -> tuple[np.ndarra
     actual, reference = np.where(finite, actual, 0), np.where(finite, reference, 0)
     with np.errstate(over="ignore"):
         return np.where(same, np.abs(actual - reference), np.inf).ravel(), np.abs(reference).ravel()
+
+
+def largest(array: np.ndarray) -> float:
+    """Returns the largest size of a finite number in an array, or 0."""
+    finite = np.abs(array[np.isfinite(array)], dtype=np.float64) if array.dtype.kind == "f" else np.abs(array)
+    return float(finite.max(initial=0.0))
 
 
 def _share(apart: float, size: float) -> float:

@@ -1,4 +1,4 @@
-"""Naming the cause: each known difference is tried on the reference's numbers, to see whether it gives the port's."""
+"""Names the cause: tries each known difference on the reference's numbers and sees whether it gives the port's."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Known differences that only the gradients show: stopped, poisoned, another derivative at a kink."""
+"""Recognises differences that only the gradients show: stopped, poisoned, another derivative at a kink."""
 
 import numpy as np
 

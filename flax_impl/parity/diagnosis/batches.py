@@ -1,4 +1,4 @@
-"""Known differences in the batches: another order, another step's rows, other numbers."""
+"""Recognises differences in the batches: another order, another step's rows, other numbers."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Known differences in the forward pass: within a module, and in the code between two of them."""
+"""Recognises differences in the forward pass: within a module, and in the code between two of them."""
 
 from collections.abc import Iterator
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from torch_ref.common.trace import Trace
 
+from ..comparison.activations import ACTIVATIONS, elu, leaky_relu
 from ..report.entries import Divergence, Finding
-from .activations import ACTIVATIONS, elu, leaky_relu
 from .norms import buffer_findings, norm_findings
 from .numbers import close, constant, factor_between, neat, rounded_to
 

@@ -1,4 +1,4 @@
-"""Known differences in the loss, seen in what it sends back to the outputs: factors, rows, weights, criterion."""
+"""Recognises differences in the loss by the gradients at the outputs: factors, rows, weights, criterion."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Known differences within a normalisation layer: epsilon, statistics, scale and shift."""
+"""Recognises differences within a normalisation layer: epsilon, statistics, scale and shift."""
 
 from collections.abc import Iterator, Mapping
 

@@ -1,4 +1,4 @@
-"""What the searches share: when two arrays are equal, and factors between them."""
+"""Compares arrays for the searches: equal, off by a factor, rounded."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""Known differences in the first weights: transposed, swapped, left out, drawn anew."""
+"""Recognises differences in the first weights: transposed, swapped, left out, drawn anew."""
 
 from itertools import permutations
 

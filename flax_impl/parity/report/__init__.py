@@ -1,1 +1,1 @@
-"""What a comparison found, as objects, text and HTML."""
+"""Holds what a comparison found, and shows it as text and HTML."""

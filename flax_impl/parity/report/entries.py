@@ -1,7 +1,6 @@
-"""What a comparison found: every entry, the first divergence, and what may have caused it."""
+"""Holds what a comparison found: an entry, a divergence, a finding."""
 
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -120,75 +119,3 @@ class Finding:
 
     def __str__(self) -> str:
         return self.text if self.certain else f"perhaps: {self.text}"
-
-
-@dataclass(frozen=True)
-class Report:
-    """The outcome of a comparison; `print` it, or ask it. `compare` makes it.
-
-    Args:
-        model: its name.
-        dtype: float64 (gate A) or float32 (gate B).
-        optimizer: its name.
-        steps: how many steps were compared.
-        calls: the modules that were called, in order of return; a parent follows its children.
-        entries: each step by itself, started from the reference's state.
-        free: the training that started from the first weights only.
-        first_divergence: None where all agrees.
-        diagnosis: what may have caused it, best first.
-        unmatched: entries that only one side has, and that are therefore not compared.
-        weight_map: which of the reference's weights is which of the port's, in a table.
-
-    Example:
-        >>> entry = Entry(step=0, phase="loss", name="y", error=0.25, bound=1e-12)
-        >>> first = Divergence(step=0, phase="loss", name="y", entry=entry)
-        >>> report = Report("Line", "float64", "SGD", 1, (), entries=(entry,), first_divergence=first)
-        >>> report.passed, report.max_scaled_error
-        (False, 0.25)
-        >>> report.to_json()["first_divergence"]["text"]
-        'step 0, loss, `y`'
-    """
-
-    model: str
-    dtype: str
-    optimizer: str
-    steps: int
-    calls: tuple[str, ...]
-    entries: tuple[Entry, ...]
-    free: tuple[Entry, ...] = ()
-    first_divergence: Divergence | None = None
-    diagnosis: tuple[Finding, ...] = ()
-    unmatched: tuple[str, ...] = ()
-    weight_map: str = ""
-
-    def __str__(self) -> str:
-        from .text import text_table
-
-        return text_table([self])
-
-    @property
-    def passed(self) -> bool:
-        """Whether nothing that counts is out of bounds."""
-        return self.first_divergence is None
-
-    @property
-    def max_scaled_error(self) -> float:
-        """The largest error of an entry that counts, each step by itself."""
-        return max((entry.error for entry in self.entries if entry.counts), default=0.0)
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the report as JSON takes it; an infinite error is the text "inf"."""
-        first = self.first_divergence
-        error = self.max_scaled_error
-        return {
-            "model": self.model,
-            "dtype": self.dtype,
-            "optimizer": self.optimizer,
-            "steps": self.steps,
-            "passed": self.passed,
-            "max_scaled_error": error if error < float("inf") else "inf",
-            "first_divergence": None
-            if first is None
-            else {"step": first.step, "phase": first.phase, "name": first.name, "text": str(first)},
-            "diagnosis": [str(finding) for finding in self.diagnosis],
-        }

@@ -1,4 +1,4 @@
-"""A comparison as one HTML page that needs nothing else: no script, no network."""
+"""Shows comparisons as one HTML page that needs nothing else: no script, no network."""
 
 import html
 import math
@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from .entries import GROUPS, Entry, Report
-from .text import counted, described, largest_entry, number, out_of_bounds, plain, ratio, title, worst_entry
+from .entries import GROUPS, Entry
+from .report import Report, largest_entry, out_of_bounds, title
+from .text import counted, described, number, plain, ratio, worst_entry
 
 _ROWS = 100  # a map of more rows has one for each module first, however deep that may be
 _DEPTH = 12

@@ -1,4 +1,4 @@
-"""How an entry of torch lies in the leaves of a port: transposed, split, reshaped."""
+"""Converts an entry of torch to the leaves of a port and back: transposes, splits, reshapes."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .units import LEAVES, Path, Shape, Unit
+from .units import LEAVES, LeafPath, Shape, Unit
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Link:
     """
 
     torch: str
-    paths: tuple[Path, ...]
+    paths: tuple[LeafPath, ...]
     torch_shape: Shape
     flax_shapes: tuple[Shape, ...]
     axes: tuple[int, ...]

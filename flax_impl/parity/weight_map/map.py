@@ -1,4 +1,4 @@
-"""Which leaf of a Flax port holds which parameter or buffer of a PyTorch model: found by names, shapes and kinds."""
+"""Finds which leaf of a Flax port holds which parameter or buffer of a PyTorch model, by names, shapes and kinds."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from torch_ref.common.checks.arguments import check_shape, listed, shown
 from .layouts import Link, links_of
 from .names import above
 from .pairing import resolve
-from .units import Path, Shape, Unit, may_split, units_of
+from .units import LeafPath, Shape, Unit, may_split, units_of
 
 
 class WeightMapError(ValueError):
@@ -71,7 +71,7 @@ class WeightMap:
     torch_only: tuple[str, ...] = ()
     flax_only: tuple[str, ...] = ()
 
-    def to_flax(self, arrays: Mapping[str, np.ndarray]) -> dict[Path, np.ndarray]:
+    def to_flax(self, arrays: Mapping[str, np.ndarray]) -> dict[LeafPath, np.ndarray]:
         """Returns what is given of torch's entries as leaves of the port, bit for bit and in their dtype.
 
         Args:
@@ -96,7 +96,7 @@ class WeightMap:
                 leaves |= zip(links[name].paths, links[name].to_flax(array), strict=True)
         return leaves
 
-    def to_torch(self, arrays: Mapping[Path, np.ndarray]) -> dict[str, np.ndarray]:
+    def to_torch(self, arrays: Mapping[LeafPath, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns torch's entries, bit for bit and in their dtype: those of which all leaves are given.
 
         Args:
@@ -136,7 +136,7 @@ class WeightMap:
 
 def propose_map(
     torch_shapes: Mapping[str, Shape],
-    flax_shapes: Mapping[Path, Shape],
+    flax_shapes: Mapping[LeafPath, Shape],
     *,
     kinds: Mapping[str, str] | None = None,
     renames: Mapping[str, str] | None = None,

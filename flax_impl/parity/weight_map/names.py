@@ -1,4 +1,4 @@
-"""What a module's name says, in words that both frameworks' users share."""
+"""Turns a module's name into words that users of both frameworks share."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What is matched whole: the entries of one module, on either side."""
+"""Groups the entries of each module, which are paired as one."""
 
 import re
 from collections import Counter, defaultdict
@@ -11,7 +11,7 @@ from torch_ref.common.checks.arguments import listed, shown
 
 from .names import above, below, tokens_of, words_of
 
-Path = tuple[str, ...]
+LeafPath = tuple[str, ...]
 Shape = tuple[int, ...]
 
 # Torch's slot: the leaves that may hold it. What is in neither is a user's own, and matched alone.
@@ -82,7 +82,7 @@ class Unit:
 
 def units_of(
     torch_shapes: Mapping[str, Shape],
-    flax_shapes: Mapping[Path, Shape],
+    flax_shapes: Mapping[LeafPath, Shape],
     kinds: Mapping[str, str],
     renames: Mapping[str, str],
     ignored: Iterable[str],

@@ -105,7 +105,7 @@ def check_shape(argument: str, array: Any, expected: tuple[int | str, ...]) -> N
     if len(shape) == len(expected):
         shape = tuple(want if isinstance(want, str) else got for got, want in zip(shape, expected, strict=True))
     if shape != expected:
-        raise ValueError(f"{argument}: expected shape {_brackets(expected)}, got {_brackets(shape)}")
+        raise ValueError(f"{argument}: expected shape {brackets(expected)}, got {brackets(shape)}")
 
 
 def _float(value: object) -> float:
@@ -118,5 +118,6 @@ def _float(value: object) -> float:
         return math.nan
 
 
-def _brackets(shape: tuple[int | str, ...]) -> str:
+def brackets(shape: tuple[int | str, ...]) -> str:
+    """Returns a shape as a text."""
     return f"[{', '.join(map(str, shape))}]"

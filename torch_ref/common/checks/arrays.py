@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import _brackets, check_shape, listed, shown
+from .arguments import brackets, check_shape, listed, shown
 
 _PART = 2**16  # rows that are looked at together: a look at all at once would take a quarter of the data's memory
 
@@ -162,7 +162,7 @@ def misfits(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[
     wrong = [f"missing {name}" for name in sorted(expected) if name not in shapes]
     wrong += [f"unexpected {name}" for name in sorted(shapes) if name not in expected]
     return wrong + [
-        f"{name}: expected shape {_brackets(shape)}, got {_brackets(shapes[name])}"
+        f"{name}: expected shape {brackets(shape)}, got {brackets(shapes[name])}"
         for name, shape in sorted(expected.items())
         if shapes.get(name, shape) != shape
     ]

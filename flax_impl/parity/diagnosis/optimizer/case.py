@@ -1,4 +1,4 @@
-"""An optimiser's steps, laid out for comparison: what each started from, and how far it may be off."""
+"""Reads an optimiser's steps from two traces: what each started from, and how far it may be off."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 from torch_ref.common.checks.arguments import listed
 from torch_ref.common.trace import Trace
 
-from .simulated import Layout, Rule, State, Step, simulate
+from .simulated import Parts, Rule, State, Step, simulate
 
 # How far a step may be off, as a share of the parameter's largest. Float32: 1 - 0.999 alone is off by 1e-5 there.
 TOLERANCE = {"float64": 1e-11, "float32": 1e-4}
@@ -28,7 +28,7 @@ class Misfit:
 class Case:
     """The port's steps, as vectors, with what they started from and how far they may be off."""
 
-    layout: Layout
+    parts: Parts
     steps: list[Step]
     updates: list[np.ndarray]
     states: list[State]
@@ -40,20 +40,20 @@ class Case:
         """How far each parameter may be off, by step: a share of the move, and the rounding of the parameter."""
         tolerance, eps = TOLERANCE[self.dtype], 4 * EPS[self.dtype]
         return [
-            tolerance * self.layout.largest(np.nan_to_num(update - step.params)) + eps * np.abs(step.params) + 1e-300
+            tolerance * self.parts.largest(np.nan_to_num(update - step.params)) + eps * np.abs(step.params) + 1e-300
             for step, update in zip(self.steps, self.updates, strict=True)
         ]
 
     @cached_property
     def state_bounds(self) -> list[State]:
         """How far each number of the state may be off, by step and kind."""
-        largest, tolerance = self.layout.largest, TOLERANCE[self.dtype]
+        largest, tolerance = self.parts.largest, TOLERANCE[self.dtype]
         return [{k: tolerance * largest(np.nan_to_num(v)) + 1e-300 for k, v in kept.items()} for kept in self.states]
 
     def shares(self, rule: Rule) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields how far each number of the parameters and of the state is off, as a share of what is allowed."""
-        exempt = self.layout.mask(rule.frozen)
-        for k, (update, state) in enumerate(simulate(rule, self.steps, self.layout)):
+        exempt = self.parts.mask(rule.frozen)
+        for k, (update, state) in enumerate(simulate(rule, self.steps, self.parts)):
             kept, actual = self.states[k], self.updates[k]
             lacks = bool(kept) and not self.kinds[k] & state.keys() <= kept.keys()  # the port has no such state
             apart = [np.array([np.inf if lacks else 0.0])]
@@ -75,12 +75,12 @@ class Case:
     def fitting(self, rule: Rule) -> set[str]:
         """Returns the parameters that move as the rule has them."""
         worst = np.max([np.nan_to_num(np.abs(update), nan=np.inf) for update, _ in self.shares(rule)], axis=0)
-        largest = self.layout.largest(worst)[np.cumsum(self.layout.sizes) - 1]
-        return {name for name, share in zip(self.layout.shapes, largest, strict=True) if share <= 1}
+        largest = self.parts.largest(worst)[np.cumsum(self.parts.sizes) - 1]
+        return {name for name, share in zip(self.parts.shapes, largest, strict=True) if share <= 1}
 
     def called(self, names: Collection[str], among: Collection[str]) -> str:
         """Returns what to call some of the parameters."""
-        vectors = {name for name in among if len(self.layout.shapes[name]) <= 1}
+        vectors = {name for name in among if len(self.parts.shapes[name]) <= 1}
         if set(names) == set(among):
             return "every parameter"
         if set(names) == vectors:
@@ -98,36 +98,34 @@ def read_case(ported: Trace, reference: Trace) -> Case | None:
     count = min(ported.steps, reference.steps)
     held = (*reference.metadata["buffers"], *reference.metadata["frozen"])
     trained = {name: array for name, array in reference.params(0).items() if name not in held}
-    layout = Layout({name: array.shape for name, array in trained.items()})
+    parts = Parts({name: array.shape for name, array in trained.items()})
     steps, updates, states, kinds = [], [], [], []
-    age = np.zeros(layout.sizes.sum())
+    age = np.zeros(parts.sizes.sum())
     for k in range(count):
         update = ported.phase(k, "update")
         if not trained or any(
-            name not in update or update[name].shape != shape for name, shape in layout.shapes.items()
+            name not in update or update[name].shape != shape for name, shape in parts.shapes.items()
         ):
             return None
         grads = {name: array.astype(reference.dtype) for name, array in reference.phase(k, "grad").items()}
-        after = _by_kind(reference.phase(k, "state"), layout)
-        idle = layout.mask(frozenset(name for name in trained if _idle(reference, k, name, after)))
+        after = _by_kind(reference.phase(k, "state"), parts)
+        idle = parts.mask(frozenset(name for name in trained if _idle(reference, k, name, after)))
         age = age + ~idle
-        before = {kind: layout.flat(arrays, 0.0) for kind, arrays in _by_kind(reference.state(k), layout).items()}
-        steps.append(
-            Step(k, layout.flat(reference.params(k)), layout.flat(grads, 0.0), before, idle, np.maximum(age, 1))
-        )
-        updates.append(layout.flat(update))
+        before = {kind: parts.flat(arrays, 0.0) for kind, arrays in _by_kind(reference.state(k), parts).items()}
+        steps.append(Step(k, parts.flat(reference.params(k)), parts.flat(grads, 0.0), before, idle, np.maximum(age, 1)))
+        updates.append(parts.flat(update))
         kinds.append(set(after))
-        kept = _by_kind(ported.phase(k, "state"), layout)
-        states.append({kind: layout.flat(arrays) for kind, arrays in kept.items() if kind in after})
-    return Case(layout, steps, updates, states, kinds, reference.dtype)
+        kept = _by_kind(ported.phase(k, "state"), parts)
+        states.append({kind: parts.flat(arrays) for kind, arrays in kept.items() if kind in after})
+    return Case(parts, steps, updates, states, kinds, reference.dtype)
 
 
-def _by_kind(state: State, layout: Layout) -> dict[str, State]:
+def _by_kind(state: State, parts: Parts) -> dict[str, State]:
     """Returns the arrays of a state by kind (`exp_avg`, …), then by parameter."""
     found: dict[str, State] = {}
     for key, array in state.items():
         name, _, kind = key.rpartition(".")
-        if name in layout.shapes and array.shape == layout.shapes[name] and kind != "step":
+        if name in parts.shapes and array.shape == parts.shapes[name] and kind != "step":
             found.setdefault(kind, {})[name] = array
     return found
 

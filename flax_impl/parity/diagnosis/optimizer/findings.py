@@ -1,4 +1,4 @@
-"""Why an optimiser's step differs: known differences are tried on torch's optimiser until one gives the port's step."""
+"""Names why an optimiser's step differs: tries known differences on torch's until one gives the port's step."""
 
 import numpy as np
 
@@ -69,7 +69,7 @@ def _rounding(case: Case, own: Case, rule: Rule) -> str:
     """Returns what to say where the parameters after the step are rounded to a smaller type, and else agree."""
     if case.dtype != "float64":
         return ""
-    actual, torch = np.stack(case.updates), np.stack([update for update, _ in simulate(rule, case.steps, case.layout)])
+    actual, torch = np.stack(case.updates), np.stack([update for update, _ in simulate(rule, case.steps, case.parts)])
     for dtype, bits in (("bfloat16", 16), ("float32", 0)):
         eps = EPS[dtype]
         moved = np.abs(actual - np.stack([step.params for step in case.steps]))

@@ -1,4 +1,4 @@
-"""torch's optimisers in numpy, as one long vector of all parameters, and what ports have made of them."""
+"""Simulates torch's optimisers in numpy, with the faults of ports, on one long vector of all parameters."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,73 +12,45 @@ State = dict[str, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """How an optimiser steps. What torch never does stands behind the line; the defaults are torch's.
+    """An optimiser's update rule. Fields below the line are faults that torch never has; the defaults are torch's."""
 
-    Args:
-        family: adam, rmsprop or sgd.
-        rates: the learning rate of each step.
-        rate_scale: a factor of all of them.
-        grad_scale: a factor of the gradients.
-        clip_norm: bound of the gradients, or None.
-        weight_decay: share of the parameters.
-        decay: how it acts: added to the gradient (`coupled`), taken from the parameters times the learning rate
-            (`decoupled`), or without it (`unscaled`), or even added to them (`added`).
-        momentum: share of the last direction that is kept.
-        dampening: share of the gradient that is left out of the direction, but for the first step.
-        nesterov: looks one step ahead.
-        beta1: share of the first moment that is kept.
-        beta2: share of the second; RMSprop's alpha.
-        eps: added to the root.
-        correct1: whether the first moment is divided by what it lacks at first.
-        correct2: whether the second is.
-        centered: takes the variance.
-        amsgrad: keeps the largest second moment (`torch`), or the largest corrected one (`optax`).
-        clip_eps: added to the norm.
-        clip_by: `norm` over all, norm of each `array`, its `rms`, or each `value`; `decayed` takes the norm over all
-            after the decay.
-        dampen_first: whether the first step is dampened too.
-        eps_at: `outside` the root, `inside`, `both`, or outside that of the `uncorrected` second moment.
-        initial: the second moment before the first step.
-        buffer: whether the momentum holds the directions (`plain`) or the steps: those of its `own`, or made of
-            torch's directions by the last rate (`converted`), as they are (`raw`) or with the other sign (`negated`).
-        fresh: whether a state that torch lacks starts anew at each step.
-        skip: whether parameters without a gradient stay as they are.
-        undecayed: parameters that do not decay.
-        frozen: parameters that do not move.
-    """
-
-    family: str
-    rates: tuple[float, ...]
-    rate_scale: float = 1.0
+    family: str  # adam, rmsprop or sgd
+    rates: tuple[float, ...]  # the learning rate of each step
+    rate_scale: float = 1.0  # a factor of all rates
     grad_scale: float = 1.0
     clip_norm: float | None = None
     weight_decay: float = 0.0
+    # The decay is added to the gradient (`coupled`), taken from the parameters times the rate (`decoupled`), or without
+    # it (`unscaled`), or added to them (`added`).
     decay: str = "coupled"
     momentum: float = 0.0
-    dampening: float = 0.0
+    dampening: float = 0.0  # the share of the gradient left out of the momentum, except in the first step
     nesterov: bool = False
     beta1: float = 0.9
-    beta2: float = 0.999
+    beta2: float = 0.999  # RMSprop's alpha
     eps: float = 1e-8
-    correct1: bool = True
-    correct2: bool = True
+    correct1: bool = True  # the bias correction of the first moment
+    correct2: bool = True  # that of the second
     centered: bool = False
-    amsgrad: str = ""
+    amsgrad: str = ""  # keeps the largest second moment (`torch`), or the largest corrected one (`optax`)
     # What ports do.
-    clip_eps: float = 1e-6
+    clip_eps: float = 1e-6  # added to the norm
+    # The norm over all, of each `array`, its `rms`, or each `value`; `decayed` takes the norm over all after the decay.
     clip_by: str = "norm"
-    dampen_first: bool = False
-    eps_at: str = "outside"
-    initial: float = 0.0
+    dampen_first: bool = False  # dampens the first step too
+    eps_at: str = "outside"  # the root, `inside`, `both`, or outside that of the `uncorrected` second moment
+    initial: float = 0.0  # the second moment before the first step
+    # The momentum holds the directions (`plain`) or the steps: its `own`, or those made from torch's directions by the
+    # last rate (`converted`), as they are (`raw`) or with the other sign (`negated`).
     buffer: str = "plain"
-    fresh: bool = False
-    skip: bool = True
-    undecayed: frozenset[str] = frozenset()
-    frozen: frozenset[str] = frozenset()
+    fresh: bool = False  # a state that torch lacks starts anew at each step
+    skip: bool = True  # parameters without a gradient stay as they are
+    undecayed: frozenset[str] = frozenset()  # parameters without decay
+    frozen: frozenset[str] = frozenset()  # parameters that do not move
 
 
 @dataclass(frozen=True)
-class Layout:
+class Parts:
     """Which part of the long vector is which parameter."""
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -116,23 +88,14 @@ class Layout:
 
 @dataclass(frozen=True)
 class Step:
-    """What a step starts from, as vectors.
-
-    Args:
-        index: of the step.
-        params: the parameters.
-        grads: their gradients.
-        state: torch's, before the step; 0 where it has none.
-        idle: which parameters had no gradient, so that torch leaves them alone.
-        count: how many steps each number has been through, this one included.
-    """
+    """What a step starts from, as vectors."""
 
     index: int
     params: np.ndarray
     grads: np.ndarray
-    state: State
-    idle: np.ndarray
-    count: np.ndarray
+    state: State  # torch's; 0 where it has none
+    idle: np.ndarray  # parameters without a gradient, which torch leaves alone
+    count: np.ndarray  # how many steps each number has been through, this one included
 
 
 def torch_rule(options: Mapping[str, Any]) -> Rule | None:
@@ -163,7 +126,7 @@ def torch_rule(options: Mapping[str, Any]) -> Rule | None:
     )
 
 
-def simulate(rule: Rule, steps: Sequence[Step], layout: Layout) -> Iterator[tuple[np.ndarray, State]]:
+def simulate(rule: Rule, steps: Sequence[Step], parts: Parts) -> Iterator[tuple[np.ndarray, State]]:
     """Yields the parameters and the state after each step, which starts from torch's parameters and state."""
     own: State = {}
     for step in steps:
@@ -174,33 +137,31 @@ def simulate(rule: Rule, steps: Sequence[Step], layout: Layout) -> Iterator[tupl
             state = {**step.state, **own}
         elif rule.fresh:
             state = step.state
-        update, own = _advance(rule, step, layout, state)
+        update, own = _advance(rule, step, parts, state)
         yield update, own
 
 
-def _advance(rule: Rule, at: Step, layout: Layout, before: State) -> tuple[np.ndarray, State]:
+def _advance(rule: Rule, at: Step, parts: Parts, before: State) -> tuple[np.ndarray, State]:
     rate = rule.rates[min(at.index, len(rule.rates) - 1)] * rule.rate_scale
     shrink = rule.weight_decay * at.params
     if rule.undecayed:
-        shrink = np.where(layout.mask(rule.undecayed), 0.0, shrink)
+        shrink = np.where(parts.mask(rule.undecayed), 0.0, shrink)
     added = shrink if rule.decay == "coupled" else 0.0
     grads = at.grads * rule.grad_scale
-    grads = (
-        _clipped(rule, grads + added, layout) if rule.clip_by == "decayed" else _clipped(rule, grads, layout) + added
-    )
+    grads = _clipped(rule, grads + added, parts) if rule.clip_by == "decayed" else _clipped(rule, grads, parts) + added
     move, state = _FAMILIES[rule.family](rule, at, grads, before, rate)
     away = {"coupled": 0.0, "decoupled": rate, "unscaled": 1.0, "added": -1.0}[rule.decay]
-    still = layout.mask(rule.frozen) | at.idle
+    still = parts.mask(rule.frozen) | at.idle
     state = {kind: np.where(still, before.get(kind, 0.0), after) for kind, after in state.items()}
     return np.where(still, at.params, at.params - away * shrink - move), state
 
 
-def _clipped(rule: Rule, grads: np.ndarray, layout: Layout) -> np.ndarray:
+def _clipped(rule: Rule, grads: np.ndarray, parts: Parts) -> np.ndarray:
     if rule.clip_norm is None:
         return grads
     if rule.clip_by == "value":
         return np.clip(grads, -rule.clip_norm, rule.clip_norm)
-    norm = {"array": layout.norm, "rms": layout.rms}.get(rule.clip_by, np.linalg.norm)(grads)
+    norm = {"array": parts.norm, "rms": parts.rms}.get(rule.clip_by, np.linalg.norm)(grads)
     return grads * np.minimum(1.0, rule.clip_norm / (norm + rule.clip_eps))
 
 

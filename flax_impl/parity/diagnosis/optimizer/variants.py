@@ -1,4 +1,4 @@
-"""The differences between torch's optimisers and a port's that are known, and those that are estimated."""
+"""Lists the differences between torch's optimisers and a port's: known ones, and numbers to be estimated."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -127,7 +127,7 @@ def estimated(case: Case, rule: Rule) -> Iterator[Variant]:
 
 def by_step(case: Case, rule: Rule) -> Iterator[Variant]:
     """Yields the rates that each step seems to have."""
-    moves = simulate(replace(rule, rates=(1.0,)), case.steps, case.layout)
+    moves = simulate(replace(rule, rates=(1.0,)), case.steps, case.parts)
     found = []
     for (update, _), actual, step in zip(moves, case.updates, case.steps, strict=True):
         torch, port = step.params - update, step.params - actual
@@ -139,19 +139,19 @@ def by_step(case: Case, rule: Rule) -> Iterator[Variant]:
 
 
 def _everywhere(case: Case, rule: Rule) -> _Changes:
-    rates, names = rule.rates, case.layout.shapes
-    torch = [update for update, _ in simulate(rule, case.steps, case.layout)]
+    rates, names = rule.rates, case.parts.shapes
+    torch = [update for update, _ in simulate(rule, case.steps, case.parts)]
     starts = [step.params for step in case.steps]
     still = {
         name
         for name in names
-        if (here := case.layout.mask(frozenset([name]))).any()
+        if (here := case.parts.mask(frozenset([name]))).any()
         and all(np.array_equal(u[here], p[here]) for u, p in zip(case.updates, starts, strict=True))
     }
     moving = {
         name
         for name in names
-        if any((u != p)[case.layout.mask(frozenset([name]))].any() for u, p in zip(torch, starts, strict=True))
+        if any((u != p)[case.parts.mask(frozenset([name]))].any() for u, p in zip(torch, starts, strict=True))
     }
     if still & moving:
         yield (
@@ -258,7 +258,7 @@ def _of_decay(case: Case, rule: Rule) -> _Changes:
     )
     without = replace(rule, weight_decay=0.0)
     fits, bare = case.fitting(rule), case.fitting(without)
-    told = {name for name in case.layout.shapes if name not in fits or name not in bare}
+    told = {name for name in case.parts.shapes if name not in fits or name not in bare}
     if (spared := (bare - fits) & told) and spared != told:
         yield (
             f"the port spares {case.called(spared, told)} the weight decay; torch decays all parameters: leave out "

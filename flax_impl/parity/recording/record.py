@@ -1,4 +1,4 @@
-"""Running a model and writing down everything: a trace."""
+"""Records a training of the port: runs it and writes down everything."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -10,7 +10,8 @@ from torch_ref.common.trace import Trace
 from ...training.losses import FactualLoss
 from ..weight_map.map import WeightMap
 from .program import Program
-from .run import Layout, Run, opened, own_map, shapes_of
+from .run import Run
+from .variables import open_model, own_names
 
 
 def record(
@@ -63,9 +64,7 @@ def record(
         (2, (5, 2))
     """
     batches = named_batches(batches)
-    held, variables = opened(model, params)
-    inputs = input_names(model.__call__, batches[0], inputs)
-    program = Program(held, loss, forward, tuple(inputs))
-    named = weight_map or own_map(shapes_of(variables))
-    run = Run(program, variables, optimizer, named, Layout({}, {}))
+    held, variables = open_model(model, params)
+    program = Program(held, loss, forward, tuple(input_names(model.__call__, batches[0], inputs)))
+    run = Run(program, variables, optimizer, weight_map or own_names(variables.shapes()))
     return run.through(batches, recipe=recipe, progress=progress, model=model)

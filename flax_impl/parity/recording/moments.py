@@ -1,4 +1,4 @@
-"""The moments within an optimiser's state, under the names that torch has for them."""
+"""Reads and replaces the moments in an optimiser's state under torch's names."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

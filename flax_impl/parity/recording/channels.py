@@ -1,4 +1,4 @@
-"""Turns Flax's channels-last arrays into torch's layout."""
+"""Moves the channels of Flax's arrays from the last axis to where torch has them."""
 
 import numpy as np
 
@@ -15,12 +15,12 @@ _CHANNELS_FIRST = (
 )
 
 
-def in_torch_layout(array: np.ndarray, reference: np.ndarray | None, kind: str) -> np.ndarray:
-    """Returns what a module of Flax's took or returned with its channels where torch has them.
+def channels_as_torch(array: np.ndarray, reference: np.ndarray | None, kind: str) -> np.ndarray:
+    """Returns what a module of the port took or returned, with its channels where torch has them.
 
     Args:
         array: of the port.
-        reference: the same entry of torch's, whose shape decides where the class does not; None where there is none.
+        reference: torch's entry, whose shape decides where the class does not; None where there is none.
         kind: torch's class.
     """
     if array.ndim < 3:

@@ -1,10 +1,9 @@
-"""What every submodule of a model takes and returns, and zeros to take the gradient at each output by."""
+"""Writes down what every submodule takes and returns, and adds zeros to take the gradient at each output by."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -16,9 +15,9 @@ from torch_ref.common.call_names import call_name, leaves
 
 
 class Capture:
-    """Takes down the calls of every submodule, in order of return; the model's own are `roots`.
+    """Writes down the calls of every submodule, in order of return; those of the model itself are `roots`.
 
-    Twin: `torch_ref.capture.Capture`, which hooks in, and needs no zeros.
+    Twin: `torch_ref.recording.calls.Capture`, which sets hooks, and needs no zeros.
 
     Args:
         probes: zeros by the name of the output to which they are added; the gradient by one is the cotangent there.
@@ -34,7 +33,7 @@ class Capture:
 
     @contextmanager
     def linen(self) -> Iterator[None]:
-        """Looks into the Linen modules that are called meanwhile."""
+        """Writes down the calls of Linen modules within the context."""
 
         def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
             output = call(*args, **kwargs)
@@ -48,7 +47,7 @@ class Capture:
 
     @contextmanager
     def nnx(self, model: nnx.Module) -> Iterator[None]:
-        """Looks into the submodules of an NNX model, which has no interception: their classes call through us."""
+        """Writes down the calls of an NNX model's submodules; as NNX has no interceptors, wraps their classes."""
         names = {id(module): ".".join(map(str, path)) for path, module in nnx.iter_modules(model) if path}
         inside: list[int] = []  # a call of a parent class's method on the same module is no second call
 
@@ -70,10 +69,14 @@ class Capture:
             for _, module in nnx.iter_modules(model)
             if callable(module)
         }
-        with ExitStack() as patches:
-            for owner in owners:
-                patches.enter_context(mock.patch.object(owner, "__call__", watched(vars(owner)["__call__"])))
+        before = {owner: vars(owner)["__call__"] for owner in owners}
+        try:
+            for owner, original in before.items():
+                owner.__call__ = watched(original)
             yield
+        finally:
+            for owner, original in before.items():
+                owner.__call__ = original
 
     def _take(self, module: str, taken: tuple[Any, Mapping[str, Any]], output: Any) -> Any:
         if get_opaque_trace_state(convention="flax") != self._trace:
@@ -88,7 +91,7 @@ class Capture:
         return self._probed(name, output)
 
     def _probed(self, name: str, output: Any) -> Any:
-        """Returns the output with the zeros added that there are for it, and takes it down."""
+        """Writes the output down, and returns it with its zeros added."""
         for leaf, array in leaves(output).items():
             if isinstance(array, Array):
                 self.outputs[f"{name}{leaf}"] = array
@@ -110,7 +113,7 @@ class Capture:
 
 
 def zeros_for(outputs: Mapping[str, Any]) -> dict[str, Array]:
-    """Returns the zeros for outputs of these shapes, as far as they are floating numbers."""
+    """Returns zeros for the outputs that are floating numbers."""
     return {
         name: jnp.zeros(array.shape, array.dtype)
         for name, array in outputs.items()

@@ -1,0 +1,142 @@
+"""Checks a port in JAX against a recorded reference: runs it, compares, and names the cause."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch_ref.common.settings.optimizers import Adam
+from torch_ref.common.trace import Trace
+
+from ..training.losses import FactualLoss
+from .recording.port import Port, check_mode
+from .report.report import Report
+from .verdict import compare
+from .weight_map.map import WeightMap
+
+
+def check_parity(
+    reference: Trace,
+    model: Any,
+    loss: Callable[..., Any] = FactualLoss(),
+    *,
+    optimizer: Any = Adam(),
+    params: Any = None,
+    batches: Iterable[Mapping[str, Any]] | None = None,
+    forward: Callable[..., Any] | None = None,
+    renames: Mapping[str, str] | None = None,
+    progress: bool = True,
+) -> Report:
+    """Runs the port through the reference's training, both ways, and says whether, where and why the two part.
+
+    Args:
+        reference: as `torch_ref.record` or `load_trace` gives it.
+        model: any Linen or NNX module.
+        loss: takes the model and the batch by their names, and returns a number, or several to be added.
+        optimizer: settings of ours, or any of optax's.
+        params: the port's own first parameters, to check its own conversion; None takes the reference's.
+        batches: the port's own batches, to check its own order; None takes the reference's.
+        forward: takes the model and the batch by their names, and returns what to compare as the outputs; None takes
+            those of the model's calls in `loss`.
+        renames: corrects the weight map, where names alone do not say it: torch's module by the port's.
+        progress: shows a bar, or plain lines, once it takes long.
+
+    Returns:
+        The report: `passed`, the first divergence and its cause, every entry beside its bound; `print` shows it.
+
+    Raises:
+        WeightMapError: two candidates for a weight fit equally well.
+        ValueError: a float64 reference while JAX's 64-bit mode is off.
+
+    Example:
+        >>> import flax_impl
+        >>> import torch_ref
+        >>> model = torch_ref.TwoInTwoOut(hidden_features=2)
+        >>> batches = [torch_ref.data.curves(points=5)]
+        >>> reference = torch_ref.record(model, batches, torch_ref.JointLoss(), progress=False)
+        >>> port = flax_impl.TwoInTwoOut(hidden_features=2)
+        >>> check_parity(reference, port, flax_impl.JointLoss(), progress=False).passed
+        True
+    """
+    check_mode(reference)
+    settings = {"optimizer": optimizer, "params": params, "batches": batches, "forward": forward, "renames": renames}
+    port = Port.opened(reference, model, loss, **settings)
+    forced, free = (port.replay(forced=forced, progress=progress) for forced in (True, False))
+    return compare(forced, reference, free)
+
+
+def replay(
+    reference: Trace,
+    model: Any,
+    loss: Callable[..., Any] = FactualLoss(),
+    *,
+    forced: bool = True,
+    progress: bool = True,
+    **settings: Any,
+) -> Trace:
+    """Runs the port through the training of a reference, and returns its trace under the reference's names.
+
+    Args:
+        reference: this and what is not named below as for `check_parity`.
+        model: any Linen or NNX module.
+        loss: takes the model and the batch by their names.
+        forced: whether each step starts from the reference's parameters, gradients and moments, so that it is judged
+            by itself; else the port goes its own way from the first weights, which shows what adds up.
+        progress: shows a bar, or plain lines, once it takes long.
+        settings: `optimizer`, `params`, `batches`, `forward` and `renames`.
+
+    Returns:
+        The port's trace, with as many steps as the reference or as `batches` has, whichever are fewer.
+
+    Raises:
+        WeightMapError: two candidates for a weight fit equally well.
+        ValueError: a float64 reference while JAX's 64-bit mode is off.
+
+    Example:
+        >>> import flax_impl
+        >>> import torch_ref
+        >>> model = torch_ref.TwoInTwoOut(hidden_features=2)
+        >>> batches = [torch_ref.data.curves(points=5)]
+        >>> reference = torch_ref.record(model, batches, torch_ref.JointLoss(), progress=False)
+        >>> port = flax_impl.TwoInTwoOut(hidden_features=2)
+        >>> trace = replay(reference, port, flax_impl.JointLoss(), progress=False)
+        >>> bool(abs(trace.arrays["0/loss/0"] - reference.arrays["0/loss/0"]) < 1e-6)
+        True
+    """
+    check_mode(reference)
+    return Port.opened(reference, model, loss, **settings).replay(forced=forced, progress=progress)
+
+
+def map_weights(
+    reference: Trace,
+    model: Any,
+    loss: Callable[..., Any] = FactualLoss(),
+    *,
+    params: Any = None,
+    renames: Mapping[str, str] | None = None,
+) -> WeightMap:
+    """Returns which of the reference's weights is which of the port's, as `check_parity` maps them; `print` shows it.
+
+    Args:
+        reference: this and `model` as for `check_parity`.
+        model: any Linen or NNX module.
+        loss: shows what a Linen module is called with.
+        params: the port's parameters; None finds out their shapes.
+        renames: corrects the map: torch's module by the port's.
+
+    Returns:
+        The map, a bijection, but for the entries that it lists as having no counterpart.
+
+    Raises:
+        WeightMapError: two candidates for a weight fit equally well.
+
+    Example:
+        >>> import flax_impl
+        >>> import torch_ref
+        >>> model = torch_ref.TwoInTwoOut(hidden_features=2)
+        >>> batches = [torch_ref.data.curves(points=5)]
+        >>> reference = torch_ref.record(model, batches, torch_ref.JointLoss(), progress=False)
+        >>> port = flax_impl.TwoInTwoOut(hidden_features=2)
+        >>> found = map_weights(reference, port, flax_impl.JointLoss())
+        >>> found.links[0].torch, found.links[0].paths
+        ('hidden1.weight', (('params', 'hidden1', 'kernel'),))
+    """
+    return Port.opened(reference, model, loss, params=params, renames=renames).weight_map

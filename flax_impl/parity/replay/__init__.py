@@ -1,1 +1,0 @@
-"""Runs a port in JAX and writes down everything that it computes."""

@@ -1,0 +1,88 @@
+"""Compares two traces and gives the verdict: where the first divergence is, and what may have caused it."""
+
+from torch_ref.common.trace import Trace
+
+from .comparison.bounds import Bounds
+from .comparison.entries import entries_in_order, free_entries, unmatched
+from .comparison.localise import localise
+from .diagnosis import diagnose
+from .report.report import Report
+
+
+def compare(ported: Trace, reference: Trace, free: Trace | None = None) -> Report:
+    """Compares two traces, finds the first divergence, and names what may have caused it.
+
+    A float64 reference is gate A: every entry within 1e-12 of the reference's largest value. A float32 one is gate B,
+    step by step: the port's distance to the float64 reference may be three times the reference's own, taken over some
+    orders of the rows, plus one epsilon of the largest value.
+
+    Args:
+        ported: the port's trace, under the reference's names; forced, as `replay` gives it by default.
+        reference: the trace of `torch_ref.record`.
+        free: the port's trace from the first weights only; in float32 it is shown, and does not count.
+
+    Returns:
+        Every entry with its error and its bound, the first divergence, and its diagnosis; see `Report`.
+
+    Raises:
+        ValueError: the traces differ in dtype or in the number of steps.
+
+    Example:
+        >>> import numpy as np
+        >>> metadata = {"dtype": "float64", "model": "Line", "optimizer": {"name": "SGD"}, "calls": [], "buffers": []}
+        >>> reference = Trace({"0/loss/y": np.array(0.5)}, metadata)
+        >>> compare(reference, reference).passed
+        True
+        >>> print(compare(Trace({"0/loss/y": np.array(0.6)}, metadata), reference).first_divergence)
+        step 0, loss, `y`
+    """
+    for what in ("dtype", "steps"):
+        expected, got = getattr(reference, what), getattr(ported, what)
+        if expected != got:
+            hint = "; cast the port's parameters" if what == "dtype" else ""
+            raise ValueError(f"ported: expected a trace with {what} {expected}, got {got}{hint}")
+    bounds = Bounds(reference)
+    entries = entries_in_order(ported, reference, bounds)
+    loose = free_entries(free, reference, bounds)
+    first = localise(entries, loose, ported, reference)
+    return Report(
+        model=reference.metadata["model"],
+        dtype=reference.dtype,
+        optimizer=str(reference.metadata["optimizer"].get("name", "")),
+        steps=reference.steps,
+        calls=tuple(reference.metadata["calls"]),
+        entries=tuple(entries),
+        free=tuple(loose),
+        first_divergence=first,
+        diagnosis=tuple(diagnose(first, ported, reference)) if first else (),
+        unmatched=tuple(unmatched(ported, reference)),
+        weight_map=str(ported.metadata.get("weight_map", "")),
+    )
+
+
+def assert_parity(ported: Trace, reference: Trace, free: Trace | None = None) -> Report:
+    """Returns the report of `compare`, for a test to go on with.
+
+    Args:
+        ported: the port's trace, under the reference's names.
+        reference: the trace of `torch_ref.record`.
+        free: the port's trace from the first weights only, or None.
+
+    Returns:
+        The report, in which all agrees.
+
+    Raises:
+        AssertionError: the port diverges; the message has the first divergence, its numbers and the diagnosis.
+        ValueError: the traces differ in dtype or in the number of steps.
+
+    Example:
+        >>> import numpy as np
+        >>> metadata = {"dtype": "float64", "model": "Line", "optimizer": {"name": "SGD"}, "calls": [], "buffers": []}
+        >>> trace = Trace({"0/loss/y": np.array(0.5)}, metadata)
+        >>> assert_parity(trace, trace).max_scaled_error
+        0.0
+    """
+    report = compare(ported, reference, free)
+    if not report.passed:
+        raise AssertionError(f"the port diverges from its reference\n{report}")
+    return report
