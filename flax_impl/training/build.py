@@ -18,12 +18,15 @@ from . import traced_settings  # noqa: F401 (makes the settings pytrees)
 
 
 def build_optimizer(settings: Optimizer) -> optax.GradientTransformation:
-    """Returns the optimiser as optax has them: clip, then the core, then the learning rate of the step.
+    """Builds optax's optimiser from its settings.
 
     Twin: `torch_ref.training.build_optimizer`, which takes the parameters.
 
     Args:
         settings: of the optimiser, such as `Adam(lr=0.001)`.
+
+    Returns:
+        The chain: clip, then the core, then the learning rate of the step.
 
     Raises:
         TypeError: the settings are the base class, which is no optimiser by itself.
@@ -41,13 +44,16 @@ def build_optimizer(settings: Optimizer) -> optax.GradientTransformation:
 
 
 def build_schedule(settings: Schedule, lr: chex.Numeric) -> optax.Schedule:
-    """Returns the learning rate as a function of the steps that are done.
+    """Builds optax's schedule from its settings.
 
     Twin: `torch_ref.training.build_schedule`, which moves an optimiser's rate.
 
     Args:
         settings: of the schedule, such as `Exponential(gamma=0.9)`.
         lr: the learning rate before the first step.
+
+    Returns:
+        The learning rate as a function of the steps that are done.
 
     Raises:
         TypeError: the settings are the base class, which is no schedule by itself.

@@ -68,11 +68,11 @@ def test_both_fits_report(monkeypatch: pytest.MonkeyPatch, package: object) -> N
 
     data = torch_ref.data.synthetic(rows=30).arrays()
     if package is torch_ref:
-        monkeypatch.setattr("torch_ref.training.Progress", Spy)
+        monkeypatch.setattr("torch_ref.training.fit.Progress", Spy)
         torch_ref.fit(torch_ref.TwoHead(10, [4], [4]), data, steps=250, batch_size=10)
         assert seen == [(step, 2) for step in range(1, 251)]
     else:
-        monkeypatch.setattr("flax_impl.training.Progress", Spy)
+        monkeypatch.setattr("flax_impl.training.fit.Progress", Spy)
         model = flax_impl.TwoHead(10, [4], [4])
         flax_impl.fit(model, model.init_params(), data, steps=250, batch_size=10)
         assert seen == sorted(seen)

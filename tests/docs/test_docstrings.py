@@ -7,15 +7,13 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from flax import nnx
 
 import flax_impl
-import flax_impl.parity
-import torch_ref
+from torch_ref.common.lazy import public_names
 
 ROOT = Path(__file__).parents[2]
 MODULES = [
@@ -24,6 +22,11 @@ MODULES = [
     for path in sorted((ROOT / package).rglob("*.py"))
     if path.stem != "__init__"
 ]
+ROOMS = [
+    "torch_ref", "torch_ref.data", "torch_ref.models", "torch_ref.recording", "torch_ref.training", "flax_impl",
+    "flax_impl.data", "flax_impl.effects", "flax_impl.models", "flax_impl.models.nnx", "flax_impl.parity",
+    "flax_impl.training",
+]  # fmt: skip
 # What takes anything that its types allow, and refuses nothing.
 RAISES_NOTHING: dict[str, str] = {
     "Constant": "a schedule without settings",
@@ -32,6 +35,7 @@ RAISES_NOTHING: dict[str, str] = {
     "Entry": "a record: it keeps what it is given",
     "Finding": "a record: it keeps what it is given",
     "Report": "a record: it keeps what it is given",
+    "Schedule": "a base class without settings",
     "Scales": "a record: it keeps what it is given",
     "Trace": "a record: it keeps what it is given",
     "TreatmentData": "a record: it keeps what it is given",
@@ -45,12 +49,11 @@ SECTIONS = re.compile(r"^(Args|Returns|Raises|Warns|Example):\n((?:(?: .*)?\n?)*
 
 def public() -> Iterator[tuple[str, Callable[..., Any]]]:
     """Every public function and class of both packages, once."""
-    packages: list[ModuleType] = [torch_ref, flax_impl, flax_impl.models.nnx, flax_impl.parity]
-    for package in packages:
-        for name in package.__all__:
-            value = getattr(package, name)
+    for package in ROOMS:
+        for name in public_names(package):
+            value = getattr(importlib.import_module(package), name)
             if callable(value):
-                yield f"{package.__name__}.{name}", value
+                yield f"{package}.{name}", value
 
 
 PUBLIC = dict(public())

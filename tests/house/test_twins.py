@@ -18,8 +18,8 @@ TWINS = [
     "training/balance.py", "training/build.py", "training/early_stopping.py", "training/fit.py", "training/losses.py",
     "training/precision.py", "training/predict.py",
 ]  # fmt: skip
-# What one side has besides the other's. The port is pure: parameters and the optimiser's state go in and come out, where
-# torch's objects hold them. The port's devices form a mesh, torch's processes a group.
+# What one side has besides the other's. The port is pure: parameters and the optimiser's state go in and come out,
+# where torch's objects hold them. Its devices form a mesh; processes of torch form a group.
 ARGUMENTS = {"params", "opt_state", "mesh", "process_group", "parameters", "optimizer", "lr", "rows", "model"}
 ONLY_HERE = {
     "torch_ref": {"Loss", "to_tensors", "dtype_of", "counts", "forward"},

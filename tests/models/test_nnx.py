@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import flax_impl
 import torch_ref
@@ -88,7 +87,7 @@ def test_weights_go_any_way(model: str, tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("name", ["MLP", "TwoHead", "TwoInTwoOut"])
 def test_the_same_arguments_as_linens(name: str) -> None:
-    of_linen = inspect.signature(getattr(flax_impl, name)).parameters
+    of_linen = inspect.signature(getattr(flax_impl.models if name == "MLP" else flax_impl, name)).parameters
     of_nnx = inspect.signature(getattr(flax_impl.models.nnx, name).__init__).parameters
     assert list(of_nnx) == ["self", *(n for n in of_linen if n not in ("parent", "name")), "rngs"]
     assert all(of_nnx[n].default == of_linen[n].default for n in of_nnx if n not in ("self", "rngs"))

@@ -10,8 +10,7 @@ import jax
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import flax_impl
 import torch_ref
@@ -21,7 +20,7 @@ from torch_ref.common.files.array_file import read_arrays, replacing, write_arra
 
 SIDES = (TorchSide, FlaxSide)
 CONFIG = {"in_features": 3, "representation_features": [5], "head_features": [4, 4], "out_features": 2}
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def assert_same_bits(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:

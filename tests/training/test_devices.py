@@ -19,7 +19,7 @@ import pytest
 
 import flax_impl
 import torch_ref
-import train
+from flax_impl.commands import train
 from flax_impl.parity import largest_difference
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -74,13 +74,13 @@ def together():
 TORCH = """
 import torch
 
-import torch_ref.losses
+from torch_ref.training.processes import SharedLosses
 
 torch.set_num_threads(1)
 shared = together()
 train("alone", {})
 train("together", shared)
-torch_ref.losses.mean_divisor = lambda count: max(count, 1)  # each process divides by the rows that it has itself
+SharedLosses.forward = lambda self, batch: self.loss(self.model, **batch)  # each divides by the rows it has itself
 train("local counts", shared)
 np.savez(out, **found)
 """
@@ -103,8 +103,9 @@ np.savez(out, **found)
 REPLICAS = """
 import jax
 
-from flax_impl.compiled import init, loop
-from flax_impl.sharding import Placement
+from flax_impl.training.devices import Placement
+from flax_impl.training.loop import loop_steps
+from flax_impl.training.step import init_state
 
 jax.config.update("jax_num_cpu_devices", int(devices))
 
@@ -140,8 +141,8 @@ def program():
     params = place.whole(model.init_params())
     table = {name: place.table(array) for name, array in data.items()}
     index = np.zeros((4, 48), np.int32)
-    lowered = loop.lower(
-        model, (params, init(optimizer, params), None), optimizer, table, place.batches(index),
+    lowered = loop_steps.lower(
+        model, (params, init_state(optimizer, params), None), optimizer, table, place.batches(index),
         place.batches(index == 0), (0, 4), package.FactualLoss(), "float32",
     )
     return lowered.compile().as_text()
@@ -170,7 +171,7 @@ class Running:
 
     def __init__(self, commands: Sequence[Sequence[str]], folder: Path) -> None:
         self.folder, self._stack = folder, ExitStack()
-        environment = {**os.environ, "PYTHONPATH": str(SCRIPTS), "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
         self.processes = [
             subprocess.Popen(
                 [sys.executable, *command], cwd=folder, env=environment, stdout=self._file(f"said{i}"),
@@ -420,10 +421,9 @@ def test_processes_that_make_no_sense(package: Any, given: tuple[Any, ...], mess
 def test_bad_arguments_of_the_command(
     backend: str, given: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["train.py", "--backend", backend, *given])
     monkeypatch.setattr(os, "_exit", sys.exit)  # how a process among others ends
     with pytest.raises(SystemExit) as ended:
-        sys.exit(train.main())
+        sys.exit(train.main(["--backend", backend, *given]))
     assert ended.value.code == 2
     assert capsys.readouterr() == ("", f"error: {message}\n")
 

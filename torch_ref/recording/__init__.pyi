@@ -1,1 +1,1 @@
-from torch_ref.common.trace import PHASES as PHASES, Trace as Trace, load_trace as load_trace
+from torch_ref.common.trace import Trace as Trace, load_trace as load_trace

@@ -12,13 +12,16 @@ from ..common.settings.schedules import SCHEDULES, Constant, Cosine, Exponential
 
 
 def build_optimizer(settings: Optimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Returns torch's optimiser; its `step` clips first and moves the schedule on afterwards.
+    """Builds torch's optimiser from its settings.
 
     Twin: `flax_impl.training.build_optimizer`, which needs no parameters.
 
     Args:
         settings: of the optimiser, such as `Adam(lr=0.001)`.
         parameters: what the optimiser moves, such as `model.parameters()`.
+
+    Returns:
+        The optimiser; its `step` clips first and moves the schedule on afterwards.
 
     Raises:
         TypeError: the settings are the base class, which is no optimiser by itself.
@@ -47,13 +50,16 @@ def build_optimizer(settings: Optimizer, parameters: Iterable[nn.Parameter]) -> 
 
 
 def build_schedule(settings: Schedule, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
-    """Returns torch's scheduler, to be stepped after every optimiser step.
+    """Builds torch's scheduler from its settings.
 
     Twin: `flax_impl.training.build_schedule`, a function of the step.
 
     Args:
         settings: of the schedule, such as `Exponential(gamma=0.9)`.
         optimizer: whose learning rate the schedule moves.
+
+    Returns:
+        The scheduler, to be stepped after every optimiser step.
 
     Raises:
         TypeError: the settings are the base class, which is no schedule by itself.

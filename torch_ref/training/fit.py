@@ -39,7 +39,7 @@ def train_step(
 
     Args:
         model: the model; its parameters change.
-        optimizer: as `Optimizer.build` makes it from the model's parameters.
+        optimizer: as `build_optimizer` makes it from the model's parameters.
         batch: arrays by the names that `loss` gives them: for `FactualLoss` x, t, y and perhaps w and mask.
         loss: takes the model and the batch by their names, and returns one number for each output, to be added.
         precision: as for `fit`.
@@ -53,7 +53,7 @@ def train_step(
     Example:
         >>> import torch_ref
         >>> model = torch_ref.TwoHead(3, [4], [4])
-        >>> optimizer = Adam(lr=0.01).build(model.parameters())
+        >>> optimizer = build_optimizer(Adam(lr=0.01), model.parameters())
         >>> batch = {"x": np.zeros((4, 3)), "t": np.array([0, 1, 1, 0]), "y": np.ones((4, 1))}
         >>> losses = train_step(model, optimizer, batch)
         >>> losses.shape

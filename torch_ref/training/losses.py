@@ -144,7 +144,13 @@ class FactualLoss:
         return loss0, loss1
 
     def counts(self, t: Int[Tensor, " batch"], mask: Bool[Tensor, " batch"], **batch: Tensor) -> tuple[int, int]:
-        """Returns how many rows each part's mean divides by; `batch` takes the arrays that do not matter here."""
+        """Returns how many rows each part's mean divides by.
+
+        Args:
+            t: the treatment, 0 or 1 [batch].
+            mask: False for rows that are padding [batch].
+            batch: the other arrays, which do not matter here.
+        """
         count0, count1 = (int(((t == arm) & mask).sum()) for arm in (0, 1))
         return (count0, count1) if self.reduction == "per_head" else (count0 + count1, count0 + count1)
 
@@ -211,7 +217,12 @@ class JointLoss:
         return loss1, loss2
 
     def counts(self, mask: Bool[Tensor, " batch"], **batch: Tensor) -> tuple[int, int]:
-        """Returns how many rows each part's mean divides by; `batch` takes the arrays that do not matter here."""
+        """Returns how many rows each part's mean divides by.
+
+        Args:
+            mask: False for rows that are padding [batch].
+            batch: the other arrays, which do not matter here.
+        """
         return int(mask.sum()), int(mask.sum())
 
 
