@@ -12,8 +12,8 @@ from . import (
 from .models.two_head import TwoHead as TwoHead
 from .models.two_in_two_out import TwoInTwoOut as TwoInTwoOut
 from .models.weights import load_model as load_model, save_model as save_model
-from .parity.recording.record import record as record
 from .parity.check import check_parity as check_parity
+from .parity.recording.record import record as record
 from .training.balance import CFRLoss as CFRLoss
 from .training.fit import fit as fit, train_step as train_step
 from .training.losses import FactualLoss as FactualLoss, JointLoss as JointLoss

@@ -13,7 +13,7 @@ from torch_ref.common.data.treatment_data import Scales
 
 from .ensemble_file import Ensemble, write_ensemble
 
-Outputs = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+Outputs = Callable[[np.ndarray], tuple[np.ndarray, ...]]
 
 
 class TrainingRecord(NamedTuple):
@@ -46,7 +46,8 @@ class EffectModel:
 
     Raises:
         ValueError: from its methods: another number of features than it was trained on, or values that are no finite
-            numbers; an interval without at least 2 members trained on bootstrap rows.
+            numbers; an interval without at least 2 members trained on bootstrap rows, or an `alpha` out of bounds.
+        FloatingPointError: from its methods: a net's output is not finite.
 
     Example:
         >>> from flax_impl.data import synthetic
@@ -119,10 +120,6 @@ class EffectModel:
 
         Returns:
             Two arrays [rows], in the unit of the outcome: the members' means.
-
-        Raises:
-            ValueError: another number of features, or values that are no finite numbers.
-            FloatingPointError: a net's output is not finite.
         """
         y0, y1 = self.member_outcomes(x)
         return y0.mean(axis=0), y1.mean(axis=0)
@@ -135,10 +132,6 @@ class EffectModel:
 
         Returns:
             One effect for each row [rows], in the unit of the outcome; for a binary one, a difference of probabilities.
-
-        Raises:
-            ValueError: another number of features, or values that are no finite numbers.
-            FloatingPointError: a net's output is not finite.
         """
         return self._member_effects(x).mean(axis=0)
 
@@ -153,11 +146,6 @@ class EffectModel:
 
         Returns:
             Two arrays [rows], in the unit of the outcome.
-
-        Raises:
-            ValueError: the members were not trained on bootstrap rows, or there is one only; an `alpha` out of bounds,
-                or features as `effect` refuses them.
-            FloatingPointError: a net's output is not finite.
         """
         return self.interval(self._member_effects(x), alpha)
 
@@ -166,10 +154,6 @@ class EffectModel:
 
         Args:
             x: the features [rows, features], in the unit of the data.
-
-        Raises:
-            ValueError: another number of features, or values that are no finite numbers.
-            FloatingPointError: a net's output is not finite.
         """
         return float(self.effect(x).mean())
 
@@ -179,11 +163,6 @@ class EffectModel:
         Args:
             x: the features [rows, features], in the unit of the data.
             alpha: the probability of missing the average, above 0 and below 1.
-
-        Raises:
-            ValueError: the members were not trained on bootstrap rows, or there is one only; an `alpha` out of bounds,
-                or features as `effect` refuses them.
-            FloatingPointError: a net's output is not finite.
         """
         low, high = self.interval(self._member_effects(x).mean(axis=1), alpha)
         return float(low), float(high)

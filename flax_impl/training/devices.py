@@ -15,8 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array
-from jax.sharding import AxisType, Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
 
 from torch_ref.common.checks.arguments import check_integer
 from torch_ref.common.checks.peers import PEER_LOST, check_processes, peers_not_found

@@ -50,8 +50,8 @@ def sigmoid_binary_cross_entropy(
 ) -> Float[Array, "*shape"]:
     """Returns the negative log likelihood of labels under `sigmoid(prediction)`, elementwise.
 
-    Twin: `torch_ref.training.sigmoid_binary_cross_entropy`. Where a right prediction is so sure that `sigmoid` rounds to its
-    label, the gradient is 0 there, and small here.
+    Twin: `torch_ref.training.sigmoid_binary_cross_entropy`. Where `sigmoid` of a right prediction rounds to its label,
+    the gradient is 0 there, and small here.
 
     Args:
         prediction: logits; a probability would lose its digits near 0 and 1.

@@ -1,6 +1,6 @@
 """Settings as pytrees: a compiled training takes what only scales (rates, decays, bounds) as values.
 
-What is raised to a power or subtracted from 1 stays a Python number: in float32, 1 - 0.999 alone would cost four digits.
+What is raised to a power or subtracted from 1 stays a Python number: in float32, 1 - 0.999 alone costs four digits.
 """
 
 from collections.abc import Callable, Iterable

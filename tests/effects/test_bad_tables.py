@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ UNUSABLE: list[tuple[Callable[[], object], str]] = [
     ),
     (lambda: propensity(np.zeros((3, 2)), np.zeros(2, int)), "t: expected shape [3], got [2]"),
     (lambda: synthetic(seed=-1), "seed: expected a whole number of at least 0, got -1"),
-    (lambda: fit_effects(3), "data: expected a TreatmentData, as load_data gives it, got 3"),
+    (lambda: fit_effects(cast(Any, 3)), "data: expected a TreatmentData, as load_data gives it, got 3"),
     (
         lambda: Scales.of(synthetic(20)).features(np.zeros((3, 1))),
         "x: expected shape [rows, 10], got [rows, 1]",

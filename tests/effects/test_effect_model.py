@@ -30,7 +30,7 @@ TINY: dict[str, Any] = {
 }  # fmt: skip
 
 
-def trained(data: TreatmentData = DATA, **changed: Any) -> EffectModel:
+def trained(data: TreatmentData = DATA, **changed: Any) -> Any:
     return fit_effects(data, EffectSettings(**TINY | changed), progress=False)
 
 

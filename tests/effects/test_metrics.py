@@ -34,6 +34,6 @@ def test_properties(rows: int, seed: int, shift: float) -> None:
 
 def test_nothing_is_broadcast_and_rows_are_needed() -> None:
     with pytest.raises(ValueError, match=r"^mu1: expected shape \[3, 1\], got \[3\]$"):
-        sqrt_pehe(*[np.zeros((3, 1))] * 3, np.zeros(3))
+        sqrt_pehe(np.zeros((3, 1)), np.zeros((3, 1)), np.zeros((3, 1)), np.zeros(3))
     with pytest.raises(ValueError, match=r"^y0: expected at least one row, got an empty batch$"):
         ate_error(*[np.zeros((0, 1))] * 4)

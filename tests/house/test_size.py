@@ -4,6 +4,7 @@ from pathlib import Path
 
 import flax_impl
 import torch_ref
+from torch_ref.common.lazy import public_names
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch_ref", "flax_impl")
@@ -33,6 +34,6 @@ def test_files_are_short() -> None:
 
 def test_the_roots_are_maps() -> None:
     for package, most in ((torch_ref, 15), (flax_impl, 18)):
-        assert len(set(package.__all__) - ROOMS) <= most
-        for name in package.__all__:
+        assert len(set(public_names(package.__name__)) - ROOMS) <= most
+        for name in public_names(package.__name__):
             assert getattr(package, name).__doc__, name

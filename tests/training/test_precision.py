@@ -233,7 +233,7 @@ def test_a_fit_in_bfloat16_is_its_steps(start: Arrays, batches: list[Arrays], si
     found = fitted.fit(data, optimizer=fitted.package.SGD(lr=0.1), steps=5, batch_size=64, seed=1, precision="bfloat16")
     stepped = side("TwoHead", NET, weights=start)
     optimizer = stepped.package.SGD(lr=0.1)
-    built = (
+    built: Any = (
         torch_ref.training.build_optimizer(optimizer, stepped.model.parameters())
         if side is TorchSide
         else flax_impl.training.build_optimizer(optimizer)

@@ -21,7 +21,7 @@ def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], 
     homes: dict[str, tuple[str, str]] = {}  # the module of each name, and its name there; a submodule has none
     for node in ast.parse(Path(file).with_suffix(".pyi").read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ImportFrom):
-            module = ".".join([package] * node.level + [node.module] * bool(node.module))  # one dot, or absolute
+            module = ".".join([package] * node.level + [node.module or ""]).rstrip(".")  # one dot, or absolute
             for alias in node.names:
                 homes[alias.name] = (module, alias.name) if node.module else (f"{module}.{alias.name}", "")
 

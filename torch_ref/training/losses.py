@@ -44,8 +44,8 @@ def sigmoid_binary_cross_entropy(
 ) -> Float[Tensor, "*shape"]:
     """Returns the negative log likelihood of labels under `sigmoid(prediction)`, elementwise.
 
-    Twin: `flax_impl.training.sigmoid_binary_cross_entropy`. Where a right prediction is so sure that `sigmoid` rounds to its
-    label, the gradient is 0 here, and small there.
+    Twin: `flax_impl.training.sigmoid_binary_cross_entropy`. Where `sigmoid` of a right prediction rounds to its label,
+    the gradient is 0 here, and small there.
 
     Args:
         prediction: logits; a probability would lose its digits near 0 and 1.

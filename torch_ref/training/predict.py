@@ -53,4 +53,5 @@ def to_tensors(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> dict[str, 
 
 
 def dtype_of(model: nn.Module) -> str:
+    """Returns the name of the parameters' dtype."""
     return str(next(model.parameters()).dtype).removeprefix("torch.")

@@ -124,6 +124,7 @@ class SharedLosses(nn.Module):
         self.model, self.loss, self.group = model, loss, group
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """Returns the scaled parts of the loss."""
         local = self.loss.counts(**batch)
         device = "cuda" if dist.get_backend(self.group) == "nccl" else "cpu"
         total = torch.tensor(local, device=device)
