@@ -14,6 +14,14 @@ BACKENDS = {"torch": "torch_ref", "flax": "flax_impl"}
 _NEEDS = {"torch": ("torch", ("torch",)), "flax": ("jax", ("jax", "flax", "optax", "chex"))}  # the extra, its modules
 
 
+class _Print(argparse.Action):
+    """Prints a text as it is, and exits."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+        print(self.const)
+        parser.exit()
+
+
 class Parser(argparse.ArgumentParser):
     """A parser with a short usage, whose error is one line.
 
@@ -21,11 +29,15 @@ class Parser(argparse.ArgumentParser):
         command: the name after `twohead`.
         description: what the command does.
         required: the arguments without a default.
+        short: what `--help` prints, where the list of all options fits no screen: that is `--help-all`.
     """
 
-    def __init__(self, command: str, description: str | None, required: str = "") -> None:
+    def __init__(self, command: str, description: str | None, required: str = "", short: str = "") -> None:
         name = f"twohead {command}"
-        super().__init__(prog=name, description=description, usage=f"{name} {required}[OPTIONS]")
+        super().__init__(prog=name, description=description, usage=f"{name} {required}[OPTIONS]", add_help=not short)
+        if short:
+            self.add_argument("-h", "--help", action=_Print, const=short, nargs=0, help="show the most used options")
+            self.add_argument("--help-all", action="help", help="show all options")
 
     def error(self, message: str) -> NoReturn:
         """Prints the message in one line, and exits with 2."""

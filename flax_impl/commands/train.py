@@ -27,6 +27,26 @@ from .pictures import loss_curves
 from .sides import SIDES
 from .torch_effects import fit_net
 
+HELP = """usage: twohead train [OPTIONS]
+
+Trains a two-head model on a table and estimates the effect of a treatment:
+a summary, each row's outcomes and effect, the weights, and pictures.
+
+  --data SOURCE       a .csv, .parquet or .npz file, acic2016:1, or synthetic
+  --treatment COLUMN  who was treated, 0 or 1 (default: t)
+  --outcome COLUMN    what came out (default: y); --binary where it is 0 or 1
+  --out DIR           where to write (default: out/train)
+  --members N         nets (default: 20); --no-intervals for 5 on all rows
+  --epochs N          how often each net sees its rows at most (default: 300)
+  --backend NAME      flax, or torch for a single net of the reference
+  --model NAME        two-head, or two-in-two-out
+  --seed N            of the first weights and of the batches
+  --help-all          all options: model, loss, optimiser, devices
+
+examples:
+  twohead train --data my.csv --treatment drug --outcome days --out out/mine
+  twohead train --data acic2016:1 --no-intervals --epochs 50
+  twohead train --model two-in-two-out --data synthetic --steps 5000"""
 # Options that only one of the models has a use for.
 _ONLY = {
     "two-head": (
@@ -39,7 +59,7 @@ _ONLY = {
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Returns the command line's arguments; those that were not given are None."""
-    parser = Parser("train", __doc__)
+    parser = Parser("train", __doc__, short=HELP)
     add = parser.add_argument
     add("--model", choices=tuple(_ONLY), default="two-head")
     add("--backend", choices=tuple(BACKENDS), default="flax", help="the framework (default: flax)")

@@ -29,14 +29,18 @@ def test_help_fits_a_screen_and_has_an_example_of_each_command(capsys: pytest.Ca
         assert any(line.startswith(f"  twohead {command} ") for line in lines)
 
 
-@pytest.mark.parametrize("command", [predict, parity, ihdp])
+@pytest.mark.parametrize("command", [train, predict, parity, ihdp])
 def test_the_help_of_a_command_fits_a_screen(
     command: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All but that of `train`, which has 40 options in groups."""
     monkeypatch.setenv("COLUMNS", "80")
     assert call(command.main, "--help", folder=tmp_path) == 0  # pyright: ignore[reportAttributeAccessIssue]
     assert len(capsys.readouterr().out.splitlines()) <= 24
+
+
+def test_train_lists_all_its_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(train.main, "--help-all", folder=tmp_path) == 0
+    assert "--eta-min" in capsys.readouterr().out
 
 
 def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
