@@ -21,7 +21,7 @@ def run(script: str, *arguments: str, folder: Path, blocked: str = "") -> subpro
         environment["PYTHONPATH"] = os.pathsep.join((str(folder / "blocked"), str(SCRIPTS.parent)))
     command = [sys.executable, str(SCRIPTS / script), *arguments]
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False
     )
 
 
