@@ -21,7 +21,7 @@ def fit_net(data: TreatmentData, settings: EffectSettings, **shared: Any) -> Eff
 
     Args:
         data: the table.
-        settings: with `members=1` and `bootstrap=False`.
+        settings: with `members=1`.
         shared: arguments of `torch_ref.fit` that share the training with other processes.
 
     Raises:
@@ -47,7 +47,9 @@ def fit_net(data: TreatmentData, settings: EffectSettings, **shared: Any) -> Eff
         prepared.arrays, optimizer=settings.optimizer, loss=loss, seed=settings.seed, precision=settings.precision,
         rows=train[0], validation_rows=None if held_out is None else held_out[0], **prepared.lengths, **shared,
     )  # fmt: skip
-    ensemble = Ensemble(side.model.config, [side.weights()], prepared.scales, feature_names(data), False, {})
+    ensemble = Ensemble(
+        side.model.config, [side.weights()], prepared.scales, feature_names(data), settings.bootstrap, {}
+    )
     return effect_model(ensemble, TrainingRecord(losses[None], held_out))
 
 

@@ -1,4 +1,4 @@
-"""What an ensemble says about effects: its members' mean, and intervals from their spread."""
+"""Estimates effects with an ensemble: the members' mean, and intervals from their spread."""
 
 import os
 from collections.abc import Callable
@@ -168,7 +168,7 @@ class EffectModel:
         return float(low), float(high)
 
     def interval(self, values: Float[np.ndarray, "members ..."], alpha: float = 0.05) -> tuple[Any, Any]:
-        """Returns the ends of intervals for anything that each member has a value of, see `student_interval`.
+        """Returns the ends of intervals for any quantity that each member estimates, see `student_interval`.
 
         Args:
             values: one for each member [members, ...], such as averages over a group of rows.
@@ -194,12 +194,12 @@ def student_interval(
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
     """Returns the lower and upper end of an interval that holds the true value with probability `1 - alpha`.
 
-    The members' mean, and Student's quantile times their standard deviation to either side. A bootstrap member's
-    distance from the ensemble is what an ensemble from other rows might be off by.
+    The members' mean, and Student's quantile times their standard deviation to either side. The spread of bootstrap
+    members estimates how far an ensemble from other rows would lie away.
 
     Args:
         values: one for each member, trained on bootstrap rows.
-        alpha: the probability of missing it.
+        alpha: the probability of missing the true value.
 
     Raises:
         ValueError: less than two members, or `alpha` not between 0 and 1.

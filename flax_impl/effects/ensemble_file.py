@@ -1,4 +1,4 @@
-"""The file of an ensemble: its nets, scales and columns."""
+"""Writes and reads the file of an ensemble: its nets, scales and columns."""
 
 import os
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ _SCALES = ("x_mean", "x_std", "y_mean", "y_std")
 
 
 class Ensemble(NamedTuple):
-    """The nets of an ensemble, and what turns a table into their input and their output into effects.
+    """The nets of an ensemble, and the scales between a table and their inputs and outputs.
 
     Attributes:
         config: the constructor's arguments of each net.
@@ -23,7 +23,7 @@ class Ensemble(NamedTuple):
         scales: of features and outcome.
         feature_names: of the columns.
         bootstrap: the members were trained on bootstrap rows.
-        settings: of the estimator that trained it; anything that JSON holds.
+        settings: of the estimator that trained it, as JSON takes them; empty without one.
     """
 
     config: dict[str, Any]
@@ -35,7 +35,7 @@ class Ensemble(NamedTuple):
 
 
 def write_ensemble(path: str | os.PathLike[str], ensemble: Ensemble) -> None:
-    """Writes an ensemble to one safetensors file, which both packages read."""
+    """Writes an ensemble to one safetensors file."""
     stacked = {name: np.stack([net[name] for net in ensemble.weights]) for name in ensemble.weights[0]}
     arrays = stacked | {f"scales.{name}": getattr(ensemble.scales, name) for name in _SCALES}
     metadata = {

@@ -1,12 +1,11 @@
-"""Effects in scikit-learn's manner: an estimator for pipelines, searches and pandas frames."""
+"""A scikit-learn estimator of effects, for pipelines, searches and pandas frames."""
 
 import os
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Float
 
 try:
@@ -29,19 +28,21 @@ from .ensemble_file import write_ensemble
 from .fit import fit_effects, load_effect_model
 from .settings import EffectSettings
 
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
 
 class TwoHeadEstimator(BaseEstimator):
     """Estimates the effect of a binary treatment from a table, with an ensemble of two-head nets.
 
-    The arguments are those of `fit_effects`, which see; the defaults were chosen on IHDP and ACIC 2016, on rows that no
-    result is reported for.
+    The settings are those of `EffectSettings`, which says more of each.
 
     Args:
         binary: the outcome is 0 or 1, and effects are differences of probabilities.
         representation_features: width of each representation layer.
         head_features: width of each hidden layer of a head.
         activation: of the hidden layers.
-        optimizer: settings of the optimiser; None is what `fit_effects` takes by default.
+        optimizer: settings of the optimiser; None is the default of `EffectSettings`.
         reduction: of the loss, `"batch"` or `"per_head"`.
         cfr_weights: weighs the arms alike.
         balance: penalty on how far the arms' representations lie apart: None, `"linear_mmd"`, `"rbf_mmd"` or
@@ -67,7 +68,9 @@ class TwoHeadEstimator(BaseEstimator):
 
     Raises:
         ImportError: scikit-learn is not installed, when the name is first used; the message names the extra.
-        ValueError: an argument out of bounds; from `fit`, since a constructor of scikit-learn's looks at nothing.
+        ValueError: from `fit`, since scikit-learn's constructors check nothing: an argument out of bounds; from the
+            other methods: features unlike those of `fit`, a `T0` or `T1` that is not 0 or 1, or an interval without
+            `bootstrap=True` and at least 2 members.
 
     Example:
         >>> import flax_impl
@@ -106,7 +109,7 @@ class TwoHeadEstimator(BaseEstimator):
         precision: str = "float32",
         dtype: str = "float32",
         progress: bool = True,
-        mesh: Mesh | None = None,
+        mesh: "Mesh | None" = None,
     ) -> None:
         self.binary = binary
         self.representation_features = representation_features
@@ -178,10 +181,6 @@ class TwoHeadEstimator(BaseEstimator):
             X: the features [rows, features].
             T0: EconML's name of the treatment to compare with, 0 or 1.
             T1: EconML's name of the treatment, 0 or 1.
-
-        Raises:
-            ValueError: another number of features than it was fitted on, or values that are no finite numbers; a `T0`
-                or `T1` that is not 0 or 1.
         """
         return _sign(T0, T1) * self._model().effect(self._features(X))
 
@@ -209,9 +208,6 @@ class TwoHeadEstimator(BaseEstimator):
         Args:
             X: the features [rows, features].
             alpha: the probability that an interval misses, above 0 and below 1.
-
-        Raises:
-            ValueError: not fitted with `bootstrap=True` and at least 2 members.
         """
         return self._model().effect_interval(self._features(X), alpha)
 
@@ -231,9 +227,6 @@ class TwoHeadEstimator(BaseEstimator):
         Args:
             X: the features [rows, features].
             alpha: the probability that an interval misses, above 0 and below 1.
-
-        Raises:
-            ValueError: not fitted with `bootstrap=True` and at least 2 members.
         """
         return self._model().ate_interval(self._features(X), alpha)
 
@@ -256,9 +249,6 @@ class TwoHeadEstimator(BaseEstimator):
             treatment: who was treated, 0 or 1 [rows].
             sample_weight: weights of the rows [rows], or None.
             T: `treatment` by EconML's name.
-
-        Raises:
-            ValueError: as for `fit`.
         """
         model = self._model()
         data = self._table(X, y, _one_of("treatment", treatment, "T", T), sample_weight, reset=False)
@@ -271,7 +261,7 @@ class TwoHeadEstimator(BaseEstimator):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the estimator to one safetensors file: nets, scales, columns and arguments, but for the mesh.
 
-        `load` reads it, `load_effect_model` too, in either framework.
+        Both `load` and `load_effect_model` read it.
 
         Args:
             path: the file; one that is there already is replaced, and folders that are missing are made.

@@ -1,16 +1,19 @@
-"""Trains an ensemble of two-head nets on a table, and returns what tells its effects."""
+"""Trains an ensemble of two-head nets on a table, and returns the model that estimates effects."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Float, Int
+
+try:
+    import jax
+    import jax.numpy as jnp
+    from jax.sharding import Mesh
+except ImportError as error:
+    raise ImportError("flax_impl needs jax: pip install 'twohead[jax]'") from error
 
 from torch_ref.common.checks.arguments import check_choice, listed
 from torch_ref.common.checks.divergence import check_losses
@@ -33,11 +36,13 @@ from .overlap import feature_names
 from .prepare import prepare, stack_rows, warn_user
 from .settings import EffectSettings
 
+_Trained = tuple[Params, Float[np.ndarray, "nets steps columns"]]
+
 
 def fit_effects(
     data: TreatmentData, settings: EffectSettings = EffectSettings(), *, progress: bool = True, mesh: Mesh | None = None
 ) -> EffectModel:
-    """Trains an ensemble of two-head nets on a table, all members at once, and returns what tells its effects.
+    """Trains an ensemble of two-head nets on a table, all members at once.
 
     Features and outcome are standardised. A net that diverges starts again, once, with a tenth of the learning rate.
 
@@ -80,9 +85,9 @@ def fit_effects_each(
     progress: bool = True,
     mesh: Mesh | None = None,
 ) -> list[EffectModel]:
-    """Does for many tables of one shape what `fit_effects` does for one, and trains all nets of all of them at once.
+    """Trains an ensemble for each of many tables of one shape, all nets of all tables at once.
 
-    So that one program does for all, a table whose arms are larger than another's gives up a few rows.
+    All tables share one program, so a table whose arms are larger than another's gives up a few rows.
 
     Args:
         datas: the tables, with as many rows and features in each: the replications of a benchmark, or bootstraps.
@@ -115,28 +120,31 @@ def fit_effects_each(
         got = listed(sorted({str(list(shape)) for shape in shapes}))
         raise ValueError(f"datas: expected as many rows and features in each table, got x of {got}")
     members, first = settings.members, prepared[0]
+    rows = stack_rows([one.rows.train for one in prepared])
     held_out = None
     if first.rows.validation is not None:
         held_out = stack_rows([one.rows.validation for one in prepared if one.rows.validation is not None])
+    loss = _loss(settings)
     model = TwoHead(
         first.arrays["x"].shape[1], settings.representation_features, settings.head_features,
         activation=settings.activation, final_activation="identity",
     )  # fmt: skip
     start = model.init_params(range(settings.seed, settings.seed + members))
-    nets = _Nets(
-        model=model,
-        start=jax.tree.map(lambda leaf: jnp.concatenate([leaf.astype(settings.dtype)] * len(datas)), start),
-        tables=[one.arrays for one in prepared for _ in range(members)],
-        seeds=[settings.seed + number for _ in datas for number in range(members)],
-        train=stack_rows([one.rows.train for one in prepared]),
-        held_out=held_out,
-        loss=_loss(settings),
-        lengths=first.lengths,
-        precision=settings.precision,
-        progress=progress,
-        mesh=mesh,
-    )
-    params, losses = nets.fit_twice(settings.optimizer)
+    start = jax.tree.map(lambda leaf: jnp.concatenate([leaf.astype(settings.dtype)] * len(datas)), start)
+
+    def train(nets: Int[np.ndarray, " nets"], optimizer: Optimizer) -> _Trained:
+        plans = [
+            make_plan(
+                model, prepared[n // members].arrays, optimizer=optimizer, loss=loss, rows=rows[n],
+                validation_rows=None if held_out is None else held_out[n], seed=settings.seed + int(n % members),
+                precision=settings.precision, **first.lengths,
+            )
+            for n in nets
+        ]  # fmt: skip
+        params = jax.tree.map(lambda leaf: leaf[nets], start)
+        return train_replicas(plans, params, keep_diverged=True, progress=progress, mesh=mesh)
+
+    params, losses = _train_twice(train, len(rows), settings.optimizer, watched=held_out is not None)
     weights = _weights_of_each(params)
     models = []
     for number, (data, one) in enumerate(zip(datas, prepared, strict=True)):
@@ -182,53 +190,31 @@ def load_effect_model(path: str | os.PathLike[str]) -> EffectModel:
     return EffectModel(ensemble, partial(predict_replicas, nets[0][0], params))
 
 
-@dataclass(frozen=True)
-class _Nets:
-    """The nets of all tables: lists and first axes have an entry for each."""
+def _train_twice(
+    train: Callable[[Int[np.ndarray, " some"], Optimizer], _Trained], nets: int, optimizer: Optimizer, *, watched: bool
+) -> _Trained:
+    """Trains all nets, and those that diverge once more, with a tenth of the learning rate.
 
-    model: TwoHead
-    start: Params
-    tables: list[dict[str, np.ndarray]]
-    seeds: list[int]
-    train: Int[np.ndarray, "nets rows"]
-    held_out: Int[np.ndarray, "nets held_out"] | None
-    loss: FactualLoss
-    lengths: dict[str, Any]
-    precision: str
-    progress: bool
-    mesh: Mesh | None
-
-    def fit(
-        self, which: Int[np.ndarray, " some"], optimizer: Optimizer
-    ) -> tuple[Params, Float[np.ndarray, "some steps columns"]]:
-        """Trains the nets of these numbers; one that diverged has parameters that are NaN."""
-        plans = [
-            make_plan(
-                self.model, self.tables[n], optimizer=optimizer, loss=self.loss, rows=self.train[n], seed=self.seeds[n],
-                validation_rows=None if self.held_out is None else self.held_out[n], precision=self.precision,
-                **self.lengths,
-            )
-            for n in which
-        ]  # fmt: skip
-        params = jax.tree.map(lambda leaf: leaf[which], self.start)
-        return train_replicas(plans, params, keep_diverged=True, progress=self.progress, mesh=self.mesh)
-
-    def fit_twice(self, optimizer: Optimizer) -> tuple[Params, Float[np.ndarray, "nets steps columns"]]:
-        """Trains all nets, and those that diverge once more, with a tenth of the learning rate."""
-        params, losses = self.fit(np.arange(len(self.seeds)), optimizer)
-        failed = _diverged(params)
-        if not len(failed):
-            return params, losses
-        slower = replace(optimizer, lr=optimizer.lr / 10)
-        warn_user(f"net {listed(failed)} diverged and starts again, with lr={slower.lr:g}")
-        again, histories = self.fit(failed, slower)
-        if len(still := _diverged(again)):
-            number, history = int(failed[still[0]]), histories[still[0]]
-            why = _reason(history if self.held_out is None else history[:, :-1])
-            raise FloatingPointError(f"net {number} diverged, and again with lr={slower.lr:g}: {why}")
-        params = jax.tree.map(lambda leaf, other: leaf.at[failed].set(other), params, again)
-        kept = dict(zip(failed.tolist(), histories, strict=True))
-        return params, stack_losses([kept.get(number, history) for number, history in enumerate(losses)])
+    Args:
+        train: trains the nets of some numbers; one that diverged has parameters that are NaN.
+        nets: how many there are.
+        optimizer: for the first try.
+        watched: the last column of the losses is of held-out rows.
+    """
+    params, losses = train(np.arange(nets), optimizer)
+    failed = _diverged(params)
+    if not len(failed):
+        return params, losses
+    slower = replace(optimizer, lr=optimizer.lr / 10)
+    warn_user(f"net {listed(failed)} diverged and starts again, with lr={slower.lr:g}")
+    again, histories = train(failed, slower)
+    if len(still := _diverged(again)):
+        history = histories[still[0]]
+        why = _reason(history[:, :-1] if watched else history)
+        raise FloatingPointError(f"net {failed[still[0]]} diverged, and again with lr={slower.lr:g}: {why}")
+    params = jax.tree.map(lambda leaf, other: leaf.at[failed].set(other), params, again)
+    kept = dict(zip(failed.tolist(), histories, strict=True))
+    return params, stack_losses([kept.get(number, history) for number, history in enumerate(losses)])
 
 
 def _weights_of_each(params: Params) -> list[dict[str, np.ndarray]]:

@@ -1,4 +1,4 @@
-"""Whether a table can tell effects at all: enough rows in each arm, and arms that overlap."""
+"""Checks whether a table can show effects: enough rows in each arm, and arms that overlap."""
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -52,7 +52,7 @@ def propensity(x: Float[np.ndarray, "rows features"], t: Int[np.ndarray, " rows"
 
 
 def examine(data: TreatmentData) -> list[str]:
-    """Returns what makes the effects of a table doubtful, each in a sentence that names it; nothing where all is well.
+    """Returns a sentence for each thing that makes the effects of a table doubtful.
 
     Looks for arms with few rows, constant columns, and features that determine the treatment.
     """

@@ -42,13 +42,11 @@ def prepare(data: TreatmentData, settings: EffectSettings) -> Preparation:
     """Checks a table and returns what an ensemble trains on; warns of what makes its effects doubtful.
 
     Raises:
-        ValueError: values that are no finite numbers, an arm without rows, an outcome that is not binary, or a setting
-            out of bounds.
+        ValueError: a table or a setting that `fit_effects` refuses.
     """
     if not hasattr(data, "arrays"):
         raise ValueError(f"data: expected a TreatmentData, as load_data gives it, got {shown(data)}")
     arrays = check_data(data.arrays(), ("x", "t", "y"), ("w",))
-    check_some_weight(arrays)
     check_shape("x", arrays["x"], ("rows", "features"))
     check_shape("y", arrays["y"], ("rows", 1))
     if data.feature_names and len(data.feature_names) != arrays["x"].shape[1]:
@@ -80,7 +78,9 @@ def prepare(data: TreatmentData, settings: EffectSettings) -> Preparation:
     arrays = scales.standardize(data).arrays()
     if settings.cfr_weights:
         arrays["w"] = arrays.get("w", np.ones(len(data))) * treatment_weights(data.t)
-    return Preparation(scales, as_dtype(arrays, settings.dtype), rows, lengths)
+    arrays = as_dtype(arrays, settings.dtype)
+    check_some_weight(arrays)  # in this dtype, where tiny ones are zero
+    return Preparation(scales, arrays, rows, lengths)
 
 
 def stack_rows(rows: Sequence[Int[np.ndarray, "members rows"]]) -> Int[np.ndarray, "nets rows"]:
@@ -93,7 +93,7 @@ def stack_rows(rows: Sequence[Int[np.ndarray, "members rows"]]) -> Int[np.ndarra
 
 
 def warn_user(sentence: str) -> None:
-    """Warns, and names the line of the caller's that is outside this package."""
+    """Warns, and names the line outside this package that led here."""
     package, frame, level = str(Path(__file__).parents[1]), sys._getframe(1), 2
     while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
         frame, level = frame.f_back, level + 1

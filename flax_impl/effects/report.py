@@ -1,4 +1,4 @@
-"""What an ensemble found in the table it was trained on, as numbers and as a text."""
+"""Reports what an ensemble found in its table, as numbers and as text."""
 
 from dataclasses import dataclass
 
@@ -14,10 +14,10 @@ from .uplift import qini_coefficient, qini_curve
 
 @dataclass(frozen=True)
 class EffectReport:
-    """The effects of a table's rows, and how far to trust them; `print` it, or ask it.
+    """The effects of a table's rows, and how far to trust them; `print` shows it.
 
-    `EffectReport.of` makes it of a trained model. Outcomes and effects are in the unit of the outcome; for a binary one
-    they are probabilities and their differences.
+    `EffectReport.of` makes it from a trained model. Outcomes and effects are in the unit of the
+    outcome; for a binary one they are probabilities and their differences.
 
     Args:
         t: the treatment [rows].
@@ -70,7 +70,7 @@ class EffectReport:
             data: the whole table that it was trained on, in the same order and unit.
 
         Raises:
-            ValueError: the model was loaded, and does not know which rows it did not see.
+            ValueError: the model was loaded, so the rows that its nets did not see are unknown.
         """
         if model.training is None:
             raise ValueError("model: expected one that was trained here, got a loaded one")
@@ -104,7 +104,7 @@ class EffectReport:
         )
 
     def columns(self) -> dict[str, list[float]]:
-        """Returns what a table of the effects holds: y0, y1, effect, and low and high where there are intervals."""
+        """Returns the columns of a table of effects: y0, y1, effect, and low and high where there are intervals."""
         arrays = {"y0": self.y0, "y1": self.y1, "effect": self.y1 - self.y0, "low": self.low, "high": self.high}
         return {name: array.tolist() for name, array in arrays.items() if array is not None}
 

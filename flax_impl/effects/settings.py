@@ -38,7 +38,7 @@ class EffectSettings:
         dtype: of the parameters, `"float32"` or `"float64"`.
 
     Raises:
-        ValueError: an optimiser or a dtype that is none; the other settings are checked when they are used.
+        ValueError: an `optimizer` or `dtype` of another kind; the other settings are checked when they are used.
 
     Example:
         >>> EffectSettings(members=20, bootstrap=True).patience is None

@@ -163,12 +163,12 @@ def config_of(**changed: Any) -> dict[str, Any]:
     "changed",
     [
         {},
-        {"reduction": "per_head", "activation": "elu", "validation_share": 0.0},
+        {"bootstrap": True, "reduction": "per_head", "activation": "elu", "validation_share": 0.0},
         {"binary": True, "cfr_weights": True, "seed": 7},
         {"balance": "linear_mmd", "balance_weight": 0.5, "steps": 17, "epochs": None},
         {"epochs": 40, "patience": 2, "optimizer": Adam(lr=0.03)},
     ],
-    ids=["plain", "all rows", "binary", "balance", "early stopping"],
+    ids=["plain", "bootstrap", "binary", "balance", "early stopping"],
 )
 def test_both_sides_train_alike(
     changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch, measured: list[str], request: pytest.FixtureRequest
@@ -193,6 +193,16 @@ def test_both_sides_train_alike(
         assert port.training.best == [15]
     else:
         np.testing.assert_array_equal(port.training.held_out, reference.training.held_out)
+
+
+def test_each_net_stops_for_itself() -> None:
+    early: dict[str, Any] = {"epochs": 40, "patience": 2, "optimizer": Adam(lr=0.03)}
+    both, first = trained(**early).training, trained(**early, members=1).training
+    ends = np.isfinite(both.losses[:, :, 0]).sum(axis=1)
+    assert len(set(ends)) == 2  # so the shorter losses are filled up
+    assert max(ends) == both.losses.shape[1] < 40 * 4
+    assert all(np.isnan(losses[end:]).all() for losses, end in zip(both.losses, ends, strict=True))
+    assert (first.losses.shape[1], first.best) == (ends[0], both.best[:1])
 
 
 # What the numbers mean

@@ -23,6 +23,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import _num_samples
 
 import flax_impl
+from flax_impl.commands.torch_effects import load_nets
 from flax_impl.effects import TwoHeadEstimator
 
 ROOT = Path(__file__).parents[2]
@@ -122,6 +123,8 @@ def test_the_arguments_are_those_of_the_settings(fitted: Any) -> None:
     model = flax_impl.effects.fit_effects(DATA, flax_impl.effects.EffectSettings(**changed), progress=progress)
     fields = {field.name for field in dataclasses.fields(flax_impl.effects.EffectSettings)}
     assert set(fitted.get_params()) == fields | {"progress", "mesh"}
+    defaults = {**vars(flax_impl.effects.EffectSettings()), "optimizer": None, "progress": True, "mesh": None}
+    assert TwoHeadEstimator().get_params() == defaults
     np.testing.assert_array_equal(fitted.effect(FRAME), model.effect(X))
     np.testing.assert_array_equal(fitted.predict(FRAME), model.effect(X))
     np.testing.assert_array_equal(fitted.potential_outcomes(FRAME), model.potential_outcomes(X))
@@ -315,9 +318,7 @@ def test_a_file_gives_the_estimator_back(fitted: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Feature names must be in the same order"):
         loaded.predict(FRAME[["income", "age", "height", "weight"]])
     np.testing.assert_array_equal(flax_impl.effects.load_effect_model(path).effect(X), fitted.effect(FRAME))
-    np.testing.assert_allclose(
-        flax_impl.effects.load_effect_model(path).effect(X), fitted.effect(FRAME), rtol=1e-5, atol=1e-5
-    )
+    np.testing.assert_allclose(load_nets(path).effect(X), fitted.effect(FRAME), rtol=1e-5, atol=1e-5)
     again = tmp_path / "again.safetensors"
     loaded.save(again)
     assert again.read_bytes() == path.read_bytes()

@@ -90,6 +90,17 @@ class TestPreparation:
                 "y: expected 0 or 1 in every row, got 2.0 in row 0",
             ),
             ({"y": np.full((60, 1), np.nan)}, {}, "y: expected finite numbers, got nan in row 0, column 0 (60 in all)"),
+            ({"w": np.zeros(60)}, {}, "w: expected at least one weight that is not zero, got none"),
+            (
+                {"w": np.full(60, 1e-300)},
+                {"dtype": "float32"},
+                "w: expected at least one weight that is not zero, got none",
+            ),
+            (
+                {"w": np.full(60, 1e300)},
+                {"dtype": "float32"},
+                "w: expected numbers that float32 holds, got 1e+300 in row 0 (60 in all)",
+            ),
             ({}, {"batch_size": 0}, "batch_size: expected a whole number of at least 1, got 0"),
             ({}, {"members": 0}, "members: expected a whole number of at least 1, got 0"),
         ],

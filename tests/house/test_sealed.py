@@ -50,6 +50,7 @@ except ImportError as error:
 """
 NEITHER = """
 import numpy as np
+import flax_impl.effects
 from flax_impl.effects import EffectReport, EffectSettings, ate_error
 from flax_impl.effects.ensemble_file import read_ensemble
 from flax_impl.effects.prepare import prepare
@@ -59,6 +60,11 @@ trace = load_trace("trace.safetensors")
 report = assert_parity(trace, trace)
 assert report.passed and "html" in html_page([report])
 assert prepare(synthetic(rows=80), EffectSettings()).arrays["x"].shape == (80, 10)
+for name in ("fit_effects", "TwoHeadEstimator"):
+    try:
+        getattr(flax_impl.effects, name)
+    except ImportError as error:
+        print(error)
 """
 LOADED = "\nassert not {name.partition('.')[0] for name in sys.modules} & %r"
 
@@ -90,6 +96,7 @@ def test_the_numpy_half_needs_neither(tmp_path: Path) -> None:
     torch_ref.record(model, batches, progress=False).save(tmp_path / "trace.safetensors")
     done = run(tmp_path, JAX | TORCH, NEITHER)
     assert done.returncode == 0, done.stderr
+    assert done.stdout == "flax_impl needs jax: pip install 'twohead[jax]'\n" * 2
 
 
 @pytest.mark.parametrize("program", ["import torch", "import jax"])
