@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch_ref.common.data.load import load_features
 from torch_ref.common.data.tables import write_csv
 
 from .backends import BACKENDS, Parser, import_backend, run_command
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """Predicts and writes; returns 0."""
     package = import_backend(args.backend, args.dtype)
     model = load_nets(args.model) if args.backend == "torch" else package.effects.load_effect_model(args.model)
-    x = package.data.load_features(args.data, model.feature_names)
+    x = load_features(args.data, model.feature_names)
     members = model.member_outcomes(x)
     y0, y1 = (outcomes.mean(axis=0) for outcomes in members)
     columns = {"y0": y0, "y1": y1, "effect": y1 - y0}

@@ -15,8 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from torch_ref.common.data.load import load_curves, load_data
 from torch_ref.common.data.tables import write_csv
 from torch_ref.common.files.array_file import replacing
+from torch_ref.common.settings.optimizers import Optimizer, make_optimizer
+from torch_ref.common.settings.schedules import make_schedule
 
 from ..effects import EffectReport, ate_error, effect_figures, sqrt_pehe
 from ..effects.effect_model import EffectModel
@@ -150,19 +153,19 @@ def check(args: argparse.Namespace) -> None:
                          f"got {args.final_activation}")  # fmt: skip
 
 
-def optimizer_of(args: argparse.Namespace, package: ModuleType) -> Any:
+def optimizer_of(args: argparse.Namespace) -> Optimizer:
     """Returns the settings of the optimiser."""
-    schedule = package.training.make_schedule(args.schedule, **given(args, "step_size", "gamma", "T_max", "eta_min"))
+    schedule = make_schedule(args.schedule, **given(args, "step_size", "gamma", "T_max", "eta_min"))
     chosen = given(args, "lr", "weight_decay", "momentum", "clip_norm")
     if args.optimizer is None and args.model == "two-head":
         chosen = {"lr": 1e-3, "weight_decay": 2.0, **chosen}
     name = args.optimizer or {"two-head": "adamw", "two-in-two-out": "adam"}[args.model]
-    return package.training.make_optimizer(name, schedule=schedule, **chosen)
+    return make_optimizer(name, schedule=schedule, **chosen)
 
 
 def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[str, Any], writes: bool) -> list[Path]:
     """Trains the two-head model, reports the effects, and returns the files it wrote."""
-    data = package.data.load_data(args.data, **given(args, "treatment", "outcome", "weight", "replication"))
+    data = load_data(args.data, **given(args, "treatment", "outcome", "weight", "replication"))
     treated = int(data.t.sum())
     if treated in (0, len(data)):
         raise ValueError(f"{args.data}: expected treated and untreated rows, got {treated} treated of {len(data)}")
@@ -180,7 +183,7 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
     )  # fmt: skip
     settings = EffectSettings(
         binary=bool(args.binary) or args.criterion == "sigmoid_binary_cross_entropy",
-        optimizer=optimizer_of(args, package), members=members, bootstrap=intervals, batch_size=args.batch_size,
+        optimizer=optimizer_of(args), members=members, bootstrap=intervals, batch_size=args.batch_size,
         seed=args.seed, precision=args.precision, dtype=args.dtype, **chosen,
     )  # fmt: skip
     start = time.perf_counter()
@@ -234,12 +237,12 @@ def train_two_in_two_out(
     args: argparse.Namespace, package: ModuleType, shared: dict[str, Any], writes: bool
 ) -> list[Path]:
     """Trains the two-input/two-output model on inputs and outputs as they are, and returns the files it wrote."""
-    data = package.data.load_curves(args.data)
+    data = load_curves(args.data)
     chosen = given(args, "hidden_features", "activation", "final_activation")
     config = {"in_features": data["x1"].shape[1], "out_features": data["y1"].shape[1], **chosen}
     side = SIDES[args.backend]("TwoInTwoOut", config, seed=args.seed, dtype=args.dtype)
     say(writes, f"{args.data}: {len(data['x1'])} rows, {data['x1'].shape[1]} features in each input")
-    settings = {"optimizer": optimizer_of(args, package), "batch_size": args.batch_size, "seed": args.seed}
+    settings = {"optimizer": optimizer_of(args), "batch_size": args.batch_size, "seed": args.seed}
     settings |= {"loss": package.JointLoss(args.criterion), "precision": args.precision}
     settings |= given(args, "epochs", "steps") or {"epochs": 100}
     if writes:

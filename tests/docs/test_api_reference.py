@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from torch_ref.common.lazy import public_names
+from tests.support.names import public_names
 
 ROOT = Path(__file__).parents[2]
 PAGES = {

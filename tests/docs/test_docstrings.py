@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 
 import flax_impl
-from torch_ref.common.lazy import public_names
+from tests.support.names import public_names
 
 ROOT = Path(__file__).parents[2]
 MODULES = [

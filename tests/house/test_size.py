@@ -4,7 +4,7 @@ from pathlib import Path
 
 import flax_impl
 import torch_ref
-from torch_ref.common.lazy import public_names
+from tests.support.names import public_names
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch_ref", "flax_impl")

@@ -10,7 +10,7 @@ import pytest
 
 import flax_impl
 import torch_ref
-from torch_ref.common.lazy import public_names
+from tests.support.names import public_names
 
 ROOT = Path(__file__).parents[2]
 TWINS = [

@@ -37,11 +37,6 @@ def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], 
     return get, lambda: sorted(homes), sorted(homes)
 
 
-def public_names(package: str) -> list[str]:
-    """Returns the public names of a package or of one of its rooms."""
-    return list(importlib.import_module(package).__all__)
-
-
 def require(module: str, user: str, extra: str) -> None:
     """Raises ImportError, naming the extra that brings the module, unless it can be imported.
 

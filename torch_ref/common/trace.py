@@ -231,7 +231,3 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any])
         for phase in ("module_input", "output", "cotangent") if calls else ():
             if not found.get(phase):
                 raise ValueError(f"step {step}: expected entries of {phase}, got none")
-
-
-def _is_float(array: np.ndarray | None) -> bool:
-    return array is not None and array.dtype.kind == "f"

@@ -140,7 +140,7 @@ def train_replicas(
     run = run_per_core if mesh is None and jax.default_backend() == "cpu" else run_vectorised
     with Progress(len(plans) * first.steps, progress) as report, raising_lost_peers(mesh):
         trained, losses, ended = run(plans, params, shared, Placement(mesh), report)
-    trained, losses, failures = _settled(trained, losses, ended, first.held_out is not None)
+    trained, losses, failures = _settled(trained, losses, ended, first)
     if failures and not keep_diverged:
         number, error = failures[0]
         raise FloatingPointError(f"replica {number}: {error}") from error
@@ -204,7 +204,7 @@ def _rows_for_each(argument: str, value: Any, count: int) -> list[Any]:
 
 
 def _settled(
-    params: Params, losses: np.ndarray, ended: Sequence[int], watched: bool
+    params: Params, losses: np.ndarray, ended: Sequence[int], plan: Plan
 ) -> tuple[Params, np.ndarray, list[tuple[int, FloatingPointError]]]:
     """Returns parameters and losses as they are handed out, and which replicas failed, and why.
 
@@ -215,13 +215,13 @@ def _settled(
     failures = []
     for number, (history, steps) in enumerate(zip(losses, ended, strict=True)):
         history[steps:] = np.nan
-        seen, looks = (history[:steps, :-1], history[:steps, -1]) if watched else (history[:steps], None)
+        seen = plan.parts(history[:steps])
         try:
             if not (np.isfinite(seen).all() and all(np.isfinite(leaf[number]).all() for leaf in leaves)):
                 check_losses(seen, 0, steps)
                 check_trained(to_numpy(jax.tree.map(lambda leaf, n=number: leaf[n], params)))
-            if looks is not None:
-                check_watched(looks)
+            if plan.held_out is not None:
+                check_watched(history[:steps, -1])
         except FloatingPointError as error:
             failures.append((number, error))
     if failures:
