@@ -4,10 +4,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch_ref.common.settings.optimizers import Adam
+from torch_ref.common.tape.tape import Tape
 from torch_ref.common.trace import Trace
 
 from ..training.losses import FactualLoss
+from .alignment.divergence import find_divergences
+from .alignment.partners import find_partners
+from .alignment.step_report import StepReport, check_tape
 from .recording.port import Port, check_mode
+from .recording.tape import TracedStep
 from .report.report import Report
 from .verdict import compare
 from .weight_map.map import WeightMap
@@ -140,3 +145,41 @@ def map_weights(
         ('hidden1.weight', (('params', 'hidden1', 'kernel'),))
     """
     return Port.opened(reference, model, loss, params=params, renames=renames).weight_map
+
+
+def check_step(
+    reference: Tape, model: Any, params: Any, batch: Mapping[str, Any], loss: Callable[..., Any]
+) -> StepReport:
+    """Runs one step of a port, and says at which line it leaves its reference, and at which line of the reference.
+
+    Modules need not correspond: values are compared, not names. Where the two part, the reference's value is put in the
+    port's place. If what comes after agrees, that is a proof, and the search goes on for the next place.
+
+    Args:
+        reference: as `torch_ref.recording.record_tape` or `load_tape` gives it.
+        model: a Linen or NNX module, or a function of the parameters and the inputs.
+        params: the port's parameters, converted from the reference's; None for an NNX module, which has them.
+        batch: the reference's batch: arrays by the names that `loss` gives them.
+        loss: takes the model and the batch by their names, and returns a number, or several to be added.
+
+    Returns:
+        The report: `passed`, `places`; `print` shows it.
+
+    Raises:
+        ValueError: `reference` is no tape, `model` is neither a module nor a function, or `loss` returns no array.
+
+    Example:
+        >>> import flax_impl
+        >>> import torch_ref
+        >>> batch = torch_ref.data.curves(points=5)
+        >>> model = torch_ref.TwoInTwoOut(hidden_features=2)
+        >>> reference = torch_ref.recording.record_tape(model, batch, torch_ref.JointLoss())
+        >>> port = flax_impl.TwoInTwoOut(hidden_features=2)
+        >>> params = flax_impl.models.from_numpy(port, torch_ref.models.to_numpy(model))
+        >>> check_step(reference, port, params, batch, flax_impl.JointLoss()).passed
+        True
+    """
+    check_tape("reference", reference)
+    step = TracedStep(model, params, batch, loss)
+    tape = step.tape()
+    return StepReport(find_partners(reference, tape), tuple(find_divergences(reference, tape, step)))

@@ -1,7 +1,11 @@
 """Compares two traces and gives the verdict: where the first divergence is, and what may have caused it."""
 
+from torch_ref.common.tape.tape import Tape
 from torch_ref.common.trace import Trace
 
+from .alignment.divergence import first_divergence
+from .alignment.partners import find_partners
+from .alignment.step_report import StepReport, check_tape
 from .comparison.bounds import Bounds
 from .comparison.entries import entries_in_order, free_entries, unmatched
 from .comparison.localise import localise
@@ -86,3 +90,32 @@ def assert_parity(ported: Trace, reference: Trace, free: Trace | None = None) ->
     if not report.passed:
         raise AssertionError(f"the port diverges from its reference\n{report}")
     return report
+
+
+def compare_tapes(reference: Tape, port: Tape) -> StepReport:
+    """Compares two tapes of one step; either may be of either framework.
+
+    Nothing is run again, so only the first place is found, and it is not proved.
+
+    Args:
+        reference: one tape.
+        port: another.
+
+    Returns:
+        The report: `passed`, `places`; `print` shows it.
+
+    Raises:
+        ValueError: one of the two is no tape.
+
+    Example:
+        >>> import torch_ref
+        >>> model, batch = torch_ref.TwoInTwoOut(hidden_features=2), torch_ref.data.curves(points=5)
+        >>> tape = torch_ref.recording.record_tape(model, batch, torch_ref.JointLoss())
+        >>> compare_tapes(tape, tape).passed
+        True
+    """
+    check_tape("reference", reference)
+    check_tape("port", port)
+    partners = find_partners(reference, port)
+    first = first_divergence(partners)
+    return StepReport(partners, () if first is None else (first,))

@@ -35,6 +35,8 @@ RAISES_NOTHING: dict[str, str] = {
     "Entry": "a record: it keeps what it is given",
     "Finding": "a record: it keeps what it is given",
     "Report": "a record: it keeps what it is given",
+    "StepReport": "a record: it keeps what it is given",
+    "Tape": "a record: it keeps what it is given",
     "Schedule": "a base class without settings",
     "Scales": "a record: it keeps what it is given",
     "Trace": "a record: it keeps what it is given",

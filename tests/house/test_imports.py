@@ -30,13 +30,14 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {COMMON, "flax_impl.parity.report", "flax_impl.parity.comparison"},
         {"numpy", "jaxtyping"},
     ),
+    "flax_impl.parity.alignment": ({COMMON}, {"numpy", "jaxtyping"}),
     "flax_impl.parity.recording": (
-        {COMMON, "flax_impl.models", "flax_impl.training", "flax_impl.parity.weight_map"},
+        {COMMON, "flax_impl.models", "flax_impl.training", "flax_impl.parity.weight_map", "flax_impl.parity.alignment"},
         {"jax", "flax", "optax", "numpy"},
     ),
     "flax_impl.parity": (
         {COMMON, "flax_impl.training", *(f"flax_impl.parity.{room}" for room in
-            ("report", "weight_map", "comparison", "diagnosis", "recording"))},
+            ("report", "weight_map", "comparison", "diagnosis", "recording", "alignment"))},
         {"numpy"},
     ),
     "flax_impl.commands": (

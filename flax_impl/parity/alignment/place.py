@@ -1,0 +1,131 @@
+"""Finds the operations at which two tapes part: the first ones whose inputs agree and whose outputs do not."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from torch_ref.common.tape.tape import Operation, Tape
+
+from .partners import Partners
+
+_PHASES = ("loss", "output", "grad")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one side leaves the other.
+
+    Args:
+        first: number of the first operation whose inputs agree and whose output does not.
+        after: number of the operation after which one is missing, which `first` should have had before it.
+        others: numbers of further ones, in the order in which they run.
+        cone: numbers of the operations between the agreed values and the results that differ.
+    """
+
+    first: int
+    others: tuple[int, ...]
+    cone: tuple[int, ...]
+    after: int | None = None
+
+
+class Side:
+    """One tape, with what is known of its values.
+
+    Args:
+        tape: the tape.
+        agreed: numbers of the values that have a partner on the other side.
+    """
+
+    def __init__(self, tape: Tape, agreed: Iterable[int]) -> None:
+        self.tape = tape
+        self.agreed = set(agreed)
+
+    @cached_property
+    def told(self) -> np.ndarray:
+        """Whether each value comes from a parameter or an input; the others are constants and what is made of them."""
+        told = np.zeros(len(self.tape.values), bool)
+        told[list(self.tape.leaves.values())] = True
+        for operation in self.tape.operations:
+            if any(told[value] for value in operation.inputs):
+                told[list(operation.outputs)] = True
+        return told
+
+    @cached_property
+    def forward(self) -> set[int]:
+        """The operations that the losses and outputs come from."""
+        results = [number for name, number in self.tape.results.items() if not name.startswith("grad/")]
+        return set(self.tape.upstream(results))
+
+    @cached_property
+    def derivatives(self) -> set[int]:
+        """The values that JAX computes on the way forward for the way back only."""
+        if self.tape.framework != "jax":
+            return set()
+        operations = enumerate(self.tape.operations)
+        return {v for i, of in operations if not of.backward and i not in self.forward for v in of.outputs}
+
+    def open(self, value: int, constants: bool = False) -> bool:
+        """Returns whether a value differs, and is one that counts.
+
+        Masks and constants are weak evidence: two sides may write the same in another way.
+        """
+        kept = self.tape.values[value]
+        if value in self.agreed or kept.size == 0:
+            return False
+        return constants or (kept.kind == "f" and bool(self.told[value]))
+
+    def place(self, starts: Iterable[int], backward: bool = False) -> Place | None:
+        """Returns where the values begin to differ, or None where they do not.
+
+        Args:
+            starts: results that differ.
+            backward: whether losses and outputs agree: then what they come from has no part in it.
+        """
+
+        def counts(value: int) -> bool:
+            return self.open(value) and not (backward and self.tape.producers.get(value) in self.forward)
+
+        cone = self.tape.upstream([value for value in starts if value not in self.agreed], counts)
+        first = [i for i in cone if not any(map(counts, self.tape.operations[i].inputs))]
+        if not first:
+            return None
+        odd = self.odd_inputs(self.tape.operations[first[0]])
+        if odd:  # a constant that came into it differs: it is made earlier
+            of_constants = self.tape.upstream(odd, lambda value: self.open(value, True))
+            made = [i for i in of_constants if not any(self.open(v, True) for v in self.tape.operations[i].inputs)]
+            return Place((made or first)[0], tuple([*made, *first][1:]), tuple(sorted({*cone, *of_constants})))
+        return Place(first[0], tuple(first[1:]), tuple(cone))
+
+    def odd_inputs(self, operation: Operation) -> list[int]:
+        """Returns the constants that went into an operation and have no partner, those of one number left out."""
+        return [
+            value
+            for value in operation.inputs
+            if self.open(value, True) and not self.told[value] and self.tape.values[value].size > 1
+        ]
+
+
+def differing(partners: Partners) -> tuple[list[int], list[int], bool]:
+    """Returns the results that differ, the reference's and the port's, and whether they are gradients.
+
+    Losses and outputs come first; gradients only where those agree. A result is paired with any of its phase.
+    """
+    for phases in (("loss", "output"), ("grad",)):
+        ours, theirs = (
+            [number for name, number in tape.results.items() if name.partition("/")[0] in phases]
+            for tape in (partners.reference, partners.port)
+        )
+        ours = [number for number in ours if number not in partners.of_reference]
+        sizes = {partners.reference.values[number].size for number in ours}
+        theirs = [number for number in theirs if number not in partners.of_port or not _moves(partners.port, number)]
+        # A parameter that only the port has, and does not use, has a gradient of zeros.
+        theirs = [n for n in theirs if _moves(partners.port, n) or partners.port.values[n].size in sizes]
+        if ours and theirs:
+            return ours, theirs, phases == ("grad",)
+    return [], [], False
+
+
+def _moves(tape: Tape, number: int) -> bool:
+    return tape.values[number].scale > 0

@@ -1,0 +1,218 @@
+"""Puts the reference's value in the port's place and looks whether what comes after it agrees."""
+
+import heapq
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from torch_ref.common.tape.fingerprint import Fingerprint, fingerprint
+from torch_ref.common.tape.tape import Tape
+
+from .likeness import likeness
+from .partners import Partners
+
+_NEAR = 40  # operations of each side that are looked at
+_TRIALS = 200  # values that are put in, one after the other
+_DEEP = 10  # operations that a value put in is followed through
+# Operations that only move numbers: they agree whatever is put in.
+MOVES = {
+    "reshape", "broadcast_in_dim", "transpose", "convert_element_type", "squeeze", "expand_dims", "copy", "copy_p",
+    "stop_gradient", "slice", "split", "scan.slice", "scan.stack", "rev", "reduce_precision",
+    "aten.view", "aten.permute", "aten.to", "aten._to_copy", "aten.clone", "aten.unsqueeze", "aten.squeeze",
+    "aten.alias", "aten.expand", "aten.t", "aten.detach", "aten.slice", "aten.split_with_sizes", "aten.select",
+    "aten.transpose", "view", "prims.broadcast_in_dim", "prims.convert_element_type",
+}  # fmt: skip
+
+
+class Runnable(Protocol):
+    """A port that can be run again."""
+
+    def evaluate(self, operation: int, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Returns what one operation of the tape gives for other inputs."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Exchange:
+    """A value of the reference that stands for one of the port.
+
+    Args:
+        reference: number of the reference's value.
+        port: number of the port's value.
+        takers: the port's operations that get it; None means all.
+        array: it, in the port's layout.
+    """
+
+    reference: int
+    port: int
+    takers: frozenset[int] | None
+    array: np.ndarray
+
+
+def exchanges(partners: Partners, port: Runnable, cones: tuple[Sequence[int], Sequence[int]]) -> Iterator[Exchange]:
+    """Yields the exchanges after which a later value agrees that did not, the earliest first.
+
+    Args:
+        partners: the two tapes, both with their values kept.
+        port: runs single operations.
+        cones: the operations through which the difference reaches the results, the reference's and the port's.
+    """
+    reference = partners.reference
+    unmatched = [reference.values[v] for i in cones[0] for v in reference.operations[i].outputs]
+    unmatched = [value for value in unmatched if value.kind == "f" and value.size]
+    lookup = _Lookup(unmatched)
+    tried = itertools.chain(_missing(partners, cones[0]), _replacing(partners, cones))
+    for exchange in itertools.islice(tried, _TRIALS):
+        if _agrees_after(exchange, partners, port, lookup):
+            yield exchange
+
+
+def _replacing(partners: Partners, cones: tuple[Sequence[int], Sequence[int]]) -> Iterator[Exchange]:
+    """Yields each value of the reference's cone in place of each of the port's, those near the beginning first."""
+    reference, ported = partners.reference, partners.port
+    ours, theirs = (
+        _candidates(tape, cone[:_NEAR], agreed)
+        for tape, cone, agreed in (
+            (reference, cones[0], partners.of_reference),
+            (ported, cones[1], partners.of_port),
+        )
+    )
+    cone = set(cones[1])
+    pairs = sorted(itertools.product(range(len(ours)), range(len(theirs))), key=lambda pair: (sum(pair), pair))
+    for i, j in pairs:
+        (value, own), (other, edge) = ours[i], theirs[j]
+        if (edge and own) or value not in reference.arrays:  # both agree already
+            continue
+        if reference.values[value].size != ported.values[other].size:
+            continue
+        takers = frozenset(cone.intersection(ported.consumers.get(other, ()))) if edge else None
+        for array in layouts(reference.arrays[value], ported.values[other].shape):
+            yield Exchange(value, other, takers, array)
+
+
+def _missing(partners: Partners, cone: Sequence[int]) -> Iterator[Exchange]:
+    """Yields what an operation that the port lacks would have made, in place of one of its inputs.
+
+    What the port does with that input after all inputs were there, it should have done with the result.
+    """
+    reference, port = partners.reference, partners.port
+    inside = {value for i in cone for value in reference.operations[i].outputs}
+    for i in [i for i in cone if not inside.intersection(reference.operations[i].inputs)][:3]:
+        operation = reference.operations[i]
+        made = operation.outputs[0]
+        twins = [partners.of_reference.get(value, [-1])[0] for value in operation.inputs]
+        ready = max((port.producers.get(twin, -1) for twin in twins), default=-1)
+        for twin in twins:
+            takers = frozenset(taker for taker in port.consumers.get(twin, ()) if taker > ready)
+            if twin < 0 or not takers or made not in reference.arrays or port.values[twin].kind != "f":
+                continue
+            if reference.values[made].size == port.values[twin].size:
+                for array in layouts(reference.arrays[made], port.values[twin].shape):
+                    yield Exchange(made, twin, takers, array)
+
+
+def _candidates(tape: Tape, cone: Sequence[int], agreed: Mapping[int, list[int]]) -> list[tuple[int, bool]]:
+    """Returns the values in and at the edge of a cone, in order, and whether each is at its edge."""
+    found: dict[int, bool] = {}
+    for i in cone:
+        for value in tape.operations[i].inputs:
+            if value in agreed and tape.values[value].kind == "f" and tape.values[value].size > 1:
+                found.setdefault(value, True)
+        for value in tape.operations[i].outputs:
+            if tape.values[value].kind == "f":
+                found.setdefault(value, value in agreed)
+    return list(found.items())
+
+
+def layouts(array: np.ndarray, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """Yields an array in a shape, for each order of its axes that fits it.
+
+    Args:
+        array: the array.
+        shape: of as many numbers.
+    """
+    if array.shape == shape:
+        yield array
+        if len(shape) < 2 or len(set(shape)) == len(shape):
+            return
+    seen = set()
+    axes = [i for i, length in enumerate(array.shape) if length > 1]
+    if len(axes) > 4:
+        yield array.reshape(shape)
+        return
+    wanted = [length for length in shape if length > 1]
+    for order in itertools.permutations(axes):
+        turned = [array.shape[i] for i in order]
+        exact = turned == wanted
+        if not exact and sorted(turned) == sorted(wanted):
+            continue  # another order of the same axes fits exactly
+        if order not in seen and (exact or _mergeable(turned, wanted)):
+            seen.add(order)
+            rest = tuple(i for i in range(array.ndim) if i not in order)
+            yield array.transpose(*order, *rest).reshape(shape)
+
+
+def _mergeable(a: Sequence[int], b: Sequence[int]) -> bool:
+    """Whether one shape is another with neighbours merged."""
+    ends = [{math.prod(shape[:i]) for i in range(len(shape) + 1)} for shape in (a, b)]
+    return ends[0] <= ends[1] or ends[1] <= ends[0]
+
+
+def _agrees_after(exchange: Exchange, partners: Partners, port: Runnable, unmatched: "_Lookup") -> bool:
+    """Whether an operation that works on a value agrees, as it did not, once the reference's stands there.
+
+    What only moves the value or passes it on is followed.
+    """
+    tape = partners.port
+    changed: dict[int, np.ndarray] = {exchange.port: exchange.array}
+    own = fingerprint(exchange.array)
+    queue = sorted(tape.consumers.get(exchange.port, ()) if exchange.takers is None else exchange.takers)
+    done: set[int] = set()
+    worked = 0
+    while queue and len(done) < _DEEP * 4 and worked < _DEEP:
+        i = heapq.heappop(queue)
+        if i in done:
+            continue
+        done.add(i)
+        operation = tape.operations[i]
+        at_edge = exchange.takers is None or i in exchange.takers
+        touched = [value for value in operation.inputs if value in changed and (at_edge or value != exchange.port)]
+        others = [value for value in operation.inputs if value not in touched]
+        if any(value not in tape.arrays or _open(tape, value, partners) for value in others):
+            continue  # something else that differs comes into it
+        outputs = port.evaluate(i, [changed[v] if v in touched else tape.arrays[v] for v in operation.inputs])
+        if operation.name not in MOVES:
+            if any(unmatched.has(output, own) for output in outputs):
+                return True
+            worked += 1
+        changed.update(zip(operation.outputs, outputs, strict=True))
+        for value in operation.outputs:
+            for taker in tape.consumers.get(value, ()):
+                heapq.heappush(queue, taker)
+    return False
+
+
+def _open(tape: Tape, value: int, partners: Partners) -> bool:
+    return value not in partners.of_port and tape.values[value].kind == "f" and tape.values[value].size > 1
+
+
+class _Lookup:
+    """The reference's values that have no partner yet, to be found by their moments."""
+
+    def __init__(self, values: Sequence[Fingerprint]) -> None:
+        self._values = values
+        self._moments = np.array([value.moments for value in values]).reshape(len(values), -1)
+        self._scales = np.array([value.scale for value in values])
+
+    def has(self, array: np.ndarray, own: Fingerprint) -> bool:
+        """Whether an array is one of the values, and not just what was put in, passed on."""
+        if array.dtype.kind != "f" or not array.size or not len(self._values):
+            return False
+        kept = fingerprint(array)
+        near = 1e-10 * np.maximum(self._scales, kept.scale)
+        fits = np.flatnonzero(np.abs(self._moments - kept.moments).max(1) <= near)
+        return any(likeness(self._values[int(i)], kept) for i in fits) and not likeness(own, kept)

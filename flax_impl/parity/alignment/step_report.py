@@ -1,0 +1,197 @@
+"""Says in words where a port leaves its reference: both lines, the operations, and what a repair proved."""
+
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from torch_ref.common.checks.arguments import shown
+from torch_ref.common.tape.tape import Operation, Tape
+
+from .divergence import Divergence
+from .partners import Partners
+from .place import Place
+
+_SHOWN = 12  # operations of each side in the picture of a place
+
+
+@dataclass(frozen=True, eq=False)
+class StepReport:
+    """The outcome of a comparison of two tapes; `print` it, or ask it.
+
+    Args:
+        partners: which values of the two tapes are the same.
+        places: where they part, in the order in which that was found; none where all results agree.
+
+    Example:
+        >>> from flax_impl.parity import compare_tapes, record_tape
+        >>> import jax.numpy as jnp
+        >>> def loss(model, x):
+        ...     return (model(x) ** 2).mean()
+        >>> tapes = [record_tape(lambda p, x: f(p * x), jnp.ones(3), {"x": jnp.arange(3.0)}, loss)
+        ...          for f in (jnp.sin, jnp.cos)]
+        >>> report = compare_tapes(*tapes)
+        >>> report.passed, report.places[0].port.first
+        (False, 1)
+    """
+
+    partners: Partners
+    places: tuple[Divergence, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether losses, outputs and gradients agree."""
+        return not self.places
+
+    def __str__(self) -> str:
+        reference, port = self.partners.reference, self.partners.port
+        counts = f"{len(reference.operations)} operations of {reference.framework}, {len(port.operations)} of the port"
+        if self.passed:
+            return f"the step agrees: losses, outputs and gradients ({counts})"
+        several = "1 place" if len(self.places) == 1 else f"{len(self.places)} places"
+        lines = [f"the step diverges at {several} ({counts})"]
+        for i, place in enumerate(self.places, 1):
+            lines += ["", *_block(i, place, self.partners)]
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the report as JSON takes it."""
+        return {
+            "passed": self.passed,
+            "operations": [len(self.partners.reference.operations), len(self.partners.port.operations)],
+            "places": [
+                {
+                    "phase": _phase(place),
+                    "reference": _told(place.reference, self.partners.reference),
+                    "port": _told(place.port, self.partners.port),
+                    "difference": _difference(place, self.partners),
+                    "proved": place.proved,
+                }
+                for place in self.places
+            ],
+        }
+
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows: the text, and for each place the operations of both sides around it."""
+        tables = [_picture(place, self.partners) for place in self.places]
+        return f"<pre>{html.escape(str(self))}</pre>{''.join(tables)}"
+
+
+def check_tape(name: str, tape: Any) -> None:
+    """Raises ValueError where an argument is no tape.
+
+    Args:
+        name: of the argument.
+        tape: what was given.
+    """
+    if not isinstance(tape, Tape):
+        raise ValueError(f"{name}: expected a tape, as record_tape or load_tape gives it, got {shown(tape)}")
+
+
+def _block(number: int, place: Divergence, partners: Partners) -> Iterator[str]:
+    yield f"{number}. {_phase(place)}"
+    for name, part, tape in (
+        ("reference", place.reference, partners.reference),
+        ("port", place.port, partners.port),
+    ):
+        for i, line in enumerate(_described(part, tape)):
+            yield f"   {name if i == 0 else '':<10} {line}"
+    difference = _difference(place, partners)
+    if difference is not None:
+        yield f"   {'':<10} largest difference {difference['largest']:.3g}, of values up to {difference['scale']:.3g}"
+    if place.proved:
+        results = "all gradients agree" if place.backward else "all losses and outputs agree"
+        yield f"   {'proof':<10} with the reference's value put in here, {results}"
+    elif place.exchange is not None:
+        yield f"   {'':<10} with the reference's value put in here, the next operations agree"
+    else:
+        yield f"   {'':<10} perhaps: no value of the reference could be put in here to prove it"
+
+
+def _described(place: Place | None, tape: Tape) -> Iterator[str]:
+    if place is None:
+        yield "could not be told"
+        return
+    operation = tape.operations[place.first]
+    if place.after is not None:
+        before = tape.operations[place.after]
+        yield "has nothing of the kind between"
+        yield from _source(before)
+        yield "and"
+    yield from _source(operation)
+
+
+def _source(operation: Operation) -> Iterator[str]:
+    for i, line in enumerate(operation.lines[:2]):
+        yield f"{'called at ' if i else ''}{line}"
+    where = f" in {operation.module}" if operation.module else ""
+    yield f"{operation}{where}"
+
+
+def _phase(place: Divergence) -> str:
+    return "backward: losses and outputs agree, gradients do not" if place.backward else "forward"
+
+
+def _difference(place: Divergence, partners: Partners) -> dict[str, float] | None:
+    """Returns how far the value that was put in is from the port's own."""
+    exchange = place.exchange
+    if exchange is None or exchange.port not in partners.port.arrays:
+        return None
+    own = partners.port.arrays[exchange.port]
+    apart = np.abs(exchange.array - own)
+    finite = np.isfinite(apart)
+    return {
+        "largest": float(apart[finite].max(initial=0.0)),
+        "scale": float(np.abs(exchange.array[np.isfinite(exchange.array)]).max(initial=0.0)),
+    }
+
+
+def _told(place: Place | None, tape: Tape) -> dict[str, Any] | None:
+    if place is None:
+        return None
+    operation = tape.operations[place.first]
+    return {
+        "operation": str(operation),
+        "module": operation.module,
+        "lines": [str(line) for line in operation.lines],
+        "after": None if place.after is None else [str(line) for line in tape.operations[place.after].lines],
+    }
+
+
+def _picture(place: Divergence, partners: Partners) -> str:
+    """Returns two columns of operations; a number marks an agreed value, the same one on both sides."""
+    marks: dict[int, int] = {}
+    columns = [
+        _column("reference", place.reference, partners.reference, {v: v for v in partners.of_reference}, marks),
+        _column("port", place.port, partners.port, {v: twins[0] for v, twins in partners.of_port.items()}, marks),
+    ]
+    return (
+        '<div style="display:flex;gap:2em;font-family:monospace;font-size:12px;align-items:flex-start">'
+        f"{''.join(columns)}</div>"
+    )
+
+
+def _column(title: str, place: Place | None, tape: Tape, twins: Mapping[int, int], marks: dict[int, int]) -> str:
+    rows = [f"<b>{title}</b>"]
+    shown: Sequence[int] = () if place is None else sorted({place.first, *place.cone[:_SHOWN]})
+    for i in shown:
+        operation = tape.operations[i]
+        given = []
+        for value in operation.inputs:
+            partner = twins.get(value)
+            if partner is None:
+                given.append(f"v{value}")
+            else:
+                mark = marks.setdefault(partner, len(marks) + 1)
+                given.append(f'<span style="background:#bfe3c4;border-radius:6px;padding:0 4px">{mark}</span>')
+        outputs = ", ".join(f"v{value}" for value in operation.outputs)
+        line = html.escape(str(operation.lines[0])) if operation.lines else ""
+        colour = "#f6c9c3" if place is not None and i == place.first else "#f4f4f4"
+        rows.append(
+            f'<div style="background:{colour};margin:3px 0;padding:3px 6px" title="{line}">'
+            f"{outputs} = {html.escape(str(operation))} of {' '.join(given)}<br>"
+            f'<span style="color:#555">{line}</span></div>'
+        )
+    return f'<div style="flex:1;min-width:0;overflow:hidden">{"".join(rows)}</div>'

@@ -1,0 +1,71 @@
+"""Takes the reference's tables where the port's are the same to the last digit of float32: rotary angles, sinusoids."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from torch_ref.common.tape.tape import Tape
+
+from .partners import Partners
+from .place import Side
+from .repair import Exchange, layouts
+
+_SINGLE = 5e-7  # of the largest number: a few roundings of float32
+
+
+def rounded_tables(partners: Partners) -> list[Exchange]:
+    """Returns exchanges for the port's tables that differ from the reference's by the rounding of float32 only.
+
+    A table that is made once, in float32, has no more digits than that; whoever lifts a model to float64 sees where
+    they end. That is no difference between the models.
+
+    Args:
+        partners: the two tapes, with their values kept.
+    """
+    ported = partners.port
+    port, reference = Side(ported, partners.of_port), Side(partners.reference, partners.of_reference)
+    known = [number for number in partners.reference.arrays if _is_table(reference, number)]
+    found: list[Exchange] = []
+    changed: set[int] = set()
+    for number in range(len(ported.values)):
+        made_by = ported.producers.get(number)
+        given = ported.operations[made_by].inputs if made_by is not None else ()
+        if changed.intersection(given):
+            changed.add(number)
+        elif number in ported.arrays and _is_table(port, number) and not partners.of_port.get(number):
+            exchange = next(_nearly_equal(number, ported, known, partners.reference), None)
+            if exchange is not None:
+                found.append(exchange)
+                changed.add(number)
+    return found
+
+
+def _is_table(side: Side, number: int) -> bool:
+    value = side.tape.values[number]
+    buffers = {n for name, n in side.tape.leaves.items() if name.startswith("buffer/")}
+    return value.kind == "f" and not value.constant and (not side.told[number] or number in buffers)
+
+
+def _nearly_equal(number: int, port: Tape, known: list[int], reference: Tape) -> Iterator[Exchange]:
+    value = port.values[number]
+    for other in known:
+        twin = reference.values[other]
+        near = _SINGLE * max(value.scale, twin.scale)
+        if twin.size and value.size % twin.size == 0 and np.abs(value.moments - twin.moments).max() <= near:
+            for array in _spread(reference.arrays[other], value.shape):
+                if np.abs(array - port.arrays[number]).max() <= near:
+                    yield Exchange(other, number, None, array)
+
+
+def _spread(array: np.ndarray, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """Yields an array in a shape that may repeat it."""
+    if array.size == math.prod(shape):
+        yield from layouts(array, shape)
+        return
+    lengths = [length for length in array.shape if length > 1]
+    spread = []
+    for length in reversed(shape):
+        spread.append(lengths.pop() if lengths and lengths[-1] == length else 1)
+    if not lengths:
+        yield np.broadcast_to(array.reshape(spread[::-1]), shape)

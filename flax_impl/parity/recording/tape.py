@@ -1,0 +1,219 @@
+"""Records one step of the port, operation by operation."""
+
+import importlib.metadata
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.extend.core import Literal
+
+from torch_ref.common.call_names import leaves
+from torch_ref.common.checks.arguments import shown
+from torch_ref.common.tape.tape import Tape, TapeWriter
+
+from ..alignment.repair import Exchange
+from .walk import Walk, evaluated, narrowed, wide, written
+
+KEEP = 256_000_000
+
+
+class TracedStep:
+    """One forward and backward pass of a port as a jaxpr, which is walked as often as it takes.
+
+    Args:
+        model: a Linen or NNX module, or a function of the parameters and the inputs.
+        params: a Linen module's variables or parameters, or any pytree; None for an NNX module, which has them.
+        batch: arrays by the names that `loss` gives them.
+        loss: takes the model and the batch by their names, and returns a number, or several to be added.
+        rewrite: takes the jaxpr of the forward pass, and returns a function of the same arrays, to be differentiated in
+            its place; so faults are planted.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        params: Any,
+        batch: Mapping[str, Any],
+        loss: Callable[..., Any],
+        rewrite: Callable[[Any], Callable[..., Any]] | None = None,
+    ) -> None:
+        call, params = _as_function(model, params)
+        trained, rest = _parted(params)
+        batch = {name: jnp.asarray(array) for name, array in batch.items()}
+        by_input = {name: array for name, array in batch.items() if jnp.issubdtype(array.dtype, jnp.floating)}
+
+        def step(trained: Any, by_input: Any, rest: Any, others: Any) -> Any:
+            outputs = []
+
+            def called(*args: Any, **kwargs: Any) -> Any:
+                output = call(_joined(trained, rest), *args, **kwargs)
+                outputs.append(output)
+                return output
+
+            losses = _arrays(loss(called, **{name: (by_input | others)[name] for name in batch}))
+            if not losses:
+                raise ValueError("loss: expected a number, or several to be added, got none")
+            return sum(losses[1:], losses[0]), (losses, [array for output in outputs for array in _arrays(output)])
+
+        others = {name: array for name, array in batch.items() if name not in by_input}
+        arguments = (trained, by_input, rest, others)
+        with jax.numpy_dtype_promotion("standard"):
+            if rewrite is not None:
+                step = _rewritten(step, arguments, rewrite)
+            made = jax.make_jaxpr(jax.value_and_grad(step, (0, 1), has_aux=True), return_shape=True)(*arguments)
+        self.jaxpr, (((_, (losses, outputs)), gradients)) = made
+        self.arguments = jax.tree.leaves(arguments)
+        self.names = [
+            *(f"param/{name}" for name in _names(trained)),
+            *(f"input/{name}" for name in sorted(by_input)),
+            *(f"buffer/{name}" for name in _names(rest)),
+            *(f"input/{name}" for name in sorted(others)),
+        ]
+        self.results = [
+            "",  # the losses added up
+            *(f"loss/{i}" for i in range(len(losses))),
+            *(f"output/{i}" for i in range(len(outputs))),
+            *(f"grad/{name}" for name in _names(gradients[0])),
+            *(f"grad/{name}" for name in sorted(by_input)),
+        ]
+
+    def tape(
+        self,
+        *,
+        keep: int = KEEP,
+        exchanges: Sequence[Exchange] = (),
+    ) -> Tape:
+        """Walks the step once and returns its tape.
+
+        Args:
+            keep: how many bytes of the values themselves are kept.
+            exchanges: values to go on with in place of the port's own.
+        """
+        writer = TapeWriter(keep)
+        walk = Walk(writer, exchanges)
+        with wide():
+            inputs = []
+            for name, array in zip(self.names, self.arguments, strict=True):
+                lifted = jnp.asarray(array, "float64") if jnp.issubdtype(array.dtype, jnp.floating) else array
+                inputs.append(walk.value(lifted, str(array.dtype)))
+                writer.leaves[name] = inputs[-1][1]
+            jaxpr, consts = walk.opened(self.jaxpr)
+            found = walk.run(jaxpr, consts, inputs)
+        if not exchanges:
+            self._equations = walk.equations
+        writer.results.update(
+            (name, number) for name, (_, number) in zip(self.results, found, strict=True) if name and number >= 0
+        )
+        versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "numpy")}
+        return writer.finish("jax", versions=versions)
+
+    def evaluate(self, operation: int, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Returns what one operation of the last tape gives for other inputs.
+
+        Args:
+            operation: its number.
+            arrays: its inputs, literals left out.
+        """
+        equation = self._equations[operation]
+        if equation is None:  # a row of a scan, or all rows together
+            return list(arrays)[:1] if len(arrays) < 2 else [np.stack(arrays)]
+        with wide():
+            rest = iter(arrays)  # a row order of integers stays in the dtype that it was written in
+            given = [
+                written(atom, equation) if isinstance(atom, Literal) else narrowed(next(rest), atom)
+                for atom in equation.invars
+            ]
+            return [np.asarray(output) for output in evaluated(equation, given)]
+
+
+def record_tape(
+    model: Any, params: Any, batch: Mapping[str, Any], loss: Callable[..., Any], *, keep: int = KEEP
+) -> Tape:
+    """Runs one forward and backward pass in float64 and returns every operation of it.
+
+    The pass is traced as it is written and evaluated in float64, whatever it casts to; the dtypes as written are kept.
+    It goes into `jit`, `remat`, `cond`, `while` and `scan`.
+
+    Twin: `torch_ref.recording.record_tape`, whose model holds its parameters.
+
+    Args:
+        model: a Linen or NNX module, or a function of the parameters and the inputs.
+        params: a Linen module's variables or parameters, or any pytree; None for an NNX module, which has them.
+        batch: arrays by the names that `loss` gives them.
+        loss: takes the model and the batch by their names, and returns a number, or several to be added.
+        keep: how many bytes of the values themselves are kept, for a divergence to be repaired.
+
+    Returns:
+        The tape: operations with their lines, fingerprints of all values, losses, outputs and gradients.
+
+    Raises:
+        ValueError: `model` is neither a module nor a function, or `loss` returns no array.
+
+    Example:
+        >>> def line(params, x):
+        ...     return x @ params["w"]
+        >>> params, batch = {"w": jnp.ones((3, 1))}, {"x": jnp.ones((2, 3))}
+        >>> tape = record_tape(line, params, batch, lambda model, x: (model(x) ** 2).mean())
+        >>> sorted(tape.results), tape.operations[0].name
+        (['grad/w', 'grad/x', 'loss/0', 'output/0'], 'dot_general')
+    """
+    return TracedStep(model, params, batch, loss).tape(keep=keep)
+
+
+def _rewritten(step: Callable[..., Any], arguments: Any, rewrite: Callable[[Any], Callable[..., Any]]) -> Any:
+    jaxpr, shapes = jax.make_jaxpr(step, return_shape=True)(*arguments)
+    function = rewrite(jaxpr)
+    return lambda *arrays: jax.tree.unflatten(jax.tree.structure(shapes), function(*jax.tree.leaves(arrays)))
+
+
+def _as_function(model: Any, params: Any) -> tuple[Callable[..., Any], Any]:
+    """Returns a model as a function of its variables and inputs, and the variables."""
+    if isinstance(model, nnx.Module):
+        graph, state = nnx.split(model)
+        return (lambda state, *args, **kwargs: nnx.merge(graph, state)(*args, **kwargs)), nnx.to_pure_dict(state)
+    if isinstance(model, nn.Module):
+        variables = params if "params" in params else {"params": params}
+        mutable = [name for name in variables if name != "params"]
+
+        def call(variables: Any, *args: Any, **kwargs: Any) -> Any:
+            return model.apply(variables, *args, mutable=mutable, **kwargs)[0]
+
+        return call, variables
+    if not callable(model):
+        raise ValueError(f"model: expected a module, or a function of parameters and inputs, got {shown(model)}")
+    return model, params
+
+
+def _parted(params: Any) -> tuple[Any, Any]:
+    """Returns what is trained and what is not, each with None where the other has a leaf."""
+
+    def is_trained(path: Any, leaf: Any) -> bool:
+        return jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating) and "batch_stats" not in map(_word, path)
+
+    trained = jax.tree_util.tree_map_with_path(lambda p, leaf: leaf if is_trained(p, leaf) else None, params)
+    rest = jax.tree_util.tree_map_with_path(lambda p, leaf: None if is_trained(p, leaf) else jnp.asarray(leaf), params)
+    return trained, rest
+
+
+def _joined(trained: Any, rest: Any) -> Any:
+    return jax.tree.map(lambda a, b: b if a is None else a, trained, rest, is_leaf=lambda leaf: leaf is None)
+
+
+def _names(tree: Any) -> list[str]:
+    return [".".join(map(_word, path)) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
+
+
+def _word(key: Any) -> str:
+    for name in ("key", "name", "idx"):
+        if hasattr(key, name):
+            return str(getattr(key, name))
+    return str(key)
+
+
+def _arrays(value: Any) -> list[Any]:
+    value = value.to_tuple() if hasattr(value, "to_tuple") else value
+    return [array for array in leaves(value).values() if isinstance(array, jax.Array)]

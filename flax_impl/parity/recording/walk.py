@@ -1,0 +1,332 @@
+"""Evaluates a jaxpr operation by operation, in float64 whatever was written, and writes every operation down."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+
+from torch_ref.common.tape.literals import as_written
+from torch_ref.common.tape.tape import Line, Operation, TapeWriter
+
+from ..alignment.repair import Exchange
+
+# Operations that only hold others, by the parameter that holds them.
+INLINED = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "core_closed_call": "call_jaxpr",
+    "remat": "jaxpr",
+    "remat2": "jaxpr",
+    "checkpoint": "jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "custom_vjp_call_jaxpr": "fun_jaxpr",
+    "custom_lin": "call_jaxpr",
+}
+_LIBRARIES = ("/jax/", "/jaxlib/", "/flax/", "/optax/", "/chex/", "/haiku/", "/equinox/")
+_LOW = ("float32", "float16", "bfloat16")
+
+
+class Walk:
+    """Runs a jaxpr and writes it down.
+
+    Args:
+        writer: takes the operations and the values.
+        exchanges: values to go on with in place of the port's own.
+    """
+
+    def __init__(self, writer: TapeWriter, exchanges: Sequence[Exchange] = ()) -> None:
+        self.writer = writer
+        self.equations: list[JaxprEqn | None] = []  # of each operation; what a scan does between has none
+        self._everywhere = {e.port: e.array for e in exchanges if e.takers is None}
+        self._at = {(e.port, taker): e.array for e in exchanges for taker in e.takers or ()}
+
+    def value(self, array: Any, dtype: str) -> tuple[Any, int]:
+        """Writes a value down; returns it, or what stands in its place, and its number."""
+        number = len(self.writer.values)
+        if number in self._everywhere:
+            array = jnp.asarray(self._everywhere[number], array.dtype)
+        self.writer.value(_numpy(array), dtype)
+        return array, number
+
+    def run(self, jaxpr: Jaxpr, consts: Sequence[Any], inputs: Sequence[Any], stack: str = "") -> list[Any]:
+        """Evaluates a jaxpr; what goes in and comes out are pairs of an array and its number.
+
+        Args:
+            jaxpr: what to run.
+            consts: pairs for its constants.
+            inputs: pairs for its arguments.
+            stack: the name stack that it stands in.
+        """
+        held: dict[Var, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True))
+        last = _last_uses(jaxpr)
+        for i, equation in enumerate(jaxpr.eqns):
+            given = [(written(a, equation), -1) if isinstance(a, Literal) else held[a] for a in equation.invars]
+            made = self._equation(equation, given, stack)
+            held.update(zip(equation.outvars, made, strict=True))
+            for variable in last.get(i, ()):
+                held.pop(variable, None)
+        return [(written(atom), -1) if isinstance(atom, Literal) else held[atom] for atom in jaxpr.outvars]
+
+    def _equation(self, equation: JaxprEqn, given: list[Any], stack: str) -> list[Any]:
+        name = equation.primitive.name
+        inner = f"{stack}/{equation.source_info.name_stack}".strip("/")
+        if name in INLINED and INLINED[name] in equation.params:
+            jaxpr, consts = self.opened(equation.params[INLINED[name]])
+            return self.run(jaxpr, consts, given, inner)
+        if name == "scan":
+            return self._scan(equation, given, inner)
+        if name == "while":
+            return self._while(equation, given, inner)
+        if name == "cond":
+            branches = equation.params["branches"]
+            index = int(np.clip(int(given[0][0]), 0, len(branches) - 1))
+            jaxpr, consts = self.opened(branches[index])
+            return self.run(jaxpr, consts, given[1:], inner)
+        if self._at:
+            here = len(self.writer.operations)
+            given = [(jnp.asarray(self._at.get((n, here), a), a.dtype), n) for a, n in given]
+        outputs = evaluated(equation, [array for array, _ in given])
+        made = [self.value(out, _dtype(_aval(var))) for out, var in zip(outputs, equation.outvars, strict=True)]
+        self._write(name, given, made, _constants(equation), _lines(equation), inner, equation)
+        return made
+
+    def _scan(self, equation: JaxprEqn, given: list[Any], stack: str) -> list[Any]:
+        params = equation.params
+        consts, carried = params["num_consts"], params["num_carry"]
+        jaxpr, closed = self.opened(params["jaxpr"])
+        carry, rows = given[consts : consts + carried], given[consts + carried :]
+        steps: list[list[Any]] = []
+        lines = _lines(equation)
+        order = range(params["length"])
+        for i in reversed(order) if params["reverse"] else order:
+            taken = []
+            for array, number in rows:
+                row = self.value(array[i], self.writer.dtypes[number])
+                self._write("scan.slice", [(array, number)], [row], {"index": i}, lines, stack)
+                taken.append(row)
+            outputs = self.run(jaxpr, closed, [*given[:consts], *carry, *taken], f"{stack}[{i}]")
+            carry = outputs[:carried]
+            steps.append(outputs[carried:])
+        if params["reverse"]:
+            steps.reverse()
+        stacked = []
+        for j, variable in enumerate(equation.outvars[carried:]):
+            parts = [step[j] for step in steps]
+            whole = jnp.stack([part[0] for part in parts]) if parts else jnp.zeros(_aval(variable).shape)
+            made = self.value(whole, _dtype(_aval(variable)))
+            self._write("scan.stack", parts, [made], {}, lines, stack)
+            stacked.append(made)
+        return [*carry, *stacked]
+
+    def _while(self, equation: JaxprEqn, given: list[Any], stack: str) -> list[Any]:
+        params = equation.params
+        of_cond, of_body = params["cond_nconsts"], params["body_nconsts"]
+        condition, body = self.opened(params["cond_jaxpr"]), self.opened(params["body_jaxpr"])
+        carry = given[of_cond + of_body :]
+        i = 0
+        while bool(self.run(*condition, [*given[:of_cond], *carry], f"{stack}[{i}]")[0][0]):
+            carry = self.run(*body, [*given[of_cond : of_cond + of_body], *carry], f"{stack}[{i}]")
+            i += 1
+        return carry
+
+    def opened(self, jaxpr: Any) -> tuple[Jaxpr, list[Any]]:
+        """Returns a jaxpr and its constants, written down."""
+        if isinstance(jaxpr, ClosedJaxpr):
+            dtypes = [_dtype(_aval(variable)) for variable in jaxpr.jaxpr.constvars]
+            consts = zip(jaxpr.consts, dtypes, strict=True)
+            return jaxpr.jaxpr, [self.value(lifted(_typed(const, dtype)), dtype) for const, dtype in consts]
+        return jaxpr, []
+
+    def _write(
+        self,
+        name: str,
+        given: Sequence[Any],
+        made: Sequence[Any],
+        constants: Any,
+        lines: Any,
+        stack: str,
+        equation: JaxprEqn | None = None,
+    ) -> None:
+        self.equations.append(equation)
+        literals = {f"literal{i}": a.item() for i, (a, number) in enumerate(given) if number < 0 and not a.ndim}
+        self.writer.operations.append(
+            Operation(
+                name,
+                tuple(number for _, number in given if number >= 0),
+                tuple(number for _, number in made),
+                constants | literals,
+                lines,
+                stack,
+                "transpose(" in stack,
+                random=name in ("random_bits", "threefry2x32", "random_gamma"),
+            )
+        )
+
+
+@contextmanager
+def wide() -> Iterator[None]:
+    """Switches 64-bit numbers on within the context, and dtype promotion to the usual."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def evaluated(equation: JaxprEqn, arrays: list[Any]) -> list[Any]:
+    """Returns what an operation gives in float64; where it has no such form, what it gives as written."""
+    primitive = equation.primitive
+    if primitive.name == "reduce_precision":
+        return arrays
+    params = equation.params
+    wider = {name: _wider(value) for name, value in params.items()}
+    if primitive.name == "bitcast_convert_type":
+        wider = params  # bits mean something in one dtype only
+        arrays = [_cast(array, _aval(atom)) for array, atom in zip(arrays, equation.invars, strict=True)]
+    try:
+        outputs = primitive.bind(*arrays, **wider)
+    except (TypeError, NotImplementedError, ValueError):
+        narrow = [_cast(array, _aval(atom)) for array, atom in zip(arrays, equation.invars, strict=True)]
+        outputs = primitive.bind(*narrow, **params)
+    outputs = outputs if primitive.multiple_results else [outputs]
+    return [lifted(output) if isinstance(output, jax.Array) else output for output in outputs]
+
+
+def _wider(value: Any) -> Any:
+    """Returns a parameter of an operation as it is in float64: a dtype, or a small function such as scatter's."""
+    if isinstance(value, Jaxpr | ClosedJaxpr):
+        jaxpr = value if isinstance(value, Jaxpr) else value.jaxpr
+        consts = () if isinstance(value, Jaxpr) else value.consts
+
+        def run(*arrays: Any) -> list[Any]:
+            held = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arrays], strict=True))
+            for equation in jaxpr.eqns:
+                given = [written(a, equation) if isinstance(a, Literal) else held[a] for a in equation.invars]
+                held.update(zip(equation.outvars, evaluated(equation, given), strict=True))
+            return [written(atom) if isinstance(atom, Literal) else held[atom] for atom in jaxpr.outvars]
+
+        shapes = [
+            jax.ShapeDtypeStruct(_aval(var).shape, "float64" if str(_aval(var).dtype) in _LOW else _aval(var).dtype)
+            for var in jaxpr.invars
+        ]
+        made = jax.make_jaxpr(run)(*shapes)
+        return made.jaxpr if isinstance(value, Jaxpr) else made
+    return jnp.dtype("float64") if _is_low(value) else value
+
+
+def narrowed(array: Any, atom: Any) -> Any:
+    """Returns an array in the dtype that an equation takes in 64-bit mode: integers as written, floating ones wide."""
+    dtype = _dtype(_aval(atom))
+    return jnp.asarray(array, "float64" if dtype in _LOW else dtype)
+
+
+def _typed(const: Any, dtype: str) -> Any:
+    """Returns a constant in its dtype, which a plain number does not have."""
+    return const if hasattr(const, "dtype") else np.asarray(const, dtype)
+
+
+def _cast(array: Any, aval: Any) -> Any:
+    return jnp.asarray(array, aval.dtype) if str(aval.dtype) in _LOW else array
+
+
+def lifted(array: Any, source: str = "") -> Any:
+    """Returns an array in float64 where it is in a smaller one; a single number keeps its decimal digits.
+
+    Args:
+        array: any.
+        source: the line that it comes from, where that is known.
+    """
+    if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.extended):
+        return array
+    array = array if isinstance(array, jax.Array) else np.asarray(array)
+    if str(array.dtype) not in _LOW:
+        return array
+    if array.ndim == 0:
+        return np.asarray(as_written(float(array), source) if str(array.dtype) == "float32" else float(array))
+    return jnp.asarray(array, "float64")
+
+
+def written(atom: Literal, equation: JaxprEqn | None = None) -> Any:
+    """Returns the number of a literal; an integer keeps its dtype, which 64-bit mode would widen.
+
+    A literal has no value of its own on the tape: it is one of its operation's constants.
+    """
+    if str(_aval(atom).dtype) not in _LOW:
+        return np.asarray(atom.val, _aval(atom).dtype)
+    return lifted(np.asarray(atom.val, "float32"), " ".join(line.text for line in _lines(equation)) if equation else "")
+
+
+def _last_uses(jaxpr: Jaxpr) -> dict[int, list[Var]]:
+    """Returns, by equation, the variables that are of no use after it."""
+    last: dict[Var, int] = {}
+    for i, equation in enumerate(jaxpr.eqns):
+        for atom in (*equation.invars, *equation.outvars):
+            if not isinstance(atom, Literal):
+                last[atom] = i
+    kept = {atom for atom in jaxpr.outvars if not isinstance(atom, Literal)}
+    found: dict[int, list[Var]] = {}
+    for variable, i in last.items():
+        if variable not in kept:
+            found.setdefault(i, []).append(variable)
+    return found
+
+
+def _lines(equation: JaxprEqn) -> tuple[Line, ...]:
+    """Returns the innermost line outside JAX, and the innermost one outside all libraries."""
+    traceback = equation.source_info.traceback
+    if traceback is None:
+        return ()
+    return _lines_of(traceback)
+
+
+@cache
+def _lines_of(traceback: Any) -> tuple[Line, ...]:
+    frames = [
+        frame
+        for frame in traceback.frames
+        if "/jax/" not in frame.file_name
+        and "/jaxlib/" not in frame.file_name
+        and "/parity/recording/" not in frame.file_name
+        and not frame.file_name.endswith(("contextlib.py", "functools.py"))
+    ]
+    own = [frame for frame in frames if not any(library in frame.file_name for library in _LIBRARIES)]
+    chosen = [*frames[:1], *(frame for frame in own[:2] if frame is not frames[0])]
+    return tuple(Line.of(frame.file_name, frame.line_num, frame.function_name) for frame in chosen)
+
+
+def _constants(equation: JaxprEqn) -> dict[str, Any]:
+    return {name: value for name, value in equation.params.items() if _plain(value)}
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return bool(value) and all(map(_plain, value))
+    return isinstance(value, bool | int | float | str)
+
+
+def _is_low(value: Any) -> bool:
+    try:
+        return not isinstance(value, str) and value is not None and str(jnp.dtype(value)) in _LOW
+    except TypeError:
+        return False
+
+
+def _aval(atom: Any) -> Any:
+    """Returns the shape and dtype of what goes into or comes out of an equation."""
+    return atom.aval
+
+
+def _dtype(value: Any) -> str:
+    return str(getattr(value, "dtype", "") or np.asarray(value).dtype)
+
+
+def _numpy(array: Any) -> np.ndarray:
+    if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.extended):
+        return np.zeros(array.shape, bool)  # the keys of a random generator have no numbers
+    array = np.asarray(array)
+    return array.astype(np.float32) if array.dtype.kind not in "fiub" else array

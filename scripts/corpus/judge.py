@@ -1,0 +1,180 @@
+"""Plants a fault in the port of a pair, and says whether it is found and in the right place."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flax_impl.parity.alignment.divergence import find_divergences
+from flax_impl.parity.alignment.likeness import tolerance
+from flax_impl.parity.alignment.partners import Partners, find_partners
+from flax_impl.parity.alignment.place import Place
+from flax_impl.parity.alignment.repair import MOVES
+from flax_impl.parity.recording.tape import TracedStep
+from torch_ref.common.tape.tape import Tape
+from torch_ref.recording.tape import record_tape
+
+from .pair import Pair
+from .plant import Fault, Planted, equations, kinds_for
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a fault.
+
+    Args:
+        pair: its name.
+        equation: the primitive in which it was planted.
+        fault: number and kind.
+        changes: whether a loss, an output or a gradient moves by more than rounding.
+        found: whether the comparison fails.
+        port: whether the planted operation, or a direct neighbour, is the first place on the port's side.
+        reference: whether its line is the first place on the reference's side.
+        proved: whether putting the reference's value in makes the rest agree.
+        places: how many places are reported.
+        seconds: that it took.
+    """
+
+    pair: str
+    equation: str
+    fault: Fault
+    changes: bool
+    found: bool
+    port: bool = False
+    reference: bool = False
+    proved: bool = False
+    places: int = 0
+    seconds: float = 0.0
+
+
+class Bench:
+    """A pair with its honest tapes, ready for faults.
+
+    Args:
+        pair: the pair.
+    """
+
+    def __init__(self, pair: Pair) -> None:
+        self.pair = pair
+        self.reference = record_tape(pair.reference, pair.batch, pair.loss)
+        held: list[Any] = []
+
+        def keep(jaxpr: Any) -> Planted:
+            held.append(jaxpr)
+            return Planted(jaxpr)
+
+        self.honest, self._tags = _untagged(self._step(keep).tape())
+        self.equations = list(equations(held[0].jaxpr))
+        self.partners = find_partners(self.reference, self.honest)
+        self.faults = [Fault(i, kind) for i, equation in enumerate(self.equations) for kind in kinds_for(equation)]
+
+    def judge(self, faults: Sequence[Fault]) -> list[Outcome]:
+        """Plants faults all at once, and returns what became of each."""
+        by_number = {fault.equation: fault for fault in faults}
+        step = self._step(lambda jaxpr: Planted(jaxpr, *by_number.values()))
+        tape, tags = _untagged(step.tape())
+        changes = self._changes(tape)
+        places = find_divergences(self.reference, tape, step) if changes else []
+        outcomes = []
+        for fault in faults:
+            near = {self._tags[i] for i in _neighbours(self.honest, self._of(fault.equation))} | {fault.equation}
+            lines = self._lines(fault.equation)
+            of_port = [self._is_near(place.port, tags, near) for place in places]
+            of_reference = [self._has_line(place.reference, lines) for place in places]
+            first = places[:1] if len(faults) == 1 else places
+            outcomes.append(
+                Outcome(
+                    self.pair.name,
+                    self.equations[fault.equation].primitive.name,
+                    fault,
+                    changes,
+                    bool(places),
+                    any(of_port[: len(first)]),
+                    any(of_reference[: len(first)]),
+                    bool(places) and places[-1].proved,
+                    len(places),
+                )
+            )
+        return outcomes
+
+    def _step(self, rewrite: Any) -> TracedStep:
+        pair = self.pair
+        return TracedStep(pair.model, pair.params, pair.batch, pair.port_loss, rewrite)
+
+    def _changes(self, tape: Tape) -> bool:
+        for name, number in self.honest.results.items():
+            before, after = self.honest.values[number], tape.values[tape.results[name]]
+            if before.shape != after.shape or abs(before.masked - after.masked) > 1e-9:
+                return True
+            if abs(before.moments - after.moments).max() > 100 * tolerance(before, after, 0.0) + 1e-14:
+                return True
+            if abs(before.order - after.order) > 100 * tolerance(before, after, 0.0) + 1e-14:
+                return True
+        return False
+
+    def _of(self, equation: int) -> list[int]:
+        """Returns the forward operations of an equation in the honest tape."""
+        return [i for i, tag in enumerate(self._tags) if tag == equation and not self.honest.operations[i].backward]
+
+    def _lines(self, equation: int) -> set[Any]:
+        """Returns the reference's lines that do what an equation does, and those right before and after them."""
+        twins: set[int] = set()
+        seen: set[int] = set()
+        queue = [value for i in self._of(equation) for value in self.honest.operations[i].outputs]
+        while queue and not twins:
+            value = queue.pop(0)
+            if value in seen:
+                continue
+            seen.add(value)
+            for twin in self.partners.of_port.get(value, ()):
+                made_by = self.reference.producers.get(twin)
+                twins |= {made_by} if made_by is not None else set(self.reference.consumers.get(twin, ()))
+            queue += [v for i in self.honest.consumers.get(value, ()) for v in self.honest.operations[i].outputs]
+        return {self.reference.operations[i].lines[:1] for i in _neighbours(self.reference, twins)}
+
+    def _is_near(self, place: Place | None, tags: Sequence[int], near: set[int]) -> bool:
+        return place is not None and any(tags[i] in near for i in (place.first, place.after) if i is not None)
+
+    def _has_line(self, place: Place | None, lines: set[Any]) -> bool:
+        return place is not None and self.reference.operations[place.first].lines[:1] in lines
+
+
+def honest(pair: Pair) -> tuple[Partners, bool]:
+    """Returns the partners of an honest pair, and whether it passes."""
+    reference = record_tape(pair.reference, pair.batch, pair.loss)
+    step = TracedStep(pair.model, pair.params, pair.batch, pair.port_loss)
+    tape = step.tape()
+    return find_partners(reference, tape), not find_divergences(reference, tape, step)
+
+
+def by_kind(outcomes: Iterable[Outcome]) -> Mapping[str, list[Outcome]]:
+    """Returns the outcomes of each kind of fault."""
+    found: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        found.setdefault(outcome.fault.kind, []).append(outcome)
+    return dict(sorted(found.items()))
+
+
+def _untagged(tape: Tape) -> tuple[Tape, list[int]]:
+    """Returns a tape without the equations' numbers in its name stacks, and the number of each operation."""
+    tags = [int(found[-1]) if (found := re.findall(r"eqn(\d+)", o.module)) else -1 for o in tape.operations]
+    operations = [replace(o, module=re.sub(r"/?eqn\d+", "", o.module)) for o in tape.operations]
+    return replace(tape, operations=operations), tags
+
+
+def _neighbours(tape: Tape, operations: Iterable[int]) -> set[int]:
+    """Returns operations and those right before and after them; what only moves numbers is passed over."""
+    found = set(operations)
+    for operation in tuple(found):
+        for down in (True, False):
+            of = tape.operations[operation]
+            queue = list(of.outputs if down else of.inputs)
+            while queue:
+                value = queue.pop()
+                producer = tape.producers.get(value)
+                for i in tape.consumers.get(value, ()) if down else () if producer is None else (producer,):
+                    if i not in found:
+                        found.add(i)
+                        if tape.operations[i].name in MOVES:
+                            queue += tape.operations[i].outputs if down else tape.operations[i].inputs
+    return found

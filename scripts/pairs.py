@@ -1,0 +1,111 @@
+"""Holds the harness against models that nobody here wrote: do honest pairs agree, is every fault in its place?
+
+Without arguments: every pair of the corpus, as it is. Writes docs/parity/pairs.txt. --faults plants that many faults by
+machine, over all pairs, and writes docs/parity/pair_faults.txt. Needs pip install '.[pairs]'.
+"""
+
+import argparse
+import json
+import random
+import resource
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from corpus import huggingface
+from corpus.judge import Bench, Outcome, by_kind, honest
+from torch_ref.common.files.array_file import replacing
+
+FOLDER = Path(__file__).parents[1] / "docs" / "parity"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs, prints and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", nargs="+", choices=huggingface.TABLE, help="default: all")
+    parser.add_argument("--faults", type=int, default=0, metavar="N", help="plant N faults over the pairs")
+    parser.add_argument("--together", type=int, default=1, metavar="K", help="plant K faults at once (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, inputs and faults (default: 0)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every outcome as JSON")
+    arguments = parser.parse_args(argv)
+    warnings.filterwarnings("ignore")  # of the libraries that the pairs come from
+    names = arguments.pairs or list(huggingface.TABLE)
+    whole = arguments.pairs is None
+    if arguments.faults:
+        outcomes = planted(names, arguments)
+        text, file = faults_table(outcomes, arguments.together), "pair_faults.txt"
+        if arguments.together > 1:
+            file = "pair_faults_together.txt"
+        passed = all(outcome.found for outcome in outcomes if outcome.changes)
+        if arguments.json:
+            with replacing(arguments.json) as path:
+                path.write_text(json.dumps([vars(o) | {"fault": vars(o.fault)} for o in outcomes], indent=1))
+    else:
+        text, passed = honest_table(names, arguments.seed)
+        file = "pairs.txt"
+    print(text)
+    if whole:
+        with replacing(FOLDER / file) as path:
+            path.write_text(text + "\n")
+    return 0 if passed else 1
+
+
+def honest_table(names: Sequence[str], seed: int) -> tuple[str, bool]:
+    """Returns a line for each pair, and whether all pass."""
+    lines = ["pair             verdict  operations: torch, jax  with a partner  seconds  peak memory"]
+    passed = True
+    for name in tqdm(names, unit="pair", disable=not sys.stderr.isatty(), leave=False):
+        start = time.perf_counter()
+        partners, agrees = honest(huggingface.pair(name, seed))
+        seconds = time.perf_counter() - start
+        passed &= agrees
+        counts = f"{len(partners.reference.operations):>10}, {len(partners.port.operations):>5}"
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        share = f"{len(partners.of_reference) / len(partners.reference.values):.0%}, {partners.share:.0%}"
+        verdict = "agrees" if agrees else "differs"
+        lines.append(f"{name:<16} {verdict:<8} {counts:>22}  {share:>14}  {seconds:>7.1f}  {peak:>8.1f} GB")
+    return "\n".join(lines), passed
+
+
+def planted(names: Sequence[str], arguments: argparse.Namespace) -> list[Outcome]:
+    """Plants the faults, pair by pair, and returns what became of them."""
+    outcomes: list[Outcome] = []
+    total = arguments.faults // arguments.together
+    with tqdm(total=total, unit="fault", disable=not sys.stderr.isatty(), leave=False) as bar:
+        for i, name in enumerate(names):
+            count = total * (i + 1) // len(names) - total * i // len(names)
+            bench = Bench(huggingface.pair(name, arguments.seed))
+            drawn = random.Random(f"{arguments.seed} {name}")
+            for _ in range(count):
+                chosen = drawn.sample(bench.faults, arguments.together)
+                start = time.perf_counter()
+                outcomes += [
+                    Outcome(**{**vars(o), "seconds": time.perf_counter() - start}) for o in bench.judge(chosen)
+                ]
+                bar.update()
+            if not sys.stderr.isatty():
+                print(f"{name}: {count} done", file=sys.stderr, flush=True)
+    return outcomes
+
+
+def faults_table(outcomes: Sequence[Outcome], together: int) -> str:
+    """Returns a line for each kind of fault."""
+    head = f"{len(outcomes)} faults, {together} at once; those that change no result by more than rounding do not count"
+    rows = [head, "", f"{'kind':<34} count  caught  port's place  torch's line  proved"]
+    counted = [outcome for outcome in outcomes if outcome.changes]
+    for kind, of_kind in {**by_kind(counted), "all": counted}.items():
+        n = max(len(of_kind), 1)
+        shares = [sum(getattr(o, name) for o in of_kind) / n for name in ("found", "port", "reference", "proved")]
+        cells = zip(shares, (6, 12, 12, 6), strict=True)
+        rows.append(f"{kind:<34} {len(of_kind):>5}  " + "  ".join(f"{share:>{width}.1%}" for share, width in cells))
+    seconds = sorted(outcome.seconds for outcome in outcomes)
+    rows += ["", f"median seconds a fault: {seconds[len(seconds) // 2]:.1f}" if seconds else ""]
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""Records one step of the reference, operation by operation."""
+
+import copy
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..common.call_names import leaves
+from ..common.tape.fingerprint import Fingerprint
+from ..common.tape.tape import Tape, TapeWriter
+from .operations import Operations, plain_kernels
+
+KEEP = 256_000_000
+_NEAR = 4 * float(np.finfo(np.float64).eps)  # how far the second run's numbers are from the first one's
+
+
+def record_tape(
+    model: nn.Module, batch: Mapping[str, Any], loss: Callable[..., Any], *, keep: int = KEEP, noise: bool = True
+) -> Tape:
+    """Runs one forward and backward pass in float64 and returns every operation of it.
+
+    The model runs as it is written, but in float64, whatever it casts to; the dtypes as written are kept. A second run
+    on numbers that differ in their last digits shows how far rounding moves each value.
+
+    Twin: `flax_impl.parity.record_tape`, which takes the parameters as well.
+
+    Args:
+        model: any module. It is left as it is.
+        batch: arrays by the names that `loss` gives them.
+        loss: takes the model and the batch by their names, and returns a number, or several to be added.
+        keep: how many bytes of the values themselves are kept, for a divergence to be repaired.
+        noise: whether the second run is made.
+
+    Returns:
+        The tape: operations with their lines, fingerprints of all values, losses, outputs and gradients.
+
+    Raises:
+        ValueError: the model draws at random, as dropout in training mode does, or `loss` returns no tensor.
+
+    Example:
+        >>> import torch_ref
+        >>> model = torch_ref.TwoInTwoOut(hidden_features=2)
+        >>> tape = record_tape(model, torch_ref.data.curves(points=5), torch_ref.JointLoss())
+        >>> tape.framework, [name for name in tape.results if name.startswith("loss/")]
+        ('torch', ['loss/0', 'loss/1'])
+    """
+    writer = _run(model, batch, loss, keep, 0.0)
+    found = None
+    if noise:
+        again = _run(model, batch, loss, 0, _NEAR)
+        if len(again.values) == len(writer.values):
+            found = np.array([_apart(a, b) for a, b in zip(writer.values, again.values, strict=True)])
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "numpy")}
+    tape = writer.finish("torch", found, versions=versions)
+    drawing = next((i for i in tape.upstream(tape.results.values()) if tape.operations[i].random), None)
+    if drawing is not None:
+        operation = tape.operations[drawing]
+        where = f" ({operation.lines[0]})" if operation.lines else ""
+        raise ValueError(f"model: expected nothing drawn at random, got {operation.name}{where}; call eval() on it")
+    return tape
+
+
+def _run(model: nn.Module, batch: Mapping[str, Any], loss: Callable[..., Any], keep: int, near: float) -> TapeWriter:
+    written = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    copied = copy.deepcopy(model).double()
+    drawn = torch.Generator().manual_seed(0)
+
+    def moved(tensor: Tensor) -> Tensor:
+        if not near or not tensor.is_floating_point():
+            return tensor
+        return tensor * (1 + near * (2 * torch.rand(tensor.shape, generator=drawn, dtype=torch.float64) - 1))
+
+    with torch.no_grad():
+        for tensor in (*copied.parameters(), *copied.buffers()):
+            tensor.copy_(moved(tensor))
+    tensors = {name: _tensor(array) for name, array in batch.items()}
+    dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+    tensors = {
+        name: moved(tensor.double()) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
+    }
+    trained = {name: p for name, p in copied.named_parameters() if p.requires_grad}
+    by_input = {name: tensor.requires_grad_() for name, tensor in tensors.items() if tensor.is_floating_point()}
+    writer = TapeWriter(keep)
+    mode = Operations(writer, copied)
+    parameters = dict(copied.named_parameters())
+    for name, tensor in (parameters | dict(copied.named_buffers())).items():
+        phase = "param" if name in parameters else "buffer"
+        mode.leaf(f"{phase}/{name}", tensor, written.get(name, tensor.dtype))
+    for name, tensor in tensors.items():
+        mode.leaf(f"input/{name}", tensor, dtypes[name])
+    outputs: list[Tensor] = []
+
+    def returned(module: nn.Module, args: Any, output: Any) -> None:
+        outputs.extend(leaf for leaf in leaves(output).values() if isinstance(leaf, Tensor))
+
+    handle = copied.register_forward_hook(returned)
+    try:
+        with plain_kernels(), mode, mode.paths():
+            losses = [leaf for leaf in leaves(loss(copied, **tensors)).values() if isinstance(leaf, Tensor)]
+            if not losses:
+                raise ValueError("loss: expected a number, or several to be added, got none")
+            for i, output in enumerate(outputs):
+                mode.result(f"output/{i}", output)
+            for i, value in enumerate(losses):
+                mode.result(f"loss/{i}", value)
+            wanted = trained | by_input
+            total = losses[0]
+            for value in losses[1:]:
+                total = total + value
+            gradients = torch.autograd.grad(total, list(wanted.values()), allow_unused=True)
+            for name, gradient in zip(wanted, gradients, strict=True):
+                if gradient is not None:
+                    mode.result(f"grad/{name}", gradient)
+    finally:
+        handle.remove()
+    return writer
+
+
+def _tensor(array: Any) -> Tensor:
+    return array.detach().clone() if isinstance(array, Tensor) else torch.tensor(np.asarray(array))
+
+
+def _apart(a: Fingerprint, b: Fingerprint) -> float:
+    """Returns how far two fingerprints of the same value are apart."""
+    if a.shape != b.shape:
+        return float("inf")
+    pairs = [(a.moments, b.moments)]
+    pairs += [(x, y) for x, y in zip(a.marginals, b.marginals, strict=True) if x is not None and y is not None]
+    return float(max(np.abs(x - y).max(initial=0.0) for x, y in pairs))
