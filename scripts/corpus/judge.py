@@ -10,6 +10,7 @@ from flax_impl.parity.alignment.likeness import tolerance
 from flax_impl.parity.alignment.partners import Partners, find_partners
 from flax_impl.parity.alignment.place import Place
 from flax_impl.parity.alignment.repair import MOVES
+from flax_impl.parity.alignment.tables import rounded_tables
 from flax_impl.parity.recording.tape import TracedStep
 from torch_ref.common.tape.tape import Tape
 from torch_ref.recording.tape import record_tape
@@ -66,6 +67,10 @@ class Bench:
         self.honest, self._tags = _untagged(self._step(keep).tape())
         self.equations = list(equations(held[0].jaxpr))
         self.partners = find_partners(self.reference, self.honest)
+        tables = rounded_tables(self.partners)
+        if tables:
+            self.honest, self._tags = _untagged(self._step(Planted).tape(exchanges=tables))
+            self.partners = find_partners(self.reference, self.honest)
         self.faults = [Fault(i, kind) for i, equation in enumerate(self.equations) for kind in kinds_for(equation)]
 
     def judge(self, faults: Sequence[Fault]) -> list[Outcome]:

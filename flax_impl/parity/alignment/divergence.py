@@ -103,7 +103,7 @@ def find_divergences(reference: Tape, tape: Tape, port: Port, at_most: int = 8) 
             found.append(Divergence(located.reference, located.port, current.backward, exchange, done))
         if exchange is None or following is None:
             break
-        put_in.append(exchange)
+        put_in += _everywhere(exchange, partners.port)
         partners, current = following, after
     return found
 
@@ -118,7 +118,8 @@ def _best_exchange(
     best: tuple[Exchange | None, Partners | None, Divergence | None] = (None, None, None)
     furthest = current.reference.first
     for exchange in itertools.islice(exchanges(partners, port, cones), _TRIED):
-        following = find_partners(partners.reference, port.tape(exchanges=[*put_in, exchange]))
+        tape = port.tape(exchanges=[*put_in, *_everywhere(exchange, partners.port)])
+        following = find_partners(partners.reference, tape)
         after = first_divergence(following)
         if after is None or (after.backward and not current.backward):
             return exchange, following, after
@@ -126,6 +127,21 @@ def _best_exchange(
             furthest = after.reference.first
             best = exchange, following, after
     return best
+
+
+def _everywhere(exchange: Exchange, tape: Tape) -> list[Exchange]:
+    """Returns an exchange for each time that a port computes a value, which may be again on the way back."""
+    made_by = tape.producers.get(exchange.port)
+    if made_by is None or exchange.takers is not None:
+        return [exchange]
+    own, lines = tape.values[exchange.port], tape.operations[made_by].lines
+    again = [
+        operation.outputs[0]
+        for operation in tape.operations
+        if operation.name == tape.operations[made_by].name and operation.lines == lines
+        if (other := tape.values[operation.outputs[0]]).shape == own.shape and other.order == own.order
+    ]
+    return [Exchange(exchange.reference, number, None, exchange.array) for number in {exchange.port, *again}]
 
 
 def _belongs(current: Divergence, found: Sequence[Divergence], partners: Partners) -> bool:
@@ -154,7 +170,7 @@ def _located(current: Divergence, exchange: Exchange, partners: Partners) -> Div
     if port is None and reference is not None:  # the port lacks an operation
         takers = sorted(exchange.takers or current.port.cone if current.port else ())
         place = Place(takers[0], tuple(takers[1:]), tuple(takers), _origin(exchange.port, partners.port))
-        return Divergence(reference, place, current.backward)
+        return Divergence(_joining(reference, exchange, partners), place, current.backward)
     if reference is None or port is None:
         return current
     return Divergence(*_compared(reference, port, partners), current.backward)
@@ -168,6 +184,15 @@ def _origin(value: int, tape: Tape) -> int | None:
             return operation
         value = same[0]
     return None
+
+
+def _joining(place: Place, exchange: Exchange, partners: Partners) -> Place:
+    """Returns the operation of the reference that works on the value which the port passes on as it is."""
+    same = set(partners.of_port.get(exchange.port, ()))
+    takers = [i for i in place.cone if same.intersection(partners.reference.operations[i].inputs)]
+    if not takers:
+        return place
+    return Place(takers[-1], tuple(i for i in (place.first, *place.others) if i != takers[-1]), place.cone)
 
 
 def _first_taker(value: int, place: Place | None, tape: Tape) -> Place | None:

@@ -8,6 +8,7 @@ import numpy as np
 from torch_ref.common.tape.tape import Tape
 
 from .likeness import OTHER, likeness
+from .parts import explained_gradients
 
 _WINDOW = 1e-9  # first look, by the root mean square alone
 
@@ -72,4 +73,9 @@ def find_partners(reference: Tape, port: Tape) -> Partners:
         other: [number for _, number in sorted(found, key=lambda pair: (-pair[0], pair[1]))]
         for other, found in of_port.items()
     }
+    ours = explained_gradients(reference, of_reference, port, best)
+    theirs = explained_gradients(port, best, reference, of_reference)
+    if ours and theirs:  # no value of their own is their partner, but all of their parts are there
+        of_reference |= dict.fromkeys(ours, theirs)
+        best |= dict.fromkeys(theirs, ours)
     return Partners(reference, port, best, of_reference)

@@ -43,10 +43,15 @@ class Side:
         self.agreed = set(agreed)
 
     @cached_property
+    def given(self) -> set[int]:
+        """The parameters, buffers and inputs."""
+        return set(self.tape.leaves.values())
+
+    @cached_property
     def told(self) -> np.ndarray:
         """Whether each value comes from a parameter or an input; the others are constants and what is made of them."""
         told = np.zeros(len(self.tape.values), bool)
-        told[list(self.tape.leaves.values())] = True
+        told[list(self.given)] = True
         for operation in self.tape.operations:
             if any(told[value] for value in operation.inputs):
                 told[list(operation.outputs)] = True
@@ -69,10 +74,11 @@ class Side:
     def open(self, value: int, constants: bool = False) -> bool:
         """Returns whether a value differs, and is one that counts.
 
-        Masks and constants are weak evidence: two sides may write the same in another way.
+        Masks and constants are weak evidence: two sides may write the same in another way. What was given differs from
+        the start, and is told apart.
         """
         kept = self.tape.values[value]
-        if value in self.agreed or kept.size == 0:
+        if value in self.agreed or value in self.given or kept.size == 0:
             return False
         return constants or (kept.kind == "f" and bool(self.told[value]))
 
@@ -87,7 +93,7 @@ class Side:
         def counts(value: int) -> bool:
             return self.open(value) and not (backward and self.tape.producers.get(value) in self.forward)
 
-        cone = self.tape.upstream([value for value in starts if value not in self.agreed], counts)
+        cone = self.tape.upstream(starts, counts)
         first = [i for i in cone if not any(map(counts, self.tape.operations[i].inputs))]
         if not first:
             return None
@@ -117,9 +123,18 @@ def differing(partners: Partners) -> tuple[list[int], list[int], bool]:
             [number for name, number in tape.results.items() if name.partition("/")[0] in phases]
             for tape in (partners.reference, partners.port)
         )
-        ours = [number for number in ours if number not in partners.of_reference]
+        pairs = {(own, twin) for own in ours for twin in partners.of_reference.get(own, ())}
+        if phases != ("grad",):  # a gradient may lie within another, or be one row of a stacked one
+            pairs = {(a, b) for a, b in pairs if b in theirs}
+        matched = {a for a, _ in pairs}, {b for _, b in pairs}
+        ours = [number for number in ours if number not in matched[0]]
         sizes = {partners.reference.values[number].size for number in ours}
-        theirs = [number for number in theirs if number not in partners.of_port or not _moves(partners.port, number)]
+        agreed = partners.of_port if phases == ("grad",) else matched[1]
+        theirs = [number for number in theirs if number not in agreed or not _moves(partners.port, number)]
+        if phases != ("grad",):  # where the two call their models with other rows, the losses decide
+            shared = sizes & {partners.port.values[n].size for n in theirs}
+            ours = [n for n in ours if partners.reference.values[n].size in shared]
+            theirs = [n for n in theirs if partners.port.values[n].size in shared]
         # A parameter that only the port has, and does not use, has a gradient of zeros.
         theirs = [n for n in theirs if _moves(partners.port, n) or partners.port.values[n].size in sizes]
         if ours and theirs:

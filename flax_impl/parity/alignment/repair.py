@@ -16,6 +16,7 @@ from .likeness import likeness
 from .partners import Partners
 
 _NEAR = 40  # operations of each side that are looked at
+_FRONT = 12  # operations of the reference that the port may lack
 _TRIALS = 200  # values that are put in, one after the other
 _DEEP = 10  # operations that a value put in is followed through
 # Operations that only move numbers: they agree whatever is put in.
@@ -101,7 +102,7 @@ def _missing(partners: Partners, cone: Sequence[int]) -> Iterator[Exchange]:
     """
     reference, port = partners.reference, partners.port
     inside = {value for i in cone for value in reference.operations[i].outputs}
-    for i in [i for i in cone if not inside.intersection(reference.operations[i].inputs)][:3]:
+    for i in [i for i in cone if not inside.intersection(reference.operations[i].inputs)][:_FRONT]:
         operation = reference.operations[i]
         made = operation.outputs[0]
         twins = [partners.of_reference.get(value, [-1])[0] for value in operation.inputs]
@@ -184,7 +185,10 @@ def _agrees_after(exchange: Exchange, partners: Partners, port: Runnable, unmatc
         others = [value for value in operation.inputs if value not in touched]
         if any(value not in tape.arrays or _open(tape, value, partners) for value in others):
             continue  # something else that differs comes into it
-        outputs = port.evaluate(i, [changed[v] if v in touched else tape.arrays[v] for v in operation.inputs])
+        try:
+            outputs = port.evaluate(i, [changed[v] if v in touched else tape.arrays[v] for v in operation.inputs])
+        except (TypeError, ValueError):  # it does not take a value of this shape
+            return False
         if operation.name not in MOVES:
             if any(unmatched.has(output, own) for output in outputs):
                 return True

@@ -14,6 +14,7 @@ from .divergence import Divergence
 from .partners import Partners
 from .place import Place
 
+_SINGLE = 5e-7  # of the largest number: a few roundings of float32
 _SHOWN = 12  # operations of each side in the picture of a place
 
 
@@ -92,15 +93,19 @@ def check_tape(name: str, tape: Any) -> None:
 
 def _block(number: int, place: Divergence, partners: Partners) -> Iterator[str]:
     yield f"{number}. {_phase(place)}"
-    for name, part, tape in (
-        ("reference", place.reference, partners.reference),
-        ("port", place.port, partners.port),
+    for name, part, tape, agreed in (
+        ("reference", place.reference, partners.reference, partners.of_reference),
+        ("port", place.port, partners.port, partners.of_port),
     ):
         for i, line in enumerate(_described(part, tape)):
             yield f"   {name if i == 0 else '':<10} {line}"
+        for leaf in _strangers(part, tape, agreed):
+            yield f"   {'':<10} it takes {leaf}, whose numbers the other side does not have"
     difference = _difference(place, partners)
     if difference is not None:
         yield f"   {'':<10} largest difference {difference['largest']:.3g}, of values up to {difference['scale']:.3g}"
+        if difference["largest"] <= _SINGLE * difference["scale"]:
+            yield f"   {'':<10} perhaps no fault: a table or a merged weight in float32 rounds as much"
     if place.proved:
         results = "all gradients agree" if place.backward else "all losses and outputs agree"
         yield f"   {'proof':<10} with the reference's value put in here, {results}"
@@ -108,6 +113,14 @@ def _block(number: int, place: Divergence, partners: Partners) -> Iterator[str]:
         yield f"   {'':<10} with the reference's value put in here, the next operations agree"
     else:
         yield f"   {'':<10} perhaps: no value of the reference could be put in here to prove it"
+
+
+def _strangers(place: Place | None, tape: Tape, agreed: Mapping[int, Any]) -> list[str]:
+    """Returns the parameters and inputs that go into a place and have no partner on the other side."""
+    if place is None:
+        return []
+    taken = set(tape.operations[place.first].inputs)
+    return [name for name, number in tape.leaves.items() if number in taken and number not in agreed]
 
 
 def _described(place: Place | None, tape: Tape) -> Iterator[str]:

@@ -43,7 +43,8 @@ class TracedStep:
     ) -> None:
         call, params = _as_function(model, params)
         trained, rest = _parted(params)
-        batch = {name: jnp.asarray(array) for name, array in batch.items()}
+        exact = {name: np.asarray(array) for name, array in batch.items()}  # jnp would round them to float32
+        batch = {name: jnp.asarray(array) for name, array in exact.items()}
         by_input = {name: array for name, array in batch.items() if jnp.issubdtype(array.dtype, jnp.floating)}
 
         def step(trained: Any, by_input: Any, rest: Any, others: Any) -> Any:
@@ -66,7 +67,7 @@ class TracedStep:
                 step = _rewritten(step, arguments, rewrite)
             made = jax.make_jaxpr(jax.value_and_grad(step, (0, 1), has_aux=True), return_shape=True)(*arguments)
         self.jaxpr, (((_, (losses, outputs)), gradients)) = made
-        self.arguments = jax.tree.leaves(arguments)
+        self.arguments = jax.tree.leaves((trained, {name: exact[name] for name in by_input}, rest, others))
         self.names = [
             *(f"param/{name}" for name in _names(trained)),
             *(f"input/{name}" for name in sorted(by_input)),
@@ -119,8 +120,10 @@ class TracedStep:
             arrays: its inputs, literals left out.
         """
         equation = self._equations[operation]
-        if equation is None:  # a row of a scan, or all rows together
-            return list(arrays)[:1] if len(arrays) < 2 else [np.stack(arrays)]
+        if equation is None:
+            return [np.stack(arrays)]
+        if isinstance(equation, int):
+            return [arrays[0][equation]]
         with wide():
             rest = iter(arrays)  # a row order of integers stays in the dtype that it was written in
             given = [

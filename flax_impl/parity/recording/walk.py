@@ -44,7 +44,8 @@ class Walk:
 
     def __init__(self, writer: TapeWriter, exchanges: Sequence[Exchange] = ()) -> None:
         self.writer = writer
-        self.equations: list[JaxprEqn | None] = []  # of each operation; what a scan does between has none
+        # Of each operation; a scan takes its rows by their number, and stacks them without an equation.
+        self.equations: list[JaxprEqn | int | None] = []
         self._everywhere = {e.port: e.array for e in exchanges if e.takers is None}
         self._at = {(e.port, taker): e.array for e in exchanges for taker in e.takers or ()}
 
@@ -110,7 +111,7 @@ class Walk:
             taken = []
             for array, number in rows:
                 row = self.value(array[i], self.writer.dtypes[number])
-                self._write("scan.slice", [(array, number)], [row], {"index": i}, lines, stack)
+                self._write("scan.slice", [(array, number)], [row], {"index": i}, lines, stack, i)
                 taken.append(row)
             outputs = self.run(jaxpr, closed, [*given[:consts], *carry, *taken], f"{stack}[{i}]")
             carry = outputs[:carried]
@@ -153,7 +154,7 @@ class Walk:
         constants: Any,
         lines: Any,
         stack: str,
-        equation: JaxprEqn | None = None,
+        equation: JaxprEqn | int | None = None,
     ) -> None:
         self.equations.append(equation)
         literals = {f"literal{i}": a.item() for i, (a, number) in enumerate(given) if number < 0 and not a.ndim}

@@ -146,7 +146,11 @@ class Tape:
         lines: dict[Line, int] = {}
         operations = [
             {
-                **{name: value for name, value in vars(operation).items() if value not in ((), "", False, None)},
+                **{
+                    name: value
+                    for name, value in vars(operation).items()
+                    if value is not None and value is not False and value not in ((), "")
+                },
                 "lines": [lines.setdefault(line, len(lines)) for line in operation.lines],
             }
             for operation in self.operations

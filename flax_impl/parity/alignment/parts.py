@@ -1,0 +1,92 @@
+"""Pairs gradients of weights that one side holds together and the other apart: fused, stacked over layers or gates."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+
+from torch_ref.common.tape.fingerprint import Fingerprint, fingerprint
+from torch_ref.common.tape.tape import Tape
+
+from .likeness import SAME_AXES, likeness, tolerance
+
+_MOST = 16  # blocks that a gradient is taken apart into, unless each is a row of an axis
+_JOINED = 3  # gradients that are put together in any order
+
+
+def explained_gradients(
+    tape: Tape, agreed: Mapping[int, list[int]], other: Tape, other_agreed: Mapping[int, list[int]]
+) -> list[int]:
+    """Returns the gradients without a partner all of whose parts the other side has.
+
+    The other side may have them as values of their own, as parts of its own gradients, or in another order.
+
+    Args:
+        tape: whose gradients are looked at.
+        agreed: the partners of its values.
+        other: the other tape.
+        other_agreed: the partners of its values.
+    """
+    alone, others = _alone(tape, agreed), _alone(other, other_agreed)
+    if not alone or not others:
+        return []
+    parts = [fingerprint(block) for n in others for blocks in _taken_apart(other.arrays[n]) for block in blocks]
+    pool = _Pool([*other.values, *parts])
+    return [
+        number
+        for number in alone
+        if any(
+            all(pool.has(fingerprint(block), float(tape.noise[number])) for block in blocks)
+            for blocks in _taken_apart(tape.arrays[number])
+        )
+        or _is_joined(tape.arrays[number], [other.arrays[n] for n in others], float(tape.noise[number]))
+    ]
+
+
+def _alone(tape: Tape, agreed: Mapping[int, list[int]]) -> list[int]:
+    """Returns the gradients that have no partner and were kept."""
+    gradients = [number for name, number in tape.results.items() if name.startswith("grad/")]
+    return [number for number in gradients if number not in agreed and number in tape.arrays]
+
+
+def _taken_apart(array: np.ndarray) -> Iterator[list[np.ndarray]]:
+    """Yields the ways to take an array apart: by rows of an axis, in blocks of it, or the blocks of each row."""
+    for axis, length in enumerate(array.shape):
+        moved = np.moveaxis(array, axis, 0)
+        if array.ndim > 1:
+            yield list(moved)
+        for count in range(2, min(_MOST, length - 1) + 1):
+            if length % count == 0:
+                yield list(moved.reshape(count, length // count, *moved.shape[1:]))
+
+
+def _is_joined(array: np.ndarray, parts: list[np.ndarray], noise: float) -> bool:
+    """Whether an array has just the numbers of a few others, in whatever order."""
+    own = fingerprint(array)
+    near = tolerance(own, own, noise)
+    numbers = np.sort(array, axis=None)
+    small = [part for part in parts if part.size <= array.size]
+    for count in range(1, _JOINED + 1):
+        for chosen in itertools.combinations(small, count):
+            if sum(part.size for part in chosen) != array.size:
+                continue
+            if abs(sum(float(part.sum()) for part in chosen) / array.size - own.moments[0]) > near:
+                continue
+            joined = np.sort(np.concatenate([part.ravel() for part in chosen]))
+            if np.abs(joined - numbers).max(initial=0.0) <= near:
+                return True
+    return False
+
+
+class _Pool:
+    """Fingerprints, to be found by their moments."""
+
+    def __init__(self, values: Iterable[Fingerprint]) -> None:
+        self._values = [value for value in values if value.kind == "f" and value.size]
+        self._moments = np.array([value.moments for value in self._values]).reshape(len(self._values), -1)
+        self._sizes = np.array([value.size for value in self._values])
+
+    def has(self, kept: Fingerprint, noise: float) -> bool:
+        near = tolerance(kept, kept, noise)
+        fits = (self._sizes == kept.size) & (np.abs(self._moments - kept.moments).max(1, initial=0.0) <= near)
+        return any(likeness(kept, self._values[int(i)], noise) >= SAME_AXES for i in np.flatnonzero(fits))
