@@ -7,7 +7,6 @@ machine, over all pairs, and writes docs/parity/pair_faults.txt. Needs pip insta
 import argparse
 import json
 import random
-import resource
 import sys
 import time
 import warnings
@@ -16,24 +15,26 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from corpus import huggingface
+from corpus import diffusion, huggingface, layers
 from corpus.judge import Bench, Outcome, by_kind, honest
 from torch_ref.common.files.array_file import replacing
 
+TABLES = (huggingface, layers, diffusion)
+NAMES = {name: table.pair for table in TABLES for name in table.TABLE}
 FOLDER = Path(__file__).parents[1] / "docs" / "parity"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs, prints and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", nargs="+", choices=huggingface.TABLE, help="default: all")
+    parser.add_argument("--pairs", nargs="+", choices=NAMES, help="default: all")
     parser.add_argument("--faults", type=int, default=0, metavar="N", help="plant N faults over the pairs")
     parser.add_argument("--together", type=int, default=1, metavar="K", help="plant K faults at once (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="of weights, inputs and faults (default: 0)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every outcome as JSON")
     arguments = parser.parse_args(argv)
     warnings.filterwarnings("ignore")  # of the libraries that the pairs come from
-    names = arguments.pairs or list(huggingface.TABLE)
+    names = arguments.pairs or list(NAMES)
     whole = arguments.pairs is None
     if arguments.faults:
         outcomes = planted(names, arguments)
@@ -56,18 +57,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def honest_table(names: Sequence[str], seed: int) -> tuple[str, bool]:
     """Returns a line for each pair, and whether all pass."""
-    lines = ["pair             verdict  operations: torch, jax  with a partner  seconds  peak memory"]
+    lines = ["pair                     verdict  operations: torch, jax  with a partner  seconds"]
     passed = True
     for name in tqdm(names, unit="pair", disable=not sys.stderr.isatty(), leave=False):
         start = time.perf_counter()
-        partners, agrees = honest(huggingface.pair(name, seed))
+        partners, agrees = honest(NAMES[name](name, seed))
         seconds = time.perf_counter() - start
         passed &= agrees
         counts = f"{len(partners.reference.operations):>10}, {len(partners.port.operations):>5}"
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         share = f"{len(partners.of_reference) / len(partners.reference.values):.0%}, {partners.share:.0%}"
         verdict = "agrees" if agrees else "differs"
-        lines.append(f"{name:<16} {verdict:<8} {counts:>22}  {share:>14}  {seconds:>7.1f}  {peak:>8.1f} GB")
+        lines.append(f"{name:<24} {verdict:<8} {counts:>22}  {share:>14}  {seconds:>7.1f}")
     return "\n".join(lines), passed
 
 
@@ -78,7 +78,7 @@ def planted(names: Sequence[str], arguments: argparse.Namespace) -> list[Outcome
     with tqdm(total=total, unit="fault", disable=not sys.stderr.isatty(), leave=False) as bar:
         for i, name in enumerate(names):
             count = total * (i + 1) // len(names) - total * i // len(names)
-            bench = Bench(huggingface.pair(name, arguments.seed))
+            bench = Bench(NAMES[name](name, arguments.seed))
             drawn = random.Random(f"{arguments.seed} {name}")
             for _ in range(count):
                 chosen = drawn.sample(bench.faults, arguments.together)

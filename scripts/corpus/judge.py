@@ -149,7 +149,10 @@ def honest(pair: Pair) -> tuple[Partners, bool]:
     reference = record_tape(pair.reference, pair.batch, pair.loss)
     step = TracedStep(pair.model, pair.params, pair.batch, pair.port_loss)
     tape = step.tape()
-    return find_partners(reference, tape), not find_divergences(reference, tape, step)
+    agrees = not find_divergences(reference, tape, step)
+    partners = find_partners(reference, tape)
+    tables = rounded_tables(partners)
+    return find_partners(reference, step.tape(exchanges=tables)) if tables else partners, agrees
 
 
 def by_kind(outcomes: Iterable[Outcome]) -> Mapping[str, list[Outcome]]:

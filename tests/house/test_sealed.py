@@ -30,6 +30,7 @@ model = torch_ref.TwoHead(10, [4], [4])
 torch_ref.fit(model, data.arrays(), steps=3)
 torch_ref.save_model("model.safetensors", model)
 torch_ref.record(model.double(), [data.arrays()], progress=False).save("trace.safetensors")
+torch_ref.recording.record_tape(model, data.arrays(), torch_ref.FactualLoss()).save("step.safetensors")
 try:
     import flax_impl
     flax_impl.fit
@@ -42,6 +43,7 @@ data = flax_impl.data.synthetic(rows=50)
 model = flax_impl.TwoHead(10, [4], [4])
 params, _ = flax_impl.fit(model, model.init_params(), data.arrays(), steps=3)
 flax_impl.save_model("model.safetensors", model, params)
+flax_impl.parity.record_tape(model, params, data.arrays(), flax_impl.FactualLoss()).save("step.safetensors")
 try:
     import torch_ref
     torch_ref.fit
@@ -54,11 +56,13 @@ import flax_impl.effects
 from flax_impl.effects import EffectReport, EffectSettings, ate_error
 from flax_impl.effects.ensemble_file import read_ensemble
 from flax_impl.effects.prepare import prepare
-from flax_impl.parity import assert_parity, html_page, load_trace
+from flax_impl.parity import assert_parity, compare_tapes, html_page, load_tape, load_trace
 from torch_ref.common.data.simulation import synthetic
 trace = load_trace("trace.safetensors")
 report = assert_parity(trace, trace)
 assert report.passed and "html" in html_page([report])
+tape = load_tape("step.safetensors")
+assert compare_tapes(tape, tape).passed
 assert prepare(synthetic(rows=80), EffectSettings()).arrays["x"].shape == (80, 10)
 for name in ("fit_effects", "TwoHeadEstimator"):
     try:
@@ -88,12 +92,15 @@ def test_each_side_trains_without_the_other(program: str, blocked: set[str], sai
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{said}\n"
     assert (tmp_path / "model.safetensors").is_file()
+    assert (tmp_path / "step.safetensors").is_file()
 
 
 def test_the_numpy_half_needs_neither(tmp_path: Path) -> None:
     model = torch_ref.TwoHead(4, [3], [3])
     batches = [synthetic(rows=8, features=4).arrays() for _ in range(2)]
     torch_ref.record(model, batches, progress=False).save(tmp_path / "trace.safetensors")
+    tape = torch_ref.recording.record_tape(model, batches[0], torch_ref.FactualLoss())
+    tape.save(tmp_path / "step.safetensors")
     done = run(tmp_path, JAX | TORCH, NEITHER)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "flax_impl needs jax: pip install 'twohead[jax]'\n" * 2

@@ -41,6 +41,7 @@ class Divergence:
         backward: whether losses and outputs agree, so that only gradients differ.
         exchange: the reference's value that was put in, to go on; None where none was found.
         proved: whether all losses and outputs, or all gradients, agree after this exchange and those before it.
+        partners: which values agreed when the place was found, with the exchanges before it.
     """
 
     reference: Place | None
@@ -48,6 +49,7 @@ class Divergence:
     backward: bool
     exchange: Exchange | None = None
     proved: bool = False
+    partners: Partners | None = None
 
 
 def first_divergence(partners: Partners) -> Divergence | None:
@@ -100,7 +102,7 @@ def find_divergences(reference: Tape, tape: Tape, port: Port, at_most: int = 8) 
         if not same:
             located = current if exchange is None else _located(current, exchange, partners)
             done = exchange is not None and (after is None or (after.backward and not current.backward))
-            found.append(Divergence(located.reference, located.port, current.backward, exchange, done))
+            found.append(Divergence(located.reference, located.port, current.backward, exchange, done, partners))
         if exchange is None or following is None:
             break
         put_in += _everywhere(exchange, partners.port)

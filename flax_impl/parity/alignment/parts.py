@@ -50,7 +50,8 @@ def _alone(tape: Tape, agreed: Mapping[int, list[int]]) -> list[int]:
 
 
 def _taken_apart(array: np.ndarray) -> Iterator[list[np.ndarray]]:
-    """Yields the ways to take an array apart: by rows of an axis, in blocks of it, or the blocks of each row."""
+    """Yields the ways to take an array apart: not at all, by the rows of an axis, or in blocks of it."""
+    yield [array]
     for axis, length in enumerate(array.shape):
         moved = np.moveaxis(array, axis, 0)
         if array.ndim > 1:

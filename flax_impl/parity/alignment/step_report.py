@@ -54,7 +54,7 @@ class StepReport:
         several = "1 place" if len(self.places) == 1 else f"{len(self.places)} places"
         lines = [f"the step diverges at {several} ({counts})"]
         for i, place in enumerate(self.places, 1):
-            lines += ["", *_block(i, place, self.partners)]
+            lines += ["", *_block(i, place, place.partners or self.partners)]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class StepReport:
 
     def _repr_html_(self) -> str:
         """Returns what a notebook shows: the text, and for each place the operations of both sides around it."""
-        tables = [_picture(place, self.partners) for place in self.places]
+        tables = [_picture(i, place, place.partners or self.partners) for i, place in enumerate(self.places, 1)]
         return f"<pre>{html.escape(str(self))}</pre>{''.join(tables)}"
 
 
@@ -173,14 +173,17 @@ def _told(place: Place | None, tape: Tape) -> dict[str, Any] | None:
     }
 
 
-def _picture(place: Divergence, partners: Partners) -> str:
+def _picture(number: int, place: Divergence, partners: Partners) -> str:
     """Returns two columns of operations; a number marks an agreed value, the same one on both sides."""
     marks: dict[int, int] = {}
+    # Of equal values the first stands for all.
+    first = {v: partners.of_port.get(twins[0], [v])[0] for v, twins in partners.of_reference.items()}
     columns = [
-        _column("reference", place.reference, partners.reference, {v: v for v in partners.of_reference}, marks),
+        _column("reference", place.reference, partners.reference, first, marks),
         _column("port", place.port, partners.port, {v: twins[0] for v, twins in partners.of_port.items()}, marks),
     ]
     return (
+        f"<b>place {number}</b>"
         '<div style="display:flex;gap:2em;font-family:monospace;font-size:12px;align-items:flex-start">'
         f"{''.join(columns)}</div>"
     )

@@ -46,7 +46,7 @@ def _roots(size: float) -> list[float]:
     """Returns fractions, roots and multiples of pi near a number; a fraction with a small denominator only."""
     found = []
     for unit in (1.0, math.pi, 1 / math.pi):
-        for power in (1, 2):
+        for power in (1, 2, 4):
             ratio = size**power / unit
             for near in (Fraction(ratio).limit_denominator(_LARGEST_DENOMINATOR), _inverse(ratio)):
                 if near:
