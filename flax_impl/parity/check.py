@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from flax import linen, nnx
+
 from torch_ref.common.settings.optimizers import Adam
 from torch_ref.common.tape.tape import Tape
 from torch_ref.common.trace import Trace
@@ -11,7 +13,7 @@ from ..training.losses import FactualLoss
 from .alignment.divergence import find_divergences
 from .alignment.partners import find_partners
 from .alignment.step_report import StepReport, check_tape
-from .recording.port import Port, check_mode
+from .recording.port import Port, check_mode, with_weights
 from .recording.tape import TracedStep
 from .report.report import Report
 from .verdict import compare
@@ -148,7 +150,13 @@ def map_weights(
 
 
 def check_step(
-    reference: Tape, model: Any, params: Any, batch: Mapping[str, Any], loss: Callable[..., Any]
+    reference: Tape,
+    model: Any,
+    batch: Mapping[str, Any],
+    loss: Callable[..., Any],
+    *,
+    params: Any = None,
+    renames: Mapping[str, str] | None = None,
 ) -> StepReport:
     """Runs one step of a port, and says at which line it leaves its reference, and at which line of the reference.
 
@@ -158,15 +166,18 @@ def check_step(
     Args:
         reference: as `torch_ref.recording.record_tape` or `load_tape` gives it.
         model: a Linen or NNX module, or a function of the parameters and the inputs.
-        params: the port's parameters, converted from the reference's; None for an NNX module, which has them.
         batch: the reference's batch: arrays by the names that `loss` gives them.
         loss: takes the model and the batch by their names, and returns a number, or several to be added.
+        params: the port's parameters, converted from the reference's; None converts them for a module.
+        renames: corrects that conversion, as for `check_parity`.
 
     Returns:
         The report: `passed`, `places`; `print` shows it.
 
     Raises:
-        ValueError: `reference` is no tape, `model` is neither a module nor a function, or `loss` returns no array.
+        WeightMapError: two candidates for a weight fit equally well.
+        ValueError: `reference` is no tape, `model` is neither a module nor a function, `loss` returns no array, or the
+            port has weights that the reference does not have.
 
     Example:
         >>> import flax_impl
@@ -175,11 +186,12 @@ def check_step(
         >>> model = torch_ref.TwoInTwoOut(hidden_features=2)
         >>> reference = torch_ref.recording.record_tape(model, batch, torch_ref.JointLoss())
         >>> port = flax_impl.TwoInTwoOut(hidden_features=2)
-        >>> params = flax_impl.models.from_numpy(port, torch_ref.models.to_numpy(model))
-        >>> check_step(reference, port, params, batch, flax_impl.JointLoss()).passed
+        >>> check_step(reference, port, batch, flax_impl.JointLoss()).passed
         True
     """
     check_tape("reference", reference)
+    if params is None and isinstance(model, linen.Module | nnx.Module):
+        model, params = with_weights(reference, model, batch, loss, renames)
     step = TracedStep(model, params, batch, loss)
     tape = step.tape()
     return StepReport(find_partners(reference, tape), tuple(find_divergences(reference, tape, step)))

@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "flax_impl.parity": (
         {COMMON, "flax_impl.training", *(f"flax_impl.parity.{room}" for room in
             ("report", "weight_map", "comparison", "diagnosis", "recording", "alignment"))},
-        {"numpy"},
+        {"numpy", "flax"},
     ),
     "flax_impl.commands": (
         {COMMON, "flax_impl", "flax_impl.models", "flax_impl.training", "flax_impl.effects", "flax_impl.parity"},

@@ -34,7 +34,13 @@ def test_each_framework_is_an_extra_and_all_takes_every_extra() -> None:
     assert project["scripts"] == {"twohead": "flax_impl.commands.main:main"}
     extras = project["optional-dependencies"]
     (everything,) = extras["all"]
-    assert set(re.findall(r"[a-z]+", everything)) - {"twohead"} == set(extras) - {"all", "cuda", "tpu", "peers"}
+    assert set(re.findall(r"[a-z]+", everything)) - {"twohead"} == set(extras) - {
+        "all",
+        "cuda",
+        "tpu",
+        "peers",
+        "pairs",
+    }
 
 
 def test_every_dependency_is_pinned() -> None:

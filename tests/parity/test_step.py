@@ -127,7 +127,7 @@ def reference() -> Any:
 
 def checked(reference: Any, **faults: Any) -> StepReport:
     tape, params = reference
-    return check_step(tape, ported(**faults), params, {"x": X}, squares)
+    return check_step(tape, ported(**faults), {"x": X}, squares, params=params)
 
 
 def test_a_port_cut_elsewhere_agrees(reference: Any) -> None:
@@ -180,7 +180,7 @@ def test_a_repair_is_a_proof(reference: Any) -> None:
     model = Decoder()
     del model.blocks[1]
     tape = record_reference(model, {"x": X}, squares)
-    report = check_step(tape, ported(eps=1e-3), one, {"x": X}, squares)
+    report = check_step(tape, ported(eps=1e-3), {"x": X}, squares, params=one)
     assert report.places[0].proved
     assert "with the reference's value put in here, all losses and outputs agree" in str(report)
     assert len(report.places) == 1
@@ -203,10 +203,16 @@ def test_our_own_models_agree(library: str) -> None:
     params = flax_impl.models.from_numpy(port, arrays)
     if library == "nnx":
         port = flax_impl.models.nnx.TwoHead(10, [4], [3], rngs=nnx.Rngs(0))
-        nnx.update(port, params)
-        params = None
-    report = check_step(tape, port, params, data, flax_impl.FactualLoss())
+        params = None  # converted by itself
+    report = check_step(tape, port, data, flax_impl.FactualLoss(), params=params)
     assert report.passed, report
+
+
+def test_weights_that_only_the_port_has_are_asked_for() -> None:
+    tape = record_reference(nn.Linear(WIDTH, 2, bias=False), {"x": X}, squares)
+    with pytest.raises(ValueError, match=r"params: expected the port's parameters, as the reference has no .*bias"):
+        check_step(tape, linen.Dense(2), {"x": X}, squares)
+    assert check_step(tape, linen.Dense(2, use_bias=False), {"x": X}, squares).passed
 
 
 def test_buffers_and_batch_statistics() -> None:
@@ -222,7 +228,8 @@ def test_buffers_and_batch_statistics() -> None:
         "params": {"BatchNorm_0": {"scale": np.ones(WIDTH, "f"), "bias": np.zeros(WIDTH, "f")}},
         "batch_stats": {"BatchNorm_0": {"mean": np.zeros(WIDTH, "f"), "var": np.ones(WIDTH, "f")}},
     }
-    assert check_step(tape, Port(), variables, {"x": rows}, squares).passed
+    assert check_step(tape, Port(), {"x": rows}, squares, params=variables).passed
+    assert check_step(tape, Port(), {"x": rows}, squares).passed
 
 
 def test_loops_and_branches_are_walked() -> None:
@@ -253,7 +260,7 @@ def test_a_scan_is_walked_iteration_by_iteration(reference: Any) -> None:
 def test_a_weight_that_the_reference_does_not_have_is_named(reference: Any) -> None:
     tape, params = reference
     other = {**params, "shift": params["shift"] + 1}
-    report = check_step(tape, ported(), other, {"x": X}, squares)
+    report = check_step(tape, ported(), {"x": X}, squares, params=other)
     assert not report.passed
     assert len(report.places) >= 1
 

@@ -55,7 +55,8 @@ def record_tape(
         if len(again.values) == len(writer.values):
             found = np.array([_apart(a, b) for a, b in zip(writer.values, again.values, strict=True)])
     versions = {name: importlib.metadata.version(name) for name in ("torch", "numpy")}
-    tape = writer.finish("torch", found, versions=versions)
+    modules = {name: type(module).__name__ for name, module in model.named_modules() if name}
+    tape = writer.finish("torch", found, versions=versions, modules=modules)
     drawing = next((i for i in tape.upstream(tape.results.values()) if tape.operations[i].random), None)
     if drawing is not None:
         operation = tape.operations[drawing]

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+from flax import nnx
 from flax.errors import InvalidRngError
 
+from torch_ref.common.checks.arguments import listed
 from torch_ref.common.record_inputs import named_batches
 from torch_ref.common.settings.optimizers import Adam
+from torch_ref.common.tape.tape import Tape
 from torch_ref.common.trace import Trace
 
 from ...training.losses import FactualLoss
@@ -78,6 +81,36 @@ class Port:
                 "model: expected no dropout that draws, as no two frameworks draw alike; call it with "
                 f"deterministic=True, or set its rate to 0 ({error})"
             ) from error
+
+
+def with_weights(
+    tape: Tape, model: Any, batch: Mapping[str, Any], loss: Callable[..., Any], renames: Mapping[str, str] | None
+) -> tuple[Any, Any]:
+    """Returns a Linen or NNX model and its parameters with the weights that a tape's reference had.
+
+    Raises:
+        WeightMapError: two candidates for a weight fit equally well.
+        ValueError: the port has weights that the reference does not have, or the tape was recorded without values.
+    """
+    arrays = {
+        name.partition("/")[2]: tape.arrays[number]
+        for name, number in tape.leaves.items()
+        if not name.startswith("input/") and number in tape.arrays
+    }
+    held, variables = open_model(model, linen_shapes(model, loss, batch))
+    shapes = {name: array.shape for name, array in arrays.items()}
+    kinds = tape.metadata.get("modules", {})
+    weight_map = propose_map(shapes, variables.shapes(), kinds=kinds, renames=renames, partial=True)
+    if weight_map.flax_only:
+        raise ValueError(
+            f"params: expected the port's parameters, as the reference has no {listed(weight_map.flax_only)}; got None"
+        )
+    known = {name: array for name, array in arrays.items() if name not in weight_map.torch_only}
+    found = variables.filled("float32").replaced(weight_map.to_flax(known))
+    if isinstance(model, nnx.Module):
+        return nnx.merge(held, found.params, found.buffers, found.others), None
+    rest = {"batch_stats": found.buffers} if found.buffers else {}
+    return model, {"params": found.params, **rest, **found.others}
 
 
 def check_mode(reference: Trace) -> None:
