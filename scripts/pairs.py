@@ -103,8 +103,19 @@ def faults_table(outcomes: Sequence[Outcome], together: int) -> str:
         cells = zip(shares, (6, 12, 12, 6), strict=True)
         rows.append(f"{kind:<34} {len(of_kind):>5}  " + "  ".join(f"{share:>{width}.1%}" for share, width in cells))
     seconds = sorted(outcome.seconds for outcome in outcomes)
-    rows += ["", f"median seconds a fault: {seconds[len(seconds) // 2]:.1f}" if seconds else ""]
+    rows += ["", f"median seconds a fault: {seconds[len(seconds) // 2]:.1f}" if seconds else "", "", summary(counted)]
     return "\n".join(rows)
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """Returns one line for all faults."""
+    caught, port, reference, proved = (
+        sum(getattr(outcome, name) for outcome in outcomes) for name in ("found", "port", "reference", "proved")
+    )
+    return (
+        f"{len(outcomes)} faults that change a result: {caught} caught, {port} at the planted operation, "
+        f"{reference} at its line in torch, {proved} proved by repair."
+    )
 
 
 if __name__ == "__main__":

@@ -87,6 +87,15 @@ def test_the_readme_tells_what_the_kill_matrix_found() -> None:
     assert written.splitlines()[-1] in README.replace("\n", " ")
 
 
+def test_the_readme_tells_what_became_of_faults_in_other_peoples_models() -> None:
+    """`pairs.py` and `pairs.py --faults N` write both files again."""
+    folder = ROOT / "docs" / "parity"
+    assert (folder / "pair_faults.txt").read_text().splitlines()[-1] in README.replace("\n", " ")
+    pairs = (folder / "pairs.txt").read_text().splitlines()[1:]
+    assert f"[{len(pairs)} pairs](docs/parity/pairs.txt)" in README.replace("\n", " ")
+    assert all(" agrees " in pair for pair in pairs)
+
+
 def test_the_speed_table_is_that_of_its_results() -> None:
     """`benchmark.py --full --json docs/benchmark/speed.json --plots docs/benchmark > …/speed.txt` writes them again."""
     results = ROOT / "docs" / "benchmark"

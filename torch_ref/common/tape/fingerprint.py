@@ -1,14 +1,15 @@
 """Describes an array by a few numbers that survive another layout, so that two frameworks' values can be paired."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 from jaxtyping import Float
 
 MOMENTS = ("mean", "mean of sizes", "root mean square", "skew", "smallest", "largest")
 _LONGEST = 4096  # of an axis longer than this, only the moments are kept
-_CHUNK = 1 << 18  # numbers looked at in one go: they stay in the processor's cache
+_PERIOD = 524287  # of the weights by position: a prime, so that no axis falls in with it
+_CHUNK = 1 << 16  # numbers looked at in one go: they stay in the processor's cache
 _HUGE = 1e8  # masks hold -inf, -1e9 or the smallest number of a dtype: only where they stand counts
 
 
@@ -80,9 +81,10 @@ def fingerprint(array: np.ndarray) -> Fingerprint:
             masked += int(huge.sum())
             part = np.where(huge, 0.0, part)
         squares = part * part
-        sums += (part.sum(), np.abs(part).sum(), squares.sum(), (squares * part).sum())
+        flat = part.ravel()
+        sums += (flat.sum(), np.abs(flat).sum(), flat @ flat, squares.ravel() @ flat)
         low, high = min(low, part.min()), max(high, part.max())
-        order += float(part.ravel() @ _weights(start * (array.size // shape[0]) if shape else 0, part.size))
+        order += float(flat @ _weights(start * (array.size // shape[0]) if shape else 0, part.size))
         for axis, marginal in enumerate(marginals):
             if marginal is not None:
                 others = tuple(i for i in range(part.ndim) if i != axis)
@@ -102,5 +104,14 @@ def fingerprint(array: np.ndarray) -> Fingerprint:
 
 def _weights(start: int, length: int) -> np.ndarray:
     """Returns the weight of each position in row-major order: numbers from -1 to 1 without a pattern."""
-    position = np.arange(start, start + length, dtype=np.float64)
+    start %= _PERIOD
+    table = _table()
+    if start + length <= _PERIOD:
+        return table[start : start + length]
+    return np.resize(np.roll(table, -start), length)
+
+
+@cache
+def _table() -> np.ndarray:
+    position = np.arange(_PERIOD, dtype=np.float64)
     return np.modf(np.modf(position * 0.6180339887498949)[0] * 7919.13)[0] * 2 - 1

@@ -3,6 +3,7 @@
 import json
 import linecache
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -281,9 +282,6 @@ def _worded(value: Any) -> str:
 
 
 def _short(path: str) -> str:
-    """Returns a path from its package or the working folder on: files of a tape travel."""
-    for marker in ("/site-packages/", "/dist-packages/"):
-        if marker in path:
-            return path.rpartition(marker)[2]
-    here = os.getcwd() + os.sep
-    return path.removeprefix(here)
+    """Returns a path from where Python finds it on: files of a tape travel."""
+    folders = [folder for folder in (os.getcwd(), *sys.path) if folder and path.startswith(folder + os.sep)]
+    return path[len(max(folders, key=len)) + 1 :] if folders else path
