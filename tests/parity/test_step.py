@@ -286,6 +286,16 @@ def test_the_report_in_json_and_in_a_notebook(reference: Any) -> None:
     assert "jnp.sqrt(variance + eps)" in page
 
 
+def test_a_repair_that_fails_costs_the_proof_only(reference: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("flax_impl.parity.alignment.divergence.exchanges", broken)
+    report = checked(reference, eps=1e-3)
+    assert [place.proved for place in report.places] == [False]
+    assert report.places[0].reference is not None
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -127,7 +127,7 @@ class Operations(TorchDispatchMode):
         if lifted:
             outputs = tree_map(lambda leaf: lifted.get(id(leaf), leaf) if isinstance(leaf, Tensor) else leaf, outputs)
             tensors = [lifted.get(id(tensor), tensor) for tensor in tensors]
-        changed = _written(func, args, kwargs)
+        changed = _changed_by(func, args, kwargs)
         if not changed and all(any(tensor is other for other in given) for tensor in tensors):
             return outputs  # nothing was done, as where `to` finds the dtype that it was asked for
         dtype = _name_of(asked) if asked is not None else self._promoted(numbers)
@@ -271,7 +271,7 @@ def _tensors(value: Any) -> list[Tensor]:
     return [leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, Tensor)]
 
 
-def _written(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
+def _changed_by(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
     """Returns the tensors that an operation writes into."""
     found = []
     for i, argument in enumerate(func._schema.arguments):

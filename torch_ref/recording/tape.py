@@ -68,17 +68,19 @@ def record_tape(
 def _run(model: nn.Module, batch: Mapping[str, Any], loss: Callable[..., Any], keep: int, near: float) -> TapeWriter:
     written = {name: tensor.dtype for name, tensor in model.state_dict().items()}
     copied = copy.deepcopy(model).double()
+    device = next((parameter.device for parameter in copied.parameters()), None)
     drawn = torch.Generator().manual_seed(0)
 
     def moved(tensor: Tensor) -> Tensor:
         if not near or not tensor.is_floating_point():
             return tensor
-        return tensor * (1 + near * (2 * torch.rand(tensor.shape, generator=drawn, dtype=torch.float64) - 1))
+        by = 2 * torch.rand(tensor.shape, generator=drawn, dtype=torch.float64) - 1
+        return tensor * (1 + near * by.to(tensor.device))
 
     with torch.no_grad():
         for tensor in (*copied.parameters(), *copied.buffers()):
             tensor.copy_(moved(tensor))
-    tensors = {name: _tensor(array) for name, array in batch.items()}
+    tensors = {name: _tensor(array).to(device) for name, array in batch.items()}
     dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
     tensors = {
         name: moved(tensor.double()) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
