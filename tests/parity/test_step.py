@@ -48,10 +48,10 @@ class Block(nn.Module):
 class Decoder(nn.Module):
     """Blocks, one after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, layers: int = LAYERS) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.blocks = nn.ModuleList(Block() for _ in range(LAYERS))
+        self.blocks = nn.ModuleList(Block() for _ in range(layers))
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.add_(0.2 * torch.randn_like(parameter))
@@ -66,12 +66,12 @@ def squares(model: Any, x: Any) -> Any:
     return (model(x) ** 2).mean()
 
 
-def separate(reference: nn.Module) -> dict[str, Any]:
+def separate(reference: Decoder) -> dict[str, Any]:
     """Returns the weights as a port holds them: stacked over the layers, query, key and value apart."""
     arrays = {name: value.detach().numpy() for name, value in reference.state_dict().items()}
 
     def stacked(name: str) -> np.ndarray:
-        return np.stack([arrays[f"blocks.{i}.{name}"] for i in range(LAYERS)])
+        return np.stack([arrays[f"blocks.{i}.{name}"] for i in range(len(reference.blocks))])
 
     params: dict[str, Any] = {"scale": stacked("norm.weight"), "shift": stacked("norm.bias")}
     for i, name in enumerate("qkv"):
@@ -125,6 +125,12 @@ def reference() -> Any:
     return record_reference(model, {"x": X}, squares), separate(model)
 
 
+@pytest.fixture(scope="module")
+def short() -> Any:
+    model = Decoder(layers=1)
+    return record_reference(model, {"x": X}, squares), separate(model)
+
+
 def checked(reference: Any, **faults: Any) -> StepReport:
     tape, params = reference
     return check_step(tape, ported(**faults), {"x": X}, squares, params=params)
@@ -148,9 +154,9 @@ def test_a_port_cut_elsewhere_agrees(reference: Any) -> None:
     ],
 )
 def test_a_fault_is_found_at_its_line_on_both_sides(
-    reference: Any, faults: dict[str, Any], of_torch: str, of_port: str
+    short: Any, faults: dict[str, Any], of_torch: str, of_port: str
 ) -> None:
-    report = checked(reference, **faults)
+    report = checked(short, **faults)
     assert not report.passed
     first = report.places[0]
     assert not first.backward
@@ -163,8 +169,8 @@ def test_a_fault_is_found_at_its_line_on_both_sides(
     assert any(of_port in text for text in ours), ours
 
 
-def test_a_gradient_that_stops_is_found(reference: Any) -> None:
-    report = checked(reference, stopped=True)
+def test_a_gradient_that_stops_is_found(short: Any) -> None:
+    report = checked(short, stopped=True)
     assert [place.backward for place in report.places] == [True]
     first = report.places[0].reference
     assert first is not None
@@ -174,13 +180,8 @@ def test_a_gradient_that_stops_is_found(reference: Any) -> None:
     assert "backward: losses and outputs agree, gradients do not" in str(report)
 
 
-def test_a_repair_is_a_proof(reference: Any) -> None:
-    tape, params = reference
-    one = jax.tree.map(lambda leaf: leaf[:1], params)
-    model = Decoder()
-    del model.blocks[1]
-    tape = record_reference(model, {"x": X}, squares)
-    report = check_step(tape, ported(eps=1e-3), {"x": X}, squares, params=one)
+def test_a_repair_is_a_proof(short: Any) -> None:
+    report = checked(short, eps=1e-3)
     assert report.places[0].proved
     assert "with the reference's value put in here, all losses and outputs agree" in str(report)
     assert len(report.places) == 1
@@ -257,16 +258,16 @@ def test_a_scan_is_walked_iteration_by_iteration(reference: Any) -> None:
     assert "[1]" in " ".join(operation.module for operation in tape.operations)
 
 
-def test_a_weight_that_the_reference_does_not_have_is_named(reference: Any) -> None:
-    tape, params = reference
+def test_a_weight_that_the_reference_does_not_have_is_named(short: Any) -> None:
+    tape, params = short
     other = {**params, "shift": params["shift"] + 1}
     report = check_step(tape, ported(), {"x": X}, squares, params=other)
     assert not report.passed
-    assert len(report.places) >= 1
+    assert "it takes param/shift, whose numbers the other side does not have" in str(report)
 
 
-def test_two_tapes_are_compared_without_running_anything(reference: Any, tmp_path: Any) -> None:
-    tape, params = reference
+def test_two_tapes_are_compared_without_running_anything(short: Any, tmp_path: Any) -> None:
+    tape, params = short
     port = record_tape(ported(eps=1e-3), params, {"x": X}, squares)
     for name, of in (("torch", tape), ("jax", port)):
         of.save(tmp_path / name)
@@ -276,8 +277,8 @@ def test_two_tapes_are_compared_without_running_anything(reference: Any, tmp_pat
     assert compare_tapes(tape, tape).passed
 
 
-def test_the_report_in_json_and_in_a_notebook(reference: Any) -> None:
-    report = checked(reference, eps=1e-3)
+def test_the_report_in_json_and_in_a_notebook(short: Any) -> None:
+    report = checked(short, eps=1e-3)
     found = json.loads(json.dumps(report.to_json()))
     assert found["passed"] is False
     assert "self.qkv(self.norm(x))" in found["places"][0]["reference"]["lines"][0]
@@ -286,12 +287,12 @@ def test_the_report_in_json_and_in_a_notebook(reference: Any) -> None:
     assert "jnp.sqrt(variance + eps)" in page
 
 
-def test_a_repair_that_fails_costs_the_proof_only(reference: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repair_that_fails_costs_the_proof_only(short: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("broken")
 
     monkeypatch.setattr("flax_impl.parity.alignment.divergence.exchanges", broken)
-    report = checked(reference, eps=1e-3)
+    report = checked(short, eps=1e-3)
     assert [place.proved for place in report.places] == [False]
     assert report.places[0].reference is not None
 
@@ -304,8 +305,8 @@ def test_a_repair_that_fails_costs_the_proof_only(reference: Any, monkeypatch: p
         ({"loss": lambda model, x: None}, "loss: expected a number, or several to be added, got none"),
     ],
 )
-def test_bad_arguments(reference: Any, arguments: dict[str, Any], said: str) -> None:
-    tape, params = reference
+def test_bad_arguments(short: Any, arguments: dict[str, Any], said: str) -> None:
+    tape, params = short
     given = {"reference": tape, "model": ported(), "params": params, "batch": {"x": X}, "loss": squares}
     with pytest.raises(ValueError, match="expected") as caught:
         check_step(**{**given, **arguments})

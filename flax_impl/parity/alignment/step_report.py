@@ -13,6 +13,7 @@ from torch_ref.common.tape.tape import Operation, Tape
 from .divergence import Divergence
 from .partners import Partners
 from .place import Place
+from .repair import MOVES
 
 _SINGLE = 5e-7  # of the largest number: a few roundings of float32
 _SHOWN = 12  # operations of each side in the picture of a place
@@ -119,7 +120,12 @@ def _strangers(place: Place | None, tape: Tape, agreed: Mapping[int, Any]) -> li
     """Returns the parameters and inputs that go into a place and have no partner on the other side."""
     if place is None:
         return []
-    taken = set(tape.operations[place.first].inputs)
+    queue, taken = list(tape.operations[place.first].inputs), set()
+    while queue:  # past what only moves it
+        taken.add(value := queue.pop())
+        made_by = tape.producers.get(value)
+        if made_by is not None and tape.operations[made_by].name in MOVES:
+            queue += tape.operations[made_by].inputs
     return [name for name, number in tape.leaves.items() if number in taken and number not in agreed]
 
 

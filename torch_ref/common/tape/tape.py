@@ -282,6 +282,8 @@ def _worded(value: Any) -> str:
 
 
 def _short(path: str) -> str:
-    """Returns a path from where Python finds it on: files of a tape travel."""
-    folders = [folder for folder in (os.getcwd(), *sys.path) if folder and path.startswith(folder + os.sep)]
-    return path[len(max(folders, key=len)) + 1 :] if folders else path
+    """Returns a path from the working folder on, or from where Python finds it: files of a tape travel."""
+    here = os.getcwd() + os.sep
+    folders = [here] if path.startswith(here) and "site-packages" not in path else sys.path
+    inside = [folder for folder in folders if folder and path.startswith(folder)]
+    return path[len(max(inside, key=len)) :].lstrip(os.sep) if inside else path
