@@ -106,6 +106,16 @@ def test_what_is_drawn_and_used_is_refused_and_what_is_not_used_is_let_be() -> N
     assert record_tape(dropping.eval(), {"x": X}, squares).results
 
 
+def test_every_output_of_a_nested_dictionary_is_kept() -> None:
+    class Nested(Net):
+        def forward(self, x: torch.Tensor) -> Any:
+            first = super().forward(x)
+            return {"text": {"last": first}, "image": {"last": first * 2}, "both": (first + 1, {"last": first * 3})}
+
+    tape = record_tape(Nested(), {"x": X}, lambda model, x: model(x)["text"]["last"].sum())
+    assert len([name for name in tape.results if name.startswith("output/")]) == 4
+
+
 def test_a_loss_without_a_number_is_refused() -> None:
     with pytest.raises(ValueError, match="loss: expected a number, or several to be added, got none"):
         record_tape(Net(), {"x": X}, lambda model, x: None)

@@ -11,7 +11,7 @@ def leaves(value: Any) -> dict[str, Any]:
     def walk(value: Any, key: str) -> None:
         if isinstance(value, Mapping):
             for name in sorted(value, key=str):  # whatever order the two sides put them in
-                walk(value[name], f"[{name}]")
+                walk(value[name], f"[{name}]" if not key else f"{key[:-1]}.{name}]")
         elif isinstance(value, Sequence) and not isinstance(value, str):
             for i, part in enumerate(value):
                 walk(part, f"[{i}]" if not key else f"{key[:-1]}.{i}]")
