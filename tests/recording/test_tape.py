@@ -99,7 +99,10 @@ def test_what_is_drawn_and_used_is_refused_and_what_is_not_used_is_let_be() -> N
             torch.rand(3)
             return super().forward(x)
 
-    assert record_tape(Drawing(), {"x": X}, squares).results
+    tape = record_tape(Drawing(), {"x": X}, squares)
+    (drawn,) = [operation for operation in tape.operations if operation.random]
+    assert np.isinf(tape.noise[list(drawn.outputs)]).all()  # else it would pass for any value
+    assert np.isfinite(tape.noise[list(tape.results.values())]).all()
     dropping = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5))
     with pytest.raises(ValueError, match=r"model: expected nothing drawn at random, got aten.*eval\(\)"):
         record_tape(dropping, {"x": X}, squares)

@@ -46,7 +46,8 @@ def explained_gradients(
 def _alone(tape: Tape, agreed: Mapping[int, list[int]]) -> list[int]:
     """Returns the gradients that have no partner and were kept."""
     gradients = [number for name, number in tape.results.items() if name.startswith("grad/")]
-    return [number for number in gradients if number not in agreed and number in tape.arrays]
+    steady = [number for number in gradients if np.isfinite(tape.noise[number])]
+    return [number for number in steady if number not in agreed and number in tape.arrays]
 
 
 def _taken_apart(array: np.ndarray) -> Iterator[list[np.ndarray]]:
