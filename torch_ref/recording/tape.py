@@ -15,7 +15,6 @@ from ..common.tape.tape import Tape, TapeWriter
 from .operations import Operations, plain_kernels
 
 KEEP = 256_000_000
-_UNSTEADY = 1e-6  # of a value's size: more than rounding moves anything
 _NEAR = 4 * float(np.finfo(np.float64).eps)  # how far the second run's numbers are from the first one's
 
 
@@ -55,8 +54,7 @@ def record_tape(
         again = _run(model, batch, loss, 0, _NEAR)
         if len(again.values) == len(writer.values):
             found = np.array([_apart(a, b) for a, b in zip(writer.values, again.values, strict=True)])
-            scales = np.array([value.scale for value in writer.values])
-            found[found > _UNSTEADY * scales] = np.inf  # drawn at random: it is nobody's partner
+            found[_drawn(writer)] = np.inf  # it is nobody's partner
     versions = {name: importlib.metadata.version(name) for name in ("torch", "numpy")}
     modules = {name: type(module).__name__ for name, module in model.named_modules() if name}
     tape = writer.finish("torch", found, versions=versions, modules=modules)
@@ -124,6 +122,15 @@ def _run(model: nn.Module, batch: Mapping[str, Any], loss: Callable[..., Any], k
     finally:
         handle.remove()
     return writer
+
+
+def _drawn(writer: TapeWriter) -> list[int]:
+    """Returns the values that were drawn at random, and what was made of them."""
+    drawn: set[int] = set()
+    for operation in writer.operations:
+        if operation.random or drawn.intersection(operation.inputs):
+            drawn.update(operation.outputs)
+    return sorted(drawn)
 
 
 def _tensor(array: Any) -> Tensor:
