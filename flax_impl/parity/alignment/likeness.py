@@ -4,6 +4,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +15,14 @@ _RELATIVE = 1e-11  # of the largest number: what rounding leaves in float64 afte
 _NOISE = 50.0  # times the distance that the reference itself moved when its numbers moved by a rounding
 
 
-def tolerance(a: Fingerprint, b: Fingerprint, noise: float) -> float:
-    """Returns how far two fingerprints of one value may be apart."""
-    return _RELATIVE * max(a.scale, b.scale) + _NOISE * noise
+def tolerance(scale: Any, noise: float) -> Any:
+    """Returns how far two fingerprints of one value may be apart.
+
+    Args:
+        scale: the largest size of a number in either; one, or an array of them.
+        noise: how far rounding moves the value.
+    """
+    return _RELATIVE * scale + _NOISE * noise
 
 
 def likeness(a: Fingerprint, b: Fingerprint, noise: float = 0.0) -> int:
@@ -31,7 +37,7 @@ def likeness(a: Fingerprint, b: Fingerprint, noise: float = 0.0) -> int:
         3 for the same numbers in the same order, 2 for the same numbers along every axis, 1 for the same moments where
         the axes say nothing, 0 for different values.
     """
-    near = tolerance(a, b, noise)
+    near = tolerance(max(a.scale, b.scale), noise)
     if abs(a.masked - b.masked) > 1e-9 or np.abs(a.moments - b.moments).max() > near:
         return OTHER
     if a.size == b.size and abs(a.order - b.order) <= near:

@@ -7,7 +7,7 @@ import numpy as np
 
 from torch_ref.common.tape.tape import Tape
 
-from .likeness import OTHER, likeness
+from .likeness import OTHER, likeness, tolerance
 from .parts import explained_gradients
 
 _WINDOW = 1e-9  # first look, by the root mean square alone
@@ -59,7 +59,7 @@ def find_partners(reference: Tape, port: Tape) -> Partners:
         low, high = np.searchsorted(sorted_roots, root - reach), np.searchsorted(sorted_roots, root + reach, "right")
         if low == high:
             continue
-        near = 1e-11 * np.maximum(scales[low:high], value.scale) + 50 * noise
+        near = tolerance(np.maximum(scales[low:high], value.scale), noise)
         fits = (np.abs(moments[low:high] - value.moments).max(1) <= near) & (floats[low:high] == (value.kind == "f"))
         found = []
         for other in order[low:high][fits]:

@@ -1,14 +1,15 @@
 """Pairs gradients of weights that one side holds together and the other apart: fused, stacked over layers or gates."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from torch_ref.common.tape.fingerprint import Fingerprint, fingerprint
 from torch_ref.common.tape.tape import Tape
 
-from .likeness import SAME_AXES, likeness, tolerance
+from .likeness import SAME_AXES, tolerance
+from .pool import Pool
 
 _MOST = 16  # blocks that a gradient is taken apart into, unless each is a row of an axis
 _JOINED = 3  # gradients that are put together in any order
@@ -31,12 +32,12 @@ def explained_gradients(
     if not alone or not others:
         return []
     parts = [fingerprint(block) for n in others for blocks in _taken_apart(other.arrays[n]) for block in blocks]
-    pool = _Pool([*other.values, *parts])
+    pool = Pool([*other.values, *parts])
     return [
         number
         for number in alone
         if any(
-            all(pool.has(fingerprint(block), float(tape.noise[number])) for block in blocks)
+            all(_is_in(pool, fingerprint(block), float(tape.noise[number])) for block in blocks)
             for blocks in _taken_apart(tape.arrays[number])
         )
         or _is_joined(tape.arrays[number], [other.arrays[n] for n in others], float(tape.noise[number]))
@@ -62,10 +63,14 @@ def _taken_apart(array: np.ndarray) -> Iterator[list[np.ndarray]]:
                 yield list(moved.reshape(count, length // count, *moved.shape[1:]))
 
 
+def _is_in(pool: Pool, block: Fingerprint, noise: float) -> bool:
+    return any(level >= SAME_AXES and other.size == block.size for level, other in pool.like(block, noise))
+
+
 def _is_joined(array: np.ndarray, parts: list[np.ndarray], noise: float) -> bool:
     """Whether an array has just the numbers of a few others, in whatever order."""
     own = fingerprint(array)
-    near = tolerance(own, own, noise)
+    near = tolerance(own.scale, noise)
     numbers = np.sort(array, axis=None)
     small = [part for part in parts if part.size <= array.size]
     for count in range(1, _JOINED + 1):
@@ -78,17 +83,3 @@ def _is_joined(array: np.ndarray, parts: list[np.ndarray], noise: float) -> bool
             if np.abs(joined - numbers).max(initial=0.0) <= near:
                 return True
     return False
-
-
-class _Pool:
-    """Fingerprints, to be found by their moments."""
-
-    def __init__(self, values: Iterable[Fingerprint]) -> None:
-        self._values = [value for value in values if value.kind == "f" and value.size]
-        self._moments = np.array([value.moments for value in self._values]).reshape(len(self._values), -1)
-        self._sizes = np.array([value.size for value in self._values])
-
-    def has(self, kept: Fingerprint, noise: float) -> bool:
-        near = tolerance(kept, kept, noise)
-        fits = (self._sizes == kept.size) & (np.abs(self._moments - kept.moments).max(1, initial=0.0) <= near)
-        return any(likeness(kept, self._values[int(i)], noise) >= SAME_AXES for i in np.flatnonzero(fits))

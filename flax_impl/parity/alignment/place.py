@@ -10,8 +10,6 @@ from torch_ref.common.tape.tape import Operation, Tape
 
 from .partners import Partners
 
-_PHASES = ("loss", "output", "grad")
-
 
 @dataclass(frozen=True)
 class Place:

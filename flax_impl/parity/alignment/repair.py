@@ -14,6 +14,7 @@ from torch_ref.common.tape.tape import Tape
 
 from .likeness import likeness
 from .partners import Partners
+from .pool import Pool
 
 _NEAR = 40  # operations of each side that are looked at
 _FRONT = 12  # operations of the reference that the port may lack
@@ -64,11 +65,10 @@ def exchanges(partners: Partners, port: Runnable, cones: tuple[Sequence[int], Se
     """
     reference = partners.reference
     unmatched = [reference.values[v] for i in cones[0] for v in reference.operations[i].outputs]
-    unmatched = [value for value in unmatched if value.kind == "f" and value.size]
-    lookup = _Lookup(unmatched)
+    pool = Pool(unmatched)
     tried = itertools.chain(_missing(partners, cones[0]), _replacing(partners, cones))
     for exchange in itertools.islice(tried, _TRIALS):
-        if _agrees_after(exchange, partners, port, lookup):
+        if _agrees_after(exchange, partners, port, pool):
             yield exchange
 
 
@@ -163,7 +163,7 @@ def _mergeable(a: Sequence[int], b: Sequence[int]) -> bool:
     return ends[0] <= ends[1] or ends[1] <= ends[0]
 
 
-def _agrees_after(exchange: Exchange, partners: Partners, port: Runnable, unmatched: "_Lookup") -> bool:
+def _agrees_after(exchange: Exchange, partners: Partners, port: Runnable, unmatched: Pool) -> bool:
     """Whether an operation that works on a value agrees, as it did not, once the reference's stands there.
 
     What only moves the value or passes it on is followed.
@@ -190,7 +190,7 @@ def _agrees_after(exchange: Exchange, partners: Partners, port: Runnable, unmatc
         except (TypeError, ValueError):  # it does not take a value of this shape
             return False
         if operation.name not in MOVES:
-            if any(unmatched.has(output, own) for output in outputs):
+            if any(_is_new(output, own, unmatched) for output in outputs):
                 return True
             worked += 1
         changed.update(zip(operation.outputs, outputs, strict=True))
@@ -204,19 +204,7 @@ def _open(tape: Tape, value: int, partners: Partners) -> bool:
     return value not in partners.of_port and tape.values[value].kind == "f" and tape.values[value].size > 1
 
 
-class _Lookup:
-    """The reference's values that have no partner yet, to be found by their moments."""
-
-    def __init__(self, values: Sequence[Fingerprint]) -> None:
-        self._values = values
-        self._moments = np.array([value.moments for value in values]).reshape(len(values), -1)
-        self._scales = np.array([value.scale for value in values])
-
-    def has(self, array: np.ndarray, own: Fingerprint) -> bool:
-        """Whether an array is one of the values, and not just what was put in, passed on."""
-        if array.dtype.kind != "f" or not array.size or not len(self._values):
-            return False
-        kept = fingerprint(array)
-        near = 1e-10 * np.maximum(self._scales, kept.scale)
-        fits = np.flatnonzero(np.abs(self._moments - kept.moments).max(1) <= near)
-        return any(likeness(self._values[int(i)], kept) for i in fits) and not likeness(own, kept)
+def _is_new(array: np.ndarray, own: Fingerprint, pool: Pool) -> bool:
+    """Whether an array is one of the pool's values, and not just what was put in, passed on."""
+    kept = fingerprint(array)
+    return any(pool.like(kept)) and not likeness(own, kept)
