@@ -8,6 +8,7 @@ from .comparison.measures import (
     relative_difference as relative_difference,
     scaled_difference as scaled_difference,
 )
+from .conversion.conversion import Conversion as Conversion
 from .recording.record import record as record
 from .recording.tape import record_tape as record_tape
 from .report.entries import Divergence as Divergence, Entry as Entry, Finding as Finding

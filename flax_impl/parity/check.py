@@ -3,8 +3,6 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from flax import linen, nnx
-
 from torch_ref.common.settings.optimizers import Adam
 from torch_ref.common.tape.tape import Tape
 from torch_ref.common.trace import Trace
@@ -13,8 +11,7 @@ from ..training.losses import FactualLoss
 from .alignment.divergence import find_divergences
 from .alignment.partners import find_partners
 from .alignment.step_report import StepReport, check_tape
-from .recording.port import Port, check_mode, with_weights
-from .recording.tape import TracedStep
+from .recording.port import Port, check_mode, opened_step
 from .report.report import Report
 from .verdict import compare
 from .weight_map.map import WeightMap
@@ -156,6 +153,7 @@ def check_step(
     loss: Callable[..., Any],
     *,
     params: Any = None,
+    shapes: Any = None,
     renames: Mapping[str, str] | None = None,
 ) -> StepReport:
     """Runs one step of a port, and says at which line it leaves its reference, and at which line of the reference.
@@ -168,16 +166,17 @@ def check_step(
         model: a Linen or NNX module, or a function of the parameters and the inputs.
         batch: the reference's batch: arrays by the names that `loss` gives them.
         loss: takes the model and the batch by their names, and returns a number, or several to be added.
-        params: the port's parameters, converted from the reference's; None converts them for a module.
-        renames: corrects that conversion, as for `check_parity`.
+        params: the port's parameters, converted from the reference's; None takes the reference's.
+        shapes: the parameters of a function as it would be initialised, or their shapes as `jax.eval_shape` gives
+            them, where its values are to be taken from the reference.
+        renames: corrects the map of a module's weights by their names, as for `check_parity`.
 
     Returns:
-        The report: `passed`, `places`; `print` shows it.
+        The report: `passed`, `places`, `weight_map`, `convert`; `print` shows it.
 
     Raises:
-        WeightMapError: two candidates for a weight fit equally well.
-        ValueError: `reference` is no tape, `model` is neither a module nor a function, `loss` returns no array, or the
-            port has weights that the reference does not have.
+        ValueError: `reference` is no tape, `model` is neither a module nor a function, `loss` returns no array, a
+            function has neither `params` nor `shapes`, or the port has weights that the reference does not have.
 
     Example:
         >>> import flax_impl
@@ -190,8 +189,7 @@ def check_step(
         True
     """
     check_tape("reference", reference)
-    if params is None and isinstance(model, linen.Module | nnx.Module):
-        model, params = with_weights(reference, model, batch, loss, renames)
-    step = TracedStep(model, params, batch, loss)
+    settings = {"params": params, "shapes": shapes, "renames": renames}
+    step, weight_map = opened_step(reference, model, batch, loss, **settings)
     tape = step.tape()
-    return StepReport(find_partners(reference, tape), tuple(find_divergences(reference, tape, step)))
+    return StepReport(find_partners(reference, tape), tuple(find_divergences(reference, tape, step)), weight_map)

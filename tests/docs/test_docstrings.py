@@ -29,6 +29,7 @@ ROOMS = [
 ]  # fmt: skip
 # What takes anything that its types allow, and refuses nothing.
 RAISES_NOTHING: dict[str, str] = {
+    "Conversion": "a record: it keeps what it is given",
     "Constant": "a schedule without settings",
     "Divergence": "a record: it keeps what it is given",
     "EffectReport": "a record: it keeps what it is given",

@@ -31,13 +31,18 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {"numpy", "jaxtyping"},
     ),
     "flax_impl.parity.alignment": ({COMMON}, {"numpy", "jaxtyping"}),
+    "flax_impl.parity.conversion": (
+        {COMMON, "flax_impl.parity.weight_map", "flax_impl.parity.alignment"},
+        {"numpy"},
+    ),
     "flax_impl.parity.recording": (
-        {COMMON, "flax_impl.models", "flax_impl.training", "flax_impl.parity.weight_map", "flax_impl.parity.alignment"},
+        {COMMON, "flax_impl.models", "flax_impl.training",
+            *(f"flax_impl.parity.{room}" for room in ("weight_map", "alignment", "conversion"))},
         {"jax", "flax", "optax", "numpy"},
     ),
     "flax_impl.parity": (
         {COMMON, "flax_impl.training", *(f"flax_impl.parity.{room}" for room in
-            ("report", "weight_map", "comparison", "diagnosis", "recording", "alignment"))},
+            ("report", "weight_map", "comparison", "diagnosis", "recording", "alignment", "conversion"))},
         {"numpy", "flax"},
     ),
     "flax_impl.commands": (

@@ -1,8 +1,7 @@
 """Finds every place at which a port leaves its reference, on both sides, and proves it by repair where it can."""
 
 import itertools
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,12 +9,15 @@ import numpy as np
 
 from torch_ref.common.tape.tape import Tape
 
+from .gradients import stopped, without_gradient
 from .likeness import likeness
 from .partners import Partners, find_partners
 from .place import Place, Side, differing
 from .repair import Exchange, exchanges
+from .slices import sliced, uncertain
 from .tables import rounded_tables
 
+_ORDERS = ("rev", "transpose", "reshape", "aten.flip", "aten.permute", "aten.view", "aten.reshape")
 _TRIED = 6  # exchanges that the whole step is run with
 
 
@@ -59,6 +61,10 @@ def first_divergence(partners: Partners) -> Divergence | None:
         return None
     sides = _sides(partners, backward)
     reference, port = sides[0].place(ours, backward), sides[1].place(theirs, backward)
+    if backward and reference is not None and port is not None:
+        missing = without_gradient(reference.first, port, partners)
+        if missing is not None:
+            return Divergence(*stopped(missing, reference, port, partners), backward)
     if reference is not None and port is not None:
         port = _beside(reference, port, partners)
     return Divergence(reference, port, backward)
@@ -70,14 +76,20 @@ def _sides(partners: Partners, backward: bool) -> tuple[Side, Side]:
     JAX computes derivatives on the way forward. A value that is nothing but one, such as the cosine beside a sine, is
     no partner for a value that an output comes from.
     """
-    pairs = (partners.reference, partners.of_reference), (partners.port, partners.of_port)
-    if backward:
-        return Side(*pairs[0]), Side(*pairs[1])
-    derivatives = [Side(tape, agreed).derivatives for tape, agreed in pairs]
-    return (
-        Side(pairs[0][0], [v for v, twins in pairs[0][1].items() if not derivatives[1].issuperset(twins)]),
-        Side(pairs[1][0], [v for v, twins in pairs[1][1].items() if not derivatives[0].issuperset(twins)]),
-    )
+    agreed = partners.of_reference, partners.of_port
+    tapes = partners.reference, partners.port
+    if not backward:
+        derivatives = [Side(tape, of_tape).derivatives for tape, of_tape in zip(tapes, agreed, strict=True)]
+        agreed = tuple(
+            {value: twins for value, twins in of_tape.items() if not derivatives[1 - i].issuperset(twins)}
+            for i, of_tape in enumerate(agreed)
+        )
+    sides = []
+    for i, (tape, of_tape) in enumerate(zip(tapes, agreed, strict=True)):
+        alone = [number for number in range(len(tape.values)) if number not in of_tape]
+        slices = sliced(tape, alone, tapes[1 - i])
+        sides.append(Side(tape, {*of_tape, *uncertain(tape, tapes[1 - i], set(of_tape), slices)}))
+    return sides[0], sides[1]
 
 
 def find_divergences(reference: Tape, tape: Tape, port: Port, at_most: int = 8) -> list[Divergence]:
@@ -101,10 +113,11 @@ def find_divergences(reference: Tape, tape: Tape, port: Port, at_most: int = 8) 
             exchange, following, after = _best_exchange(current, partners, port, put_in)
         except Exception:  # a repair that fails costs the proof, never the report
             exchange, following, after = None, None, None
-        same = current.backward and any(not other.backward for other in found) and _belongs(current, found, partners)
-        if not same:
-            located = current if exchange is None else _located(current, exchange, partners)
+        if not _is_known(current, found, partners):
             done = exchange is not None and (after is None or (after.backward and not current.backward))
+            located = current
+            if exchange is not None and (done or not _iterated(current, partners)):
+                located = _located(current, exchange, partners)
             found.append(Divergence(located.reference, located.port, current.backward, exchange, done, partners))
         if exchange is None or following is None:
             break
@@ -149,20 +162,33 @@ def _everywhere(exchange: Exchange, tape: Tape) -> list[Exchange]:
     return [Exchange(exchange.reference, number, None, exchange.array) for number in {exchange.port, *again}]
 
 
-def _belongs(current: Divergence, found: Sequence[Divergence], partners: Partners) -> bool:
+def _is_known(current: Divergence, found: Sequence[Divergence], partners: Partners) -> bool:
     """Whether a gradient differs because of a place that is known: a value was put in there, but no derivative."""
+    if not current.backward or not found:
+        return False
     if current.reference is None or current.port is None:
         return True
+    if any(other.backward and other.port and other.port.first == current.port.first for other in found):
+        return True
+    if all(other.backward for other in found):
+        return False
     operations = partners.reference.operations
     operation = operations[current.reference.first]
-    if _without_gradient(current.reference.first, current.port, partners) is not None:
+    if not partners.port.operations[current.port.first].backward:  # no gradient comes back from it
         return True
     known = {operations[i].lines[:1] for other in found if other.reference for i in other.reference.cone}
     return operation.lines[:1] in known
 
 
+def _iterated(current: Divergence, partners: Partners) -> bool:
+    """Whether the port's place is in a loop: one exchange then mends one iteration, and shows little."""
+    return current.port is not None and "[" in partners.port.operations[current.port.first].module
+
+
 def _located(current: Divergence, exchange: Exchange, partners: Partners) -> Divergence:
     """Returns the place within what an exchange replaces."""
+    if current.backward and current.port and not partners.port.operations[current.port.first].backward:
+        return current  # where no gradient comes back from
     sides = _sides(partners, current.backward)
     cones = [
         side.place([value], current.backward) if value not in side.agreed else None
@@ -173,7 +199,7 @@ def _located(current: Divergence, exchange: Exchange, partners: Partners) -> Div
         taker = _first_taker(exchange.reference, current.reference, partners.reference)
         return Divergence(taker, port, current.backward)
     if port is None and reference is not None:  # the port lacks an operation
-        takers = sorted(exchange.takers or current.port.cone if current.port else ())
+        takers = sorted(exchange.takers or partners.port.consumers.get(exchange.port, ()))
         place = Place(takers[0], tuple(takers[1:]), tuple(takers), _origin(exchange.port, partners.port))
         return Divergence(_joining(reference, exchange, partners), place, current.backward)
     if reference is None or port is None:
@@ -238,9 +264,9 @@ def _beside(reference: Place, port: Place, partners: Partners) -> Place:
     """
     tapes = partners.reference, partners.port
     operation = tapes[0].operations[reference.first]
-    missing = _without_gradient(reference.first, port, partners)
-    if missing is not None:
-        return Place(missing, (port.first, *port.others), port.cone)
+    moved = [i for i in (port.first, *port.others) if _reorders(tapes[1], i, partners.of_port)]
+    if moved:  # what only moves numbers has a partner in an honest port
+        return Place(moved[0], tuple(i for i in (port.first, *port.others) if i != moved[0]), port.cone)
     leaves = set(tapes[0].leaves.values())
     given = [value for value in operation.inputs if value not in leaves] or operation.inputs
     same = {other for value in given for other in partners.of_reference.get(value, ())}
@@ -251,42 +277,10 @@ def _beside(reference: Place, port: Place, partners: Partners) -> Place:
     return Place(chosen, rest, port.cone)
 
 
-def _without_gradient(backward: int, port: Place, partners: Partners) -> int | None:
-    """Returns the port's operation that no gradient comes back from, where the reference's has one."""
-    tape = partners.port
-    of_reference = partners.reference.operations[backward]
-    if not of_reference.backward or of_reference.forward is None:
-        return None
-    same = {twin for value in of_reference.inputs for twin in partners.of_reference.get(value, ())}
-    made = partners.reference.operations[of_reference.forward].outputs
-    twins = [twin for value in made for twin in partners.of_reference.get(value, ())]
-    found = next((tape.producers[twin] for twin in twins if twin in tape.producers), None)
-    if found is None:
-        return None
-    operation = tape.operations[found]
-    taken = {value for value in operation.inputs if tape.values[value].kind == "f"}
-    for i in port.cone:
-        other = tape.operations[i]
-        if not other.backward:
-            continue
-        if taken.intersection(other.inputs):  # a product's derivative takes its other factor
-            return None
-        if other.lines == operation.lines and _plain_stack(other.module) == _plain_stack(operation.module):
-            return None
-    return next((i for i in reversed(_around(found, tape)) if same.intersection(tape.operations[i].inputs)), found)
-
-
-def _around(operation: int, tape: Tape) -> list[int]:
-    """Returns an operation and what it is directly computed by, in the same module."""
-    module = tape.operations[operation].module
-
-    def near(value: int) -> bool:
-        producer = tape.producers.get(value)
-        return producer is not None and tape.operations[producer].module == module and operation - producer < 8
-
-    return tape.upstream(tape.operations[operation].outputs, near)
-
-
-def _plain_stack(module: str) -> str:
-    """Returns a name stack without what JAX's transformations wrote into it."""
-    return re.sub(r"transpose\(|jvp\(|\)", "", module)
+def _reorders(tape: Tape, i: int, agreed: Mapping[int, Sequence[int]]) -> bool:
+    """Whether an operation puts the numbers of an agreed value in another order, which has no partner."""
+    operation = tape.operations[i]
+    if operation.name not in _ORDERS or operation.backward:
+        return False
+    sizes = {tape.values[value].size for value in (*operation.inputs, *operation.outputs)}
+    return len(sizes) == 1 and all(value in agreed for value in operation.inputs)

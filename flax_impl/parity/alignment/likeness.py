@@ -12,7 +12,7 @@ from torch_ref.common.tape.fingerprint import Fingerprint
 
 SAME_ORDER, SAME_AXES, SAME_MOMENTS, OTHER = 3, 2, 1, 0
 _RELATIVE = 1e-11  # of the largest number: what rounding leaves in float64 after a few hundred operations
-_NOISE = 50.0  # times the distance that the reference itself moved when its numbers moved by a rounding
+NOISE = 50.0  # times the distance that the reference itself moved when its numbers moved by a rounding
 
 
 def tolerance(scale: Any, noise: float) -> Any:
@@ -22,7 +22,7 @@ def tolerance(scale: Any, noise: float) -> Any:
         scale: the largest size of a number in either; one, or an array of them.
         noise: how far rounding moves the value.
     """
-    return _RELATIVE * scale + _NOISE * noise
+    return _RELATIVE * scale + NOISE * noise
 
 
 def likeness(a: Fingerprint, b: Fingerprint, noise: float = 0.0) -> int:

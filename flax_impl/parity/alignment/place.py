@@ -1,6 +1,7 @@
 """Finds the operations at which two tapes part: the first ones whose inputs agree and whose outputs do not."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -66,8 +67,10 @@ class Side:
         """The values that JAX computes on the way forward for the way back only."""
         if self.tape.framework != "jax":
             return set()
-        operations = enumerate(self.tape.operations)
-        return {v for i, of in operations if not of.backward and i not in self.forward for v in of.outputs}
+        gradients = [number for name, number in self.tape.results.items() if name.startswith("grad/")]
+        operations = self.tape.operations
+        back = [i for i in self.tape.upstream(gradients) if not operations[i].backward and i not in self.forward]
+        return {value for i in back for value in operations[i].outputs}
 
     def open(self, value: int, constants: bool = False) -> bool:
         """Returns whether a value differs, and is one that counts.
@@ -126,18 +129,25 @@ def differing(partners: Partners) -> tuple[list[int], list[int], bool]:
             pairs = {(a, b) for a, b in pairs if b in theirs}
         matched = {a for a, _ in pairs}, {b for _, b in pairs}
         ours = [number for number in ours if number not in matched[0]]
-        sizes = {partners.reference.values[number].size for number in ours}
+        sizes = Counter(partners.reference.values[number].size for number in ours)
         agreed = partners.of_port if phases == ("grad",) else matched[1]
         theirs = [number for number in theirs if number not in agreed or not _moves(partners.port, number)]
         if phases != ("grad",):  # where the two call their models with other rows, the losses decide
-            shared = sizes & {partners.port.values[n].size for n in theirs}
+            shared = sizes.keys() & {partners.port.values[n].size for n in theirs}
             ours = [n for n in ours if partners.reference.values[n].size in shared]
             theirs = [n for n in theirs if partners.port.values[n].size in shared]
-        # A parameter that only the port has, and does not use, has a gradient of zeros.
-        theirs = [n for n in theirs if _moves(partners.port, n) or partners.port.values[n].size in sizes]
+        theirs = [n for n in theirs if _moves(partners.port, n) or _is_of(partners.port.values[n].size, sizes)]
         if ours and theirs:
             return ours, theirs, phases == ("grad",)
     return [], [], False
+
+
+def _is_of(size: int, sizes: Mapping[int, int]) -> bool:
+    """Whether a gradient of zeros may be of gradients of these sizes, one or several stacked.
+
+    A parameter that only the port has, and does not use, has a gradient of zeros, too.
+    """
+    return any(size % own == 0 and size // own <= count for own, count in sizes.items() if own)
 
 
 def _moves(tape: Tape, number: int) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 
 from torch_ref.common.tape.fingerprint import Fingerprint
 
-from .likeness import OTHER, likeness, tolerance
+from .likeness import NOISE, OTHER, likeness, tolerance
 
 
 class Pool:
@@ -34,3 +34,15 @@ class Pool:
         for i in np.flatnonzero(np.abs(self._moments - value.moments).max(1) <= near):
             if (level := likeness(value, self._values[int(i)], noise)) > OTHER:
                 yield level, self._values[int(i)]
+
+    def nearest(self, value: Fingerprint, share: float) -> tuple[float, Fingerprint] | None:
+        """Returns the nearest fingerprint that may be of the same value, and how far it is of the largest number.
+
+        Args:
+            value: what to look for.
+            share: how far it may be at most; None is returned where nothing is so near.
+        """
+        scale = value.scale or 1.0
+        near = [other for _, other in self.like(value, share * scale / NOISE) if other.size == value.size]
+        found = [(float(np.abs(other.moments - value.moments).max()) / scale, other) for other in near]
+        return min(found, key=lambda pair: pair[0], default=None)

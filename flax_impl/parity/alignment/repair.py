@@ -26,7 +26,8 @@ MOVES = {
     "stop_gradient", "slice", "split", "scan.slice", "scan.stack", "rev", "reduce_precision",
     "aten.view", "aten.permute", "aten.to", "aten._to_copy", "aten.clone", "aten.unsqueeze", "aten.squeeze",
     "aten.alias", "aten.expand", "aten.t", "aten.detach", "aten.slice", "aten.split_with_sizes", "aten.select",
-    "aten.transpose", "view", "prims.broadcast_in_dim", "prims.convert_element_type",
+    "aten.transpose", "aten.tensor_split", "aten.unbind", "aten.chunk", "view",
+    "prims.broadcast_in_dim", "prims.convert_element_type",
 }  # fmt: skip
 
 
@@ -66,7 +67,7 @@ def exchanges(partners: Partners, port: Runnable, cones: tuple[Sequence[int], Se
     reference = partners.reference
     unmatched = [reference.values[v] for i in cones[0] for v in reference.operations[i].outputs]
     pool = Pool(unmatched)
-    tried = itertools.chain(_missing(partners, cones[0]), _replacing(partners, cones))
+    tried = itertools.chain(_missing(partners, cones[0]), _weighed(partners, cones), _replacing(partners, cones))
     for exchange in itertools.islice(tried, _TRIALS):
         if _agrees_after(exchange, partners, port, pool):
             yield exchange
@@ -114,6 +115,39 @@ def _missing(partners: Partners, cone: Sequence[int]) -> Iterator[Exchange]:
             if reference.values[made].size == port.values[twin].size:
                 for array in layouts(reference.arrays[made], port.values[twin].shape):
                     yield Exchange(made, twin, takers, array)
+
+
+def _weighed(partners: Partners, cones: tuple[Sequence[int], Sequence[int]]) -> Iterator[Exchange]:
+    """Yields what the reference puts through a weight, in place of the agreed value that the port puts through it."""
+    reference, port, cone = partners.reference, partners.port, set(cones[1])
+    inside = {value for i in cones[1] for value in port.operations[i].outputs}
+    frontier = [i for i in cones[1] if not inside.intersection(port.operations[i].inputs)]
+    for i in frontier[:_FRONT]:
+        weights, others = _parted(port, i)
+        twins = {twin for weight in weights for twin in partners.of_port.get(weight, ())}
+        for j in cones[0]:
+            ours, given = _parted(reference, j)
+            if not twins.intersection(ours):
+                continue
+            for value, other in itertools.product(given, others):
+                if value in reference.arrays and reference.values[value].size == port.values[other].size:
+                    for array in layouts(reference.arrays[value], port.values[other].shape):
+                        yield Exchange(value, other, frozenset(cone.intersection(port.consumers[other])), array)
+
+
+def _parted(tape: Tape, operation: int) -> tuple[list[int], list[int]]:
+    """Returns the parameters that go into an operation, moved or not, and the other floating values that do."""
+    leaves = {number for name, number in tape.leaves.items() if name.startswith("param/")}
+    weights, others = [], []
+    for value in tape.operations[operation].inputs:
+        source = value
+        while (made_by := tape.producers.get(source)) is not None and tape.operations[made_by].name in MOVES:
+            source = tape.operations[made_by].inputs[0]
+        if source in leaves:
+            weights.append(source)
+        elif tape.values[value].kind == "f" and tape.values[value].size > 1:
+            others.append(value)
+    return weights, others
 
 
 def _candidates(tape: Tape, cone: Sequence[int], agreed: Mapping[int, list[int]]) -> list[tuple[int, bool]]:

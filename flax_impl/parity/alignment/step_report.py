@@ -3,7 +3,7 @@
 import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from .divergence import Divergence
 from .partners import Partners
 from .place import Place
 from .repair import MOVES
+
+if TYPE_CHECKING:
+    from ..conversion.conversion import Conversion
 
 _SINGLE = 5e-7  # of the largest number: a few roundings of float32
 _SHOWN = 12  # operations of each side in the picture of a place
@@ -26,6 +29,7 @@ class StepReport:
     Args:
         partners: which values of the two tapes are the same.
         places: where they part, in the order in which that was found; none where all results agree.
+        weight_map: how the port's weights are made of the reference's; `print` shows it as code. None of two tapes.
 
     Example:
         >>> from flax_impl.parity import compare_tapes, record_tape
@@ -41,6 +45,20 @@ class StepReport:
 
     partners: Partners
     places: tuple[Divergence, ...]
+    weight_map: "Conversion | None" = None
+
+    def convert(self, state: Mapping[str, Any]) -> Any:
+        """Returns the port's parameters, in its own structure, made of a state of the reference.
+
+        Args:
+            state: arrays or tensors by name, as torch's `state_dict` gives them.
+
+        Raises:
+            ValueError: the report is of two tapes, or an entry is missing or has another shape.
+        """
+        if self.weight_map is None:
+            raise ValueError("report: expected one of check_step, which knows the weights, got one of two tapes")
+        return self.weight_map.convert(state)
 
     @property
     def passed(self) -> bool:

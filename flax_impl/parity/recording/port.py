@@ -1,23 +1,28 @@
 """Opens a port beside its reference once, and runs it through the reference's training."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import flax.linen as nn
 import jax
+import numpy as np
 from flax import nnx
 from flax.errors import InvalidRngError
 
-from torch_ref.common.checks.arguments import listed
 from torch_ref.common.record_inputs import named_batches
 from torch_ref.common.settings.optimizers import Adam
 from torch_ref.common.tape.tape import Tape
 from torch_ref.common.trace import Trace
 
 from ...training.losses import FactualLoss
-from ..weight_map.map import WeightMap, propose_map
+from ..conversion.conversion import Conversion, of_links
+from ..conversion.find import Search
+from ..conversion.match import match
+from ..weight_map.map import WeightMap, WeightMapError, propose_map
 from .program import Program
 from .run import Run
+from .tape import TracedStep
 from .variables import Variables, linen_shapes, open_model
 
 
@@ -83,34 +88,81 @@ class Port:
             ) from error
 
 
-def with_weights(
-    tape: Tape, model: Any, batch: Mapping[str, Any], loss: Callable[..., Any], renames: Mapping[str, str] | None
-) -> tuple[Any, Any]:
-    """Returns a Linen or NNX model and its parameters with the weights that a tape's reference had.
+def opened_step(
+    tape: Tape,
+    model: Any,
+    batch: Mapping[str, Any],
+    loss: Callable[..., Any],
+    *,
+    params: Any = None,
+    shapes: Any = None,
+    renames: Mapping[str, str] | None = None,
+) -> tuple[TracedStep, Conversion]:
+    """Returns a port's step with the weights that a tape's reference had, and how they are made of them.
+
+    A module's weights are mapped by names and shapes where those say enough, and by their values else.
+
+    Args:
+        tape: the reference's.
+        model: this, `batch` and `loss` as for `check_step`.
+        batch: arrays by name.
+        loss: takes the model and the batch.
+        params: the port's own parameters; None takes the reference's.
+        shapes: of a function's parameters, where those are to be taken from the reference.
+        renames: corrects the map by names.
 
     Raises:
-        WeightMapError: two candidates for a weight fit equally well.
-        ValueError: the port has weights that the reference does not have, or the tape was recorded without values.
+        ValueError: neither `params` nor `shapes` of a function, or the port has weights that the reference does not.
     """
-    arrays = {
+    entries = {
         name.partition("/")[2]: tape.arrays[number]
         for name, number in tape.leaves.items()
         if not name.startswith("input/") and number in tape.arrays
     }
-    held, variables = open_model(model, linen_shapes(model, loss, batch))
-    shapes = {name: array.shape for name, array in arrays.items()}
-    kinds = tape.metadata.get("modules", {})
-    weight_map = propose_map(shapes, variables.shapes(), kinds=kinds, renames=renames, partial=True)
-    if weight_map.flax_only:
-        raise ValueError(
-            f"params: expected the port's parameters, as the reference has no {listed(weight_map.flax_only)}; got None"
+    is_module = isinstance(model, nn.Module | nnx.Module)
+    if params is not None:
+        step = TracedStep(model, params, batch, loss)
+        return step, match(entries, step.weights)
+    if shapes is None and not is_module:
+        raise ValueError("params: expected the port's parameters, or their shapes in `shapes`, got None")
+    template = _zeros(linen_shapes(model, loss, batch) if shapes is None else shapes)
+    step = TracedStep(model, template, batch, loss)
+    made = _by_name(tape, entries, model, loss, batch, renames) if is_module else None
+    found = Search(tape, step.tape(), step).run() if made is None else made
+    step.fill(found.arrays(entries))
+    return step, replace(found, unflatten=lambda arrays: step.params(dict(zip(found.made, arrays, strict=True))))
+
+
+def _by_name(
+    tape: Tape,
+    entries: Mapping[str, Any],
+    model: Any,
+    loss: Callable[..., Any],
+    batch: Mapping[str, Any],
+    renames: Mapping[str, str] | None,
+) -> Conversion | None:
+    """Returns what names and shapes say of a module's weights; None where that is not all, or not clear."""
+    _, variables = open_model(model, linen_shapes(model, loss, batch))
+    shapes = {name: array.shape for name, array in entries.items()}
+    try:
+        found = propose_map(
+            shapes, variables.shapes(), kinds=tape.metadata.get("modules", {}), renames=renames, partial=True
         )
-    known = {name: array for name, array in arrays.items() if name not in weight_map.torch_only}
-    found = variables.filled("float32").replaced(weight_map.to_flax(known))
-    if isinstance(model, nnx.Module):
-        return nnx.merge(held, found.params, found.buffers, found.others), None
-    rest = {"batch_stats": found.buffers} if found.buffers else {}
-    return model, {"params": found.params, **rest, **found.others}
+    except WeightMapError:
+        return None
+    if found.flax_only:
+        return None
+    made = of_links(found.links)
+    if isinstance(model, nnx.Module):  # whose tree has no collections
+        made = {name.partition(".")[2]: expression for name, expression in made.items()}
+    return Conversion(made, shapes, None, (), (*found.ignored, *found.torch_only))
+
+
+def _zeros(shapes: Any) -> Any:
+    """Returns zeros in place of shapes; arrays stay as they are."""
+    return jax.tree.map(
+        lambda leaf: np.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf, shapes
+    )
 
 
 def check_mode(reference: Trace) -> None:

@@ -9,14 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.extend.core import Literal
 
 from torch_ref.common.call_names import leaves
 from torch_ref.common.checks.arguments import shown
 from torch_ref.common.tape.tape import Tape, TapeWriter
 
 from ..alignment.repair import Exchange
-from .walk import Walk, evaluated, narrowed, wide, written
+from .walk import Walk, evaluated, narrowed, wide
 
 KEEP = 256_000_000
 
@@ -67,7 +66,9 @@ class TracedStep:
                 step = _rewritten(step, arguments, rewrite)
             made = jax.make_jaxpr(jax.value_and_grad(step, (0, 1), has_aux=True), return_shape=True)(*arguments)
         self.jaxpr, (((_, (losses, outputs)), gradients)) = made
+        self._trees = trained, rest
         self.arguments = jax.tree.leaves((trained, {name: exact[name] for name in by_input}, rest, others))
+        self._dtypes = [str(array.dtype) for array in self.arguments]
         self.names = [
             *(f"param/{name}" for name in _names(trained)),
             *(f"input/{name}" for name in sorted(by_input)),
@@ -81,6 +82,39 @@ class TracedStep:
             *(f"grad/{name}" for name in _names(gradients[0])),
             *(f"grad/{name}" for name in sorted(by_input)),
         ]
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """The parameters and what is not trained, by their dotted names; floating ones only."""
+        named = zip(self.names, self.arguments, strict=True)
+        return {
+            name.partition("/")[2]: array
+            for name, array in named
+            if not name.startswith("input/") and jnp.issubdtype(array.dtype, jnp.floating)
+        }
+
+    def params(self, arrays: Mapping[str, Any]) -> Any:
+        """Returns the parameters in the model's own structure.
+
+        Args:
+            arrays: by their dotted names; what is missing stays as it is.
+        """
+        trained, rest = (
+            jax.tree_util.tree_map_with_path(lambda path, leaf: arrays.get(".".join(map(_word, path)), leaf), tree)
+            for tree in self._trees
+        )
+        return _joined(trained, rest)
+
+    def fill(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Takes other parameters from now on.
+
+        Args:
+            arrays: by their dotted names; what is missing stays as it is.
+        """
+        for i, name in enumerate(self.names):
+            if not name.startswith("input/") and name.partition("/")[2] in arrays:
+                array = arrays[name.partition("/")[2]]
+                self.arguments[i] = array.astype(self.arguments[i].dtype) if array.dtype.kind != "f" else array
 
     def tape(
         self,
@@ -98,9 +132,9 @@ class TracedStep:
         walk = Walk(writer, exchanges)
         with wide():
             inputs = []
-            for name, array in zip(self.names, self.arguments, strict=True):
+            for name, array, dtype in zip(self.names, self.arguments, self._dtypes, strict=True):
                 lifted = jnp.asarray(array, "float64") if jnp.issubdtype(array.dtype, jnp.floating) else array
-                inputs.append(walk.value(lifted, str(array.dtype)))
+                inputs.append(walk.value(lifted, dtype))
                 writer.leaves[name] = inputs[-1][1]
             jaxpr, consts = walk.opened(self.jaxpr)
             found = walk.run(jaxpr, consts, inputs)
@@ -119,7 +153,7 @@ class TracedStep:
             operation: its number.
             arrays: its inputs, literals left out.
         """
-        equation = self._equations[operation]
+        equation, literals = self._equations[operation]
         if equation is None:
             return [np.stack(arrays)]
         if isinstance(equation, int):
@@ -127,8 +161,7 @@ class TracedStep:
         with wide():
             rest = iter(arrays)  # a row order of integers stays in the dtype that it was written in
             given = [
-                written(atom, equation) if isinstance(atom, Literal) else narrowed(next(rest), atom)
-                for atom in equation.invars
+                literals[i] if i in literals else narrowed(next(rest), atom) for i, atom in enumerate(equation.invars)
             ]
             return [np.asarray(output) for output in evaluated(equation, given)]
 

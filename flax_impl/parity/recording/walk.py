@@ -44,8 +44,9 @@ class Walk:
 
     def __init__(self, writer: TapeWriter, exchanges: Sequence[Exchange] = ()) -> None:
         self.writer = writer
-        # Of each operation; a scan takes its rows by their number, and stacks them without an equation.
-        self.equations: list[JaxprEqn | int | None] = []
+        # Of each operation, with the literals among its inputs by their place; a scan takes its rows by their number,
+        # and stacks them without an equation.
+        self.equations: list[tuple[JaxprEqn | int | None, dict[int, Any]]] = []
         self._everywhere = {e.port: e.array for e in exchanges if e.takers is None}
         self._at = {(e.port, taker): e.array for e in exchanges for taker in e.takers or ()}
 
@@ -156,7 +157,7 @@ class Walk:
         stack: str,
         equation: JaxprEqn | int | None = None,
     ) -> None:
-        self.equations.append(equation)
+        self.equations.append((equation, {i: array for i, (array, number) in enumerate(given) if number < 0}))
         literals = {f"literal{i}": a.item() for i, (a, number) in enumerate(given) if number < 0 and not a.ndim}
         self.writer.operations.append(
             Operation(

@@ -20,7 +20,8 @@ class Fingerprint:
     Args:
         shape: of the value.
         kind: numpy's letter: `f`, `i`, `u` or `b`.
-        masked: the share of the numbers that are not finite or huge; they count as 0 in all that follows.
+        masked: the share of the numbers that are not finite or huge, NaN taken twice: it is no mask. They count as 0
+            in all that follows.
         moments: `MOMENTS`, all in the value's own unit; they depend on neither layout nor broadcasting.
         marginals: for each axis the means over all other axes, first of the values and then of their squares.
         order: a sum of the values with weights drawn by position: equal for equal numbers in equal order.
@@ -78,7 +79,7 @@ def fingerprint(array: np.ndarray) -> Fingerprint:
         part = np.ascontiguousarray(part, np.float64)
         if kind == "f" and not max(-part.min(), part.max()) < _HUGE:  # not: NaN, too
             huge = ~(np.abs(part) < _HUGE)
-            masked += int(huge.sum())
+            masked += int(huge.sum()) + int(np.isnan(part).sum())
             part = np.where(huge, 0.0, part)
         squares = part * part
         flat = part.ravel()

@@ -1,0 +1,194 @@
+"""Finds values of one tape that are slices of values of the other, or stacks of them: time steps, gates, layers."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from torch_ref.common.tape.fingerprint import Fingerprint, fingerprint
+from torch_ref.common.tape.tape import Tape
+
+from .likeness import OTHER, likeness, tolerance
+from .repair import MOVES
+
+_BLOCKS = (2, 3, 4)  # that an axis is cut into, beside single rows
+_SUMS = {"add", "sub", "add_any", "aten.add", "aten.sub", "aten.add_"}
+_PRODUCTS = {"dot_general", "mul", "aten.mm", "aten.bmm", "aten.mul"}
+_SINGLE = 5e-7  # of the largest number: a few roundings of float32
+_LEAST = 3  # numbers of a slice: two moments say nothing of fewer
+_LOOKED_AT = 20  # candidates that are compared in full
+_LONGEST = 64  # of an axis whose rows are looked up one by one
+
+
+class Slices:
+    """The slices of a tape's values, or the values themselves, to be looked up by two moments.
+
+    What is found is compared in full where the tape kept the value.
+
+    Args:
+        tape: one side.
+        numbers: of its values.
+        whole: whether the values themselves are meant.
+    """
+
+    def __init__(self, tape: Tape, numbers: Iterable[int], *, whole: bool = False) -> None:
+        self._tape = tape
+        rows, self._places = [], []
+        for number in numbers:
+            value = tape.values[number]
+            if _is_usable(value):
+                for axis, parts in [(0, [_Part.of(value)])] if whole else _cut(value):
+                    rows += [part.row for part in parts]
+                    self._places += [(number, axis, len(parts), i) for i in range(len(parts))]
+        table = np.array(rows).reshape(-1, 4)
+        order = np.argsort(table[:, 2], kind="stable")
+        self._table, self._order = table[order], order
+
+    def hold(self, part: "_Part", full: Callable[[], Fingerprint | None]) -> bool:
+        """Returns whether one of them is a given one.
+
+        Args:
+            part: its moments.
+            full: gives its fingerprint, where that is to be had.
+        """
+        near = float(tolerance(part.scale, 0.0))
+        low, high = np.searchsorted(self._table[:, 2], [part.root - near, part.root + near])
+        found = self._table[low : high + 1]
+        apart = np.abs(found[:, 1:3] - (part.mean, part.root)).max(1, initial=0.0)
+        close = (apart <= tolerance(np.maximum(found[:, 3], part.scale), 0)) & (found[:, 0] == part.size)
+        return any(self._is(self._places[self._order[low + i]], full) for i in np.flatnonzero(close)[:_LOOKED_AT])
+
+    def _is(self, place: tuple[int, int, int, int], full: Callable[[], Fingerprint | None]) -> bool:
+        number, axis, count, i = place
+        wanted = full()
+        if wanted is None or number not in self._tape.arrays:
+            return True
+        if count == 1:
+            return likeness(self._tape.values[number], wanted) > OTHER
+        return likeness(fingerprint(np.split(self._tape.arrays[number], count, axis)[i]), wanted) > OTHER
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What decides first whether two values are the same."""
+
+    size: int
+    mean: float
+    root: float
+    scale: float
+
+    @classmethod
+    def of(cls, value: Fingerprint) -> "_Part":
+        return cls(value.size, float(value.moments[0]), float(value.moments[2]), value.scale)
+
+    @property
+    def row(self) -> tuple[float, ...]:
+        return self.size, self.mean, self.root, self.scale
+
+
+def is_slice(value: Fingerprint, slices: Slices) -> bool:
+    """Returns whether a value is one of the slices.
+
+    Args:
+        value: any; a mask or a constant is none.
+        slices: to look it up in.
+    """
+    return _is_usable(value) and slices.hold(_Part.of(value), lambda: value)
+
+
+def sliced(tape: Tape, wanted: Iterable[int], other: Tape) -> set[int]:
+    """Returns which of the wanted values are slices of values of the other side, or stacks of them.
+
+    Args:
+        tape: one side.
+        wanted: numbers of some of its values.
+        other: the other side.
+    """
+    everything = range(len(other.values))
+    whole, parts = Slices(other, everything, whole=True), Slices(other, everything)
+    return {n for n in wanted if is_slice(tape.values[n], parts) or _is_stack(tape, n, whole)}
+
+
+def _is_stack(tape: Tape, number: int, whole: Slices) -> bool:
+    value = tape.values[number]
+    for axis, parts in _cut(value) if _is_usable(value) else ():
+
+        def full(i: int, axis: int = axis, count: int = len(parts)) -> Fingerprint | None:
+            return fingerprint(np.split(tape.arrays[number], count, axis)[i]) if number in tape.arrays else None
+
+        if len(parts) <= _LONGEST and all(
+            whole.hold(part, lambda i=i, full=full: full(i)) for i, part in enumerate(parts)
+        ):
+            return True
+    return False
+
+
+def _is_usable(value: Fingerprint) -> bool:
+    return value.kind == "f" and value.size >= _LEAST and not value.constant and not value.masked
+
+
+def _cut(value: Fingerprint) -> Iterator[tuple[int, list[_Part]]]:
+    """Yields, for each way to cut a value, the axis and the slices."""
+    for axis, (length, marginal) in enumerate(zip(value.shape, value.marginals, strict=True)):
+        if marginal is None or length < 2:
+            continue
+        means, squares = marginal[0], marginal[1] * value.moments[2]
+        for count in {length, *(count for count in _BLOCKS if length % count == 0)}:
+            size = value.size // count
+            if size >= _LEAST:
+                mean, square = (part.reshape(count, -1).mean(1) for part in (means, squares))
+                roots = np.sqrt(np.maximum(square, 0.0))
+                yield axis, [_Part(size, float(m), float(r), value.scale) for m, r in zip(mean, roots, strict=True)]
+
+
+def uncertain(tape: Tape, other: Tape, agreed: set[int], slices: set[int]) -> set[int]:
+    """Returns the values that one cannot expect to find on the other side, with the slices themselves.
+
+    That are slices of slices, a sum with a parameter that the other side does not have (merged biases), and a product
+    of two slices (a time step with the kernel of one gate).
+
+    Args:
+        tape: one side.
+        other: the other side.
+        agreed: numbers of the values that have a partner.
+        slices: numbers of those that are slices or stacks of values of the other side.
+    """
+    part, strange = (
+        set(slices),
+        {n for n in tape.leaves.values() if n not in agreed | slices and _is_sum(n, tape, other)},
+    )
+    for operation in tape.operations:
+        given = [value for value in operation.inputs if tape.values[value].kind == "f"]
+        made = [value for value in operation.outputs if value not in agreed and value not in part]
+        if not given or not made:
+            continue
+        own, theirs = part.intersection(given), strange.intersection(given)
+        known = agreed.union(part, strange).issuperset(given)
+        if operation.name in MOVES and known:
+            smaller = tape.values[made[0]].size < tape.values[given[0]].size
+            if theirs:
+                strange.update(made)
+            elif own or smaller:
+                part.update(made)
+        elif theirs:
+            if known and (operation.name in _SUMS or theirs.issuperset(given)):
+                strange.update(made)
+        elif operation.name in _PRODUCTS and len(own) > 1 and own.issuperset(given):
+            strange.update(made)
+    return part | strange - set(tape.leaves.values())
+
+
+def _is_sum(number: int, tape: Tape, other: Tape) -> bool:
+    """Whether a parameter is a sum of two of the other side's, or a block of one: biases of an LSTM or GRU."""
+    wanted = tape.arrays.get(number)
+    arrays = [other.arrays.get(n) for name, n in other.leaves.items() if name.startswith("param/")]
+    biases = [array for array in arrays if array is not None and array.ndim == 1]
+    if wanted is None or wanted.ndim != 1 or not wanted.size:
+        return False
+    for a, b in itertools.combinations(biases, 2):
+        if a.size == b.size and a.size % wanted.size == 0:
+            blocks = (a + b).reshape(-1, wanted.size)
+            if (np.abs(blocks - wanted).max(1) <= _SINGLE * np.abs(wanted).max()).any():
+                return True
+    return False
