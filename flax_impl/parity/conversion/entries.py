@@ -43,7 +43,7 @@ class Entries:
             image: height, width and channels of what was flattened to be multiplied with it.
         """
         ranked = self.ranked(names)
-        yield from self._gates(names, ids)
+        yield from self.gates(names, ids)
         for name in ranked:
             yield from layouts(Entry(name), self.arrays[name].shape, ids.shape, image)
         yield from sorted(
@@ -67,15 +67,20 @@ class Entries:
         """
         turned = ids.ndim == 2 and ids.shape[0] == ids.shape[1] and any(re.search("kernel|w$", n) for n in names)
         ranked = self.ranked(names)
-        yield from self._gates(names, ids)
+        yield from self.gates(names, ids)
         for name in ranked:
             made = list(layouts(Entry(name), self.arrays[name].shape, ids.shape))
             yield from made[::-1] if turned else made
         yield from self._stacks(ranked, ids)
         yield from self._blocks(ranked, ids)
 
-    def _gates(self, names: Sequence[str], ids: np.ndarray) -> Iterator[Expression]:
-        """Yields the block of torch's LSTM or GRU that a port names by its gate: Flax's `hf` is of `weight_hh`."""
+    def gates(self, names: Sequence[str], ids: np.ndarray) -> Iterator[Expression]:
+        """Yields the block of torch's LSTM or GRU that a port names by its gate: Flax's `hf` is of `weight_hh`.
+
+        Args:
+            names: of the port's weights that are looked for.
+            ids: an array of their shape.
+        """
         found = re.search(r"(?:^|\.)([ih])([ifgorzn])\.(kernel|bias)$", names[0])
         if len(names) > 1 or found is None:
             return

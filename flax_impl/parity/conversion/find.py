@@ -95,7 +95,7 @@ class Search:
                 stuck = [(i, v) for i in rest for v in self._open_inputs(i) if self._is_ready(i, v)]
                 if not stuck:
                     break
-                finders = (self._sliced, self._later, self._nearest)
+                finders = (self._sliced, self._later, self._gate, self._nearest)
                 if not any(find(i, value) for find in finders for i, value in stuck):
                     self._guess(*stuck[0])
             pending = rest
@@ -167,6 +167,17 @@ class Search:
 
     def _later(self, i: int, value: int) -> bool:
         return self._first(i, value, lambda made, array: self._fits_later(i, value, array, made))
+
+    def _gate(self, i: int, value: int) -> bool:
+        """Takes the gate that a name says: nothing of torch's is just its product."""
+        ids = _base(self.places[value].astype(np.int64))
+        names = self._names(ids)
+        made = next(self.entries.gates(names, ids), None)
+        if made is None:
+            return False
+        self.guessed.update(names)
+        self._take(value, made)
+        return True
 
     def _nearest(self, i: int, value: int) -> bool:
         """Takes what comes closest, where a fault has moved all values; what follows goes on from the reference's."""
