@@ -8,10 +8,8 @@ from torch_ref.common.tape.tape import Tape
 from torch_ref.common.trace import Trace
 
 from ..training.losses import FactualLoss
-from .alignment.divergence import find_divergences
-from .alignment.partners import find_partners
 from .alignment.step_report import StepReport, check_tape
-from .recording.port import Port, check_mode, opened_step
+from .recording.port import Port, check_mode, compared, opened_step
 from .report.report import Report
 from .verdict import compare
 from .weight_map.map import WeightMap
@@ -64,7 +62,15 @@ def check_parity(
     settings = {"optimizer": optimizer, "params": params, "batches": batches, "forward": forward, "renames": renames}
     port = Port.opened(reference, model, loss, **settings)
     forced, free = (port.replay(forced=forced, progress=progress) for forced in (True, False))
-    return compare(forced, reference, free)
+    return compare(forced, reference, free, operations=lambda step: _guarded(port.operations, step))
+
+
+def _guarded(operations: Callable[[int], StepReport | None], step: int) -> StepReport | None:
+    """Returns the report of a step; None where it fails, which costs the lines, never the report."""
+    try:
+        return operations(step)
+    except Exception:
+        return None
 
 
 def replay(
@@ -191,5 +197,4 @@ def check_step(
     check_tape("reference", reference)
     settings = {"params": params, "shapes": shapes, "renames": renames}
     step, weight_map = opened_step(reference, model, batch, loss, **settings)
-    tape = step.tape()
-    return StepReport(find_partners(reference, tape), tuple(find_divergences(reference, tape, step)), weight_map)
+    return compared(reference, step, weight_map)

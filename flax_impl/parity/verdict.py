@@ -1,5 +1,9 @@
 """Compares two traces and gives the verdict: where the first divergence is, and what may have caused it."""
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 from torch_ref.common.tape.tape import Tape
 from torch_ref.common.trace import Trace
 
@@ -7,13 +11,17 @@ from .alignment.divergence import first_divergence
 from .alignment.partners import find_partners
 from .alignment.step_report import StepReport, check_tape
 from .comparison.bounds import Bounds
-from .comparison.entries import entries_in_order, free_entries, unmatched
+from .comparison.entries import OF_MODULES, entries_in_order, free_entries, unmatched
 from .comparison.localise import localise
 from .diagnosis import diagnose
 from .report.report import Report
 
+_OF_A_STEP = ("forward", "loss", "backward")
 
-def compare(ported: Trace, reference: Trace, free: Trace | None = None) -> Report:
+
+def compare(
+    ported: Trace, reference: Trace, free: Trace | None = None, *, operations: Callable[[int], Any] | None = None
+) -> Report:
     """Compares two traces, finds the first divergence, and names what may have caused it.
 
     A float64 reference is gate A: every entry within 1e-12 of the reference's largest value. A float32 one is gate B,
@@ -24,6 +32,8 @@ def compare(ported: Trace, reference: Trace, free: Trace | None = None) -> Repor
         ported: the port's trace, under the reference's names; forced, as `replay` gives it by default.
         reference: the trace of `torch_ref.record`.
         free: the port's trace from the first weights only; in float32 it is shown, and does not count.
+        operations: compares the operations of a step, where the traces part in it; it returns a `StepReport`, or None.
+            Where all operations of a step agree, what modules take and return in it does not count.
 
     Returns:
         Every entry with its error and its bound, the first divergence, and its diagnosis; see `Report`.
@@ -49,6 +59,12 @@ def compare(ported: Trace, reference: Trace, free: Trace | None = None) -> Repor
     entries = entries_in_order(ported, reference, bounds)
     loose = free_entries(free, reference, bounds)
     first = localise(entries, loose, ported, reference)
+    step = operations(first.step) if operations and first and not first.free and first.group in _OF_A_STEP else None
+    if first and step is not None and step.passed and first.phase in OF_MODULES:  # the models are cut elsewhere
+        entries = [
+            replace(e, counts=e.counts and not (e.step == first.step and e.phase in OF_MODULES)) for e in entries
+        ]
+        first = localise(entries, loose, ported, reference)
     return Report(
         model=reference.metadata["model"],
         dtype=reference.dtype,
@@ -61,6 +77,7 @@ def compare(ported: Trace, reference: Trace, free: Trace | None = None) -> Repor
         diagnosis=tuple(diagnose(first, ported, reference)) if first else (),
         unmatched=tuple(unmatched(ported, reference)),
         weight_map=str(ported.metadata.get("weight_map", "")),
+        operations=step if first else None,
     )
 
 

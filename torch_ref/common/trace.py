@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from .checks.arguments import check_choice, listed, shown
 from .files.array_file import read_arrays, write_arrays
+from .tape.tape import Tape, unpacked
 
 # In the order in which they happen. `param` is there for step 0 only: a later step starts from the `update` and the
 # `buffer` of the one before.
@@ -33,6 +34,7 @@ NOISE = "noise"
 _FLOATS = ("param", "loss", "cotangent", "grad", "state", "update", NOISE)
 
 _FORMAT = "trace/1"
+_TAPE = "tape"
 
 _METADATA: dict[str, type] = {
     "framework": str,
@@ -63,6 +65,7 @@ class Trace:
             name), `calls` (what was called, in order of return), `inputs` (the entries of the batch that gradients are
             taken by), `buffers`, `frozen` (parameters that are not trained), `versions`, and `recipe` (whatever it
             takes to make the batches again).
+        tapes: the operations of some steps, by the step.
 
     Example:
         >>> arrays = {"0/param/w": np.ones(2), "0/loss/y": np.array(0.5), "0/update/w": np.zeros(2)}
@@ -75,6 +78,7 @@ class Trace:
 
     arrays: dict[str, np.ndarray]
     metadata: dict[str, Any]
+    tapes: Mapping[int, Tape] = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
@@ -129,7 +133,11 @@ class Trace:
         Raises:
             TypeError: metadata that JSON does not hold.
         """
-        write_arrays(path, self.arrays, {"format": _FORMAT, **self.metadata})
+        arrays, tapes = dict(self.arrays), {}
+        for step, tape in self.tapes.items():
+            packed, tapes[str(step)] = tape.packed()
+            arrays |= {f"{_TAPE}/{step}/{name}": array for name, array in packed.items()}
+        write_arrays(path, arrays, {"format": _FORMAT, **self.metadata, **({_TAPE: tapes} if tapes else {})})
 
     @cached_property
     def _by_phase(self) -> dict[tuple[int, str], dict[str, np.ndarray]]:
@@ -171,11 +179,27 @@ def load_trace(path: str | os.PathLike[str]) -> Trace:
     arrays, metadata = read_arrays(path)
     try:
         check_choice("format", metadata.pop("format", None), [_FORMAT])
+        tapes = _tapes(arrays, metadata.pop(_TAPE, {}))
+        arrays = {name: array for name, array in arrays.items() if not name.startswith(f"{_TAPE}/")}
         _check_metadata(metadata)
         _check_arrays(arrays, metadata)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return Trace(arrays, metadata)
+    return Trace(arrays, metadata, tapes)
+
+
+def _tapes(arrays: Mapping[str, np.ndarray], packed: Any) -> dict[int, Tape]:
+    """Returns the tapes in a file, by step."""
+    try:
+        return {
+            int(step): unpacked(
+                {name.split("/", 2)[2]: array for name, array in arrays.items() if name.startswith(f"{_TAPE}/{step}/")},
+                content,
+            )
+            for step, content in packed.items()
+        }
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"expected the tapes of some steps, got {shown(error)}") from error
 
 
 def _check_metadata(metadata: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from ..common.checks.arguments import check_choice, check_integer, listed, shown
 from ..common.progress import Progress
 from ..common.record_inputs import config_of, input_names, named_batches
 from ..common.settings.optimizers import Adam, Optimizer
+from ..common.tape.tape import Tape
 from ..common.trace import NOISE, Trace
 from ..training.build import build_optimizer
 from ..training.losses import FactualLoss
@@ -26,6 +27,7 @@ from .one_step import (
     variables_of,
 )
 from .rounding import Noise
+from .tape import record_tape
 
 MakeOptimizer = Optimizer | torch.optim.Optimizer | Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
@@ -39,6 +41,7 @@ def record(
     forward: Callable[..., Any] | None = None,
     inputs: Sequence[str] | None = None,
     row_orders: int = 4,
+    tapes: Iterable[int] = (0,),
     recipe: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Trace:
@@ -61,6 +64,8 @@ def record(
         inputs: entries of the batch that the model is called with, and that gradients are taken by. None takes those
             that its `forward` names, or else the first.
         row_orders: how many orders of the rows are tried to see what rounding does.
+        tapes: of which steps every operation is written down, with its line: `check_parity` then names the line of a
+            fault that shows in one of them. None for none.
         recipe: what it takes to make the batches again; goes into the trace as it is.
         progress: shows a bar, or plain lines, once it takes long.
 
@@ -69,7 +74,8 @@ def record(
         step, by torch's names.
 
     Raises:
-        ValueError: no batch, an unknown input, or dropout that is switched on: no two frameworks draw alike.
+        ValueError: no batch, an unknown input, a step of `tapes` that there is none of, or dropout that is switched on:
+            no two frameworks draw alike.
 
     Example:
         >>> import torch_ref
@@ -89,12 +95,20 @@ def record(
     row_orders = check_integer("row_orders", row_orders, at_least=1)
     noisy = Noise(*_copied(model, optimizer, getattr(torch, dtype)), question, row_orders)
     calls: list[str] = []
+    steps = _checked_steps(tapes, len(batches))
+    written: dict[int, Tape] = {}
+    untaped = ""
     arrays = {f"0/param/{name}": array for name, array in variables_of(exact).items()}
     rates = []
     with Progress(len(batches), progress) as report:
         for k, batch in enumerate(batches):
             batch = {name: _rounded(array, dtype) for name, array in batch.items()}
             noisy.follow(exact, built)  # before the buffers move
+            if k in steps:
+                try:
+                    written[k] = record_tape(copy.deepcopy(exact).to(noisy.dtype), batch, loss)
+                except (RuntimeError, NotImplementedError, TypeError) as error:  # torch cannot dispatch all there is
+                    untaped = f"step {k}: {type(error).__name__}: {error}"
             found, gradients, calls = forward_and_backward(exact, question, batch)
             noise = noisy.of_rows(batch, found)
             rates.append(built.param_groups[0]["lr"])
@@ -121,8 +135,16 @@ def record(
         "frozen": sorted(set(variables_of(exact)) - set(buffers_of(exact)) - set(trained_of(exact))),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "numpy")},
         "recipe": dict(recipe or {}),
+        **({"untaped": untaped} if untaped else {}),
     }
-    return Trace(arrays, metadata)
+    return Trace(arrays, metadata, written)
+
+
+def _checked_steps(tapes: Iterable[int], count: int) -> set[int]:
+    steps = {check_integer("tapes", step, at_least=0) for step in tapes}
+    if steps and max(steps) >= count:
+        raise ValueError(f"tapes: expected steps from 0 to {count - 1}, got {listed(sorted(steps))}")
+    return steps
 
 
 def _round_in_place(model: nn.Module, optimizer: torch.optim.Optimizer, dtype: torch.dtype) -> None:

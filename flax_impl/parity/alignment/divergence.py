@@ -9,11 +9,12 @@ import numpy as np
 
 from torch_ref.common.tape.tape import Tape
 
-from .gradients import stopped, without_gradient
+from .gradients import silenced, stopped, without_gradient
 from .likeness import likeness
 from .partners import Partners, find_partners
 from .place import Place, Side, differing
 from .repair import Exchange, exchanges
+from .rows import selected
 from .slices import sliced, uncertain
 from .tables import rounded_tables
 
@@ -63,6 +64,8 @@ def first_divergence(partners: Partners) -> Divergence | None:
     reference, port = sides[0].place(ours, backward), sides[1].place(theirs, backward)
     if backward and reference is not None and port is not None:
         missing = without_gradient(reference.first, port, partners)
+        if missing is None:
+            missing = silenced(partners, theirs)
         if missing is not None:
             return Divergence(*stopped(missing, reference, port, partners), backward)
     if reference is not None and port is not None:
@@ -85,9 +88,10 @@ def _sides(partners: Partners, backward: bool) -> tuple[Side, Side]:
             for i, of_tape in enumerate(agreed)
         )
     sides = []
+    alone = [[n for n in range(len(tape.values)) if n not in of] for tape, of in zip(tapes, agreed, strict=True)]
+    rows = selected(tapes[0], alone[0], tapes[1]), selected(tapes[1], alone[1], tapes[0])
     for i, (tape, of_tape) in enumerate(zip(tapes, agreed, strict=True)):
-        alone = [number for number in range(len(tape.values)) if number not in of_tape]
-        slices = sliced(tape, alone, tapes[1 - i])
+        slices = sliced(tape, alone[i], tapes[1 - i]) | rows[i][0] | rows[1 - i][1].difference(of_tape)
         sides.append(Side(tape, {*of_tape, *uncertain(tape, tapes[1 - i], set(of_tape), slices)}))
     return sides[0], sides[1]
 

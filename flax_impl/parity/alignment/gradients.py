@@ -1,6 +1,7 @@
 """Finds where a port stops a gradient that the reference lets through."""
 
 import re
+from collections.abc import Iterable
 
 from torch_ref.common.tape.tape import Tape
 
@@ -42,6 +43,31 @@ def without_gradient(backward: int, port: Place, partners: Partners) -> int | No
     return next((i for i in reversed(_around(found, tape)) if same.intersection(tape.operations[i].inputs)), found)
 
 
+def silenced(partners: Partners, theirs: Iterable[int]) -> int | None:
+    """Returns the port's operation that stops all gradients to parameters which get none; None where none does.
+
+    Where the port stops a gradient at one place only, and the reference at none, that is the place, too.
+
+    Args:
+        partners: the two tapes.
+        theirs: numbers of the port's gradients that differ.
+    """
+    tape = partners.port
+    wrong, leaves = set(theirs), {name.partition("/")[2]: number for name, number in tape.leaves.items()}
+    named = [(name.partition("/")[2], n) for name, n in tape.results.items() if name.startswith("grad/")]
+    silent = [leaves[name] for name, n in named if n in wrong and tape.values[n].scale == 0 and name in leaves]
+    stops = [i for i, of in enumerate(tape.operations) if of.name == "stop_gradient" and not of.backward]
+    stops = [i for i in stops if not _is_largest(tape.operations[i].inputs[0], tape)]
+    detached = any(of.name == "aten.detach" and not of.backward for of in partners.reference.operations)
+    if len(stops) == 1 and not detached:
+        return stops[0]
+    for i in stops:
+        given = {value for j in tape.upstream(tape.operations[i].inputs) for value in tape.operations[j].inputs}
+        if silent and given.issuperset(silent):
+            return i
+    return None
+
+
 def stopped(missing: int, reference: Place, port: Place, partners: Partners) -> tuple[Place, Place]:
     """Returns the places for an operation that no gradient comes back from: where the port stops it, if it says so.
 
@@ -66,6 +92,8 @@ def stopped(missing: int, reference: Place, port: Place, partners: Partners) -> 
 def _stop_before(operation: int, partners: Partners) -> int | None:
     """Returns the nearest operation, right after or upstream, that stops gradients; those of a softmax do not count."""
     tape = partners.port
+    if tape.operations[operation].name == "stop_gradient":
+        return operation
     after = list(tape.operations[operation].outputs)
     while after:
         takers = tape.consumers.get(after.pop(), ())

@@ -8,7 +8,7 @@ import numpy as np
 from torch_ref.common.tape.tape import Tape
 
 from .likeness import OTHER, likeness, tolerance
-from .parts import explained_gradients
+from .parts import explained_gradients, lone_gradients
 
 _WINDOW = 1e-9  # first look, by the root mean square alone
 
@@ -73,9 +73,14 @@ def find_partners(reference: Tape, port: Tape) -> Partners:
         other: [number for _, number in sorted(found, key=lambda pair: (-pair[0], pair[1]))]
         for other, found in of_port.items()
     }
-    ours = explained_gradients(reference, of_reference, port, best)
-    theirs = explained_gradients(port, best, reference, of_reference)
-    if ours and theirs:  # no value of their own is their partner, but all of their parts are there
-        of_reference |= dict.fromkeys(ours, theirs)
-        best |= dict.fromkeys(theirs, ours)
+    alone = lone_gradients(reference, of_reference, port), lone_gradients(port, best, reference)
+    if all(alone):
+        ours = explained_gradients(reference, alone[0], port, alone[1])
+        theirs = explained_gradients(port, alone[1], reference, alone[0])
+        for numbers, explained, partners in ((alone[0], ours, of_reference), (alone[1], theirs, best)):
+            for number in set(numbers).difference(explained):
+                partners.pop(number, None)
+        if ours and theirs:  # no gradient is their partner, but all of their parts are there
+            of_reference |= {number: of_reference.get(number, theirs) for number in ours}
+            best |= {number: best.get(number, ours) for number in theirs}
     return Partners(reference, port, best, of_reference)

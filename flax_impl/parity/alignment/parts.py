@@ -1,7 +1,7 @@
 """Pairs gradients of weights that one side holds together and the other apart: fused, stacked over layers or gates."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -15,24 +15,34 @@ _MOST = 16  # blocks that a gradient is taken apart into, unless each is a row o
 _JOINED = 3  # gradients that are put together in any order
 
 
-def explained_gradients(
-    tape: Tape, agreed: Mapping[int, list[int]], other: Tape, other_agreed: Mapping[int, list[int]]
-) -> list[int]:
-    """Returns the gradients without a partner all of whose parts the other side has.
+def lone_gradients(tape: Tape, agreed: Mapping[int, list[int]], other: Tape) -> list[int]:
+    """Returns the gradients that are no gradient of the other side, and were kept.
 
-    The other side may have them as values of their own, as parts of its own gradients, or in another order.
+    Some value on the other's way to a gradient may be equal: what one of two heads sends back, for instance.
 
     Args:
         tape: whose gradients are looked at.
         agreed: the partners of its values.
         other: the other tape.
-        other_agreed: the partners of its values.
     """
-    alone, others = _alone(tape, agreed), _alone(other, other_agreed)
-    if not alone or not others:
-        return []
+    theirs = set(_gradients(other))
+    lone = [number for number in _gradients(tape) if not theirs.intersection(agreed.get(number, ()))]
+    return [number for number in lone if np.isfinite(tape.noise[number]) and number in tape.arrays]
+
+
+def explained_gradients(tape: Tape, alone: Sequence[int], other: Tape, others: Sequence[int]) -> list[int]:
+    """Returns the gradients all of whose parts the other side has.
+
+    The other side may have them as gradients of their own, as parts of its own gradients, or in another order.
+
+    Args:
+        tape: whose gradients are looked at.
+        alone: numbers of those that have no partner.
+        other: the other tape.
+        others: the same of it.
+    """
     parts = [fingerprint(block) for n in others for blocks in _taken_apart(other.arrays[n]) for block in blocks]
-    pool = Pool([*other.values, *parts])
+    pool = Pool([*(other.values[n] for n in _gradients(other)), *parts])
     return [
         number
         for number in alone
@@ -44,11 +54,8 @@ def explained_gradients(
     ]
 
 
-def _alone(tape: Tape, agreed: Mapping[int, list[int]]) -> list[int]:
-    """Returns the gradients that have no partner and were kept."""
-    gradients = [number for name, number in tape.results.items() if name.startswith("grad/")]
-    steady = [number for number in gradients if np.isfinite(tape.noise[number])]
-    return [number for number in steady if number not in agreed and number in tape.arrays]
+def _gradients(tape: Tape) -> list[int]:
+    return [number for name, number in tape.results.items() if name.startswith("grad/")]
 
 
 def _taken_apart(array: np.ndarray) -> Iterator[list[np.ndarray]]:

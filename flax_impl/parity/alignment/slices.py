@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -21,6 +22,10 @@ _LOOKED_AT = 20  # candidates that are compared in full
 _LONGEST = 64  # of an axis whose rows are looked up one by one
 
 
+# The reference is looked at again and again.
+_KNOWN: "WeakKeyDictionary[Tape, tuple[Slices, Slices]]" = WeakKeyDictionary()
+
+
 class Slices:
     """The slices of a tape's values, or the values themselves, to be looked up by two moments.
 
@@ -33,15 +38,15 @@ class Slices:
     """
 
     def __init__(self, tape: Tape, numbers: Iterable[int], *, whole: bool = False) -> None:
-        self._tape = tape
-        rows, self._places = [], []
+        self._values, self._arrays = tape.values, tape.arrays  # not the tape, which must not be kept alive
+        rows, self._places = [np.zeros((0, 4))], []
         for number in numbers:
             value = tape.values[number]
             if _is_usable(value):
-                for axis, parts in [(0, [_Part.of(value)])] if whole else _cut(value):
-                    rows += [part.row for part in parts]
+                for axis, parts in [(0, _Part.of(value).row)] if whole else _cut(value):
+                    rows.append(parts)
                     self._places += [(number, axis, len(parts), i) for i in range(len(parts))]
-        table = np.array(rows).reshape(-1, 4)
+        table = np.concatenate(rows)
         order = np.argsort(table[:, 2], kind="stable")
         self._table, self._order = table[order], order
 
@@ -62,11 +67,11 @@ class Slices:
     def _is(self, place: tuple[int, int, int, int], full: Callable[[], Fingerprint | None]) -> bool:
         number, axis, count, i = place
         wanted = full()
-        if wanted is None or number not in self._tape.arrays:
+        if wanted is None or number not in self._arrays:
             return True
         if count == 1:
-            return likeness(self._tape.values[number], wanted) > OTHER
-        return likeness(fingerprint(np.split(self._tape.arrays[number], count, axis)[i]), wanted) > OTHER
+            return likeness(self._values[number], wanted) > OTHER
+        return likeness(fingerprint(np.split(self._arrays[number], count, axis)[i]), wanted) > OTHER
 
 
 @dataclass(frozen=True)
@@ -83,8 +88,8 @@ class _Part:
         return cls(value.size, float(value.moments[0]), float(value.moments[2]), value.scale)
 
     @property
-    def row(self) -> tuple[float, ...]:
-        return self.size, self.mean, self.root, self.scale
+    def row(self) -> np.ndarray:
+        return np.array([[self.size, self.mean, self.root, self.scale]])
 
 
 def is_slice(value: Fingerprint, slices: Slices) -> bool:
@@ -105,8 +110,10 @@ def sliced(tape: Tape, wanted: Iterable[int], other: Tape) -> set[int]:
         wanted: numbers of some of its values.
         other: the other side.
     """
-    everything = range(len(other.values))
-    whole, parts = Slices(other, everything, whole=True), Slices(other, everything)
+    if other not in _KNOWN:
+        everything = range(len(other.values))
+        _KNOWN[other] = Slices(other, everything, whole=True), Slices(other, everything)
+    whole, parts = _KNOWN[other]
     return {n for n in wanted if is_slice(tape.values[n], parts) or _is_stack(tape, n, whole)}
 
 
@@ -118,7 +125,7 @@ def _is_stack(tape: Tape, number: int, whole: Slices) -> bool:
             return fingerprint(np.split(tape.arrays[number], count, axis)[i]) if number in tape.arrays else None
 
         if len(parts) <= _LONGEST and all(
-            whole.hold(part, lambda i=i, full=full: full(i)) for i, part in enumerate(parts)
+            whole.hold(_Part(*row), lambda i=i, full=full: full(i)) for i, row in enumerate(parts.tolist())
         ):
             return True
     return False
@@ -128,8 +135,8 @@ def _is_usable(value: Fingerprint) -> bool:
     return value.kind == "f" and value.size >= _LEAST and not value.constant and not value.masked
 
 
-def _cut(value: Fingerprint) -> Iterator[tuple[int, list[_Part]]]:
-    """Yields, for each way to cut a value, the axis and the slices."""
+def _cut(value: Fingerprint) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields, for each way to cut a value, the axis, and a row for each slice: size, mean, root, largest number."""
     for axis, (length, marginal) in enumerate(zip(value.shape, value.marginals, strict=True)):
         if marginal is None or length < 2:
             continue
@@ -139,7 +146,7 @@ def _cut(value: Fingerprint) -> Iterator[tuple[int, list[_Part]]]:
             if size >= _LEAST:
                 mean, square = (part.reshape(count, -1).mean(1) for part in (means, squares))
                 roots = np.sqrt(np.maximum(square, 0.0))
-                yield axis, [_Part(size, float(m), float(r), value.scale) for m, r in zip(mean, roots, strict=True)]
+                yield axis, np.stack([np.full(count, size), mean, roots, np.full(count, value.scale)], 1)
 
 
 def uncertain(tape: Tape, other: Tape, agreed: set[int], slices: set[int]) -> set[int]:

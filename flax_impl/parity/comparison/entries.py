@@ -14,7 +14,7 @@ from .bounds import FREE, Bounds
 from .measures import apart_and_size, largest
 from .order import in_order
 
-_OF_MODULES = ("module_input", "activation", "cotangent")
+OF_MODULES = ("module_input", "activation", "cotangent")
 _ALWAYS = ("input", "param", "output", "buffer", "loss", "grad", "update")  # to lack one of these is a divergence
 
 
@@ -76,7 +76,7 @@ def _comparable(phase: str, name: str, actual: np.ndarray, expected: np.ndarray)
     Of modules, calls of other batches are not, as where a port makes one call of two, nor further arguments of other
     sizes, such as a mask where torch is handed a key.
     """
-    if phase not in _OF_MODULES or actual.size == expected.size:
+    if phase not in OF_MODULES or actual.size == expected.size:
         return True
     return "[" not in name and actual.shape[:1] == expected.shape[:1]
 
@@ -102,7 +102,7 @@ def _of_its_own(name: str, reference: Trace) -> bool:
 def _entry(
     step: int, phase: str, name: str, actual: np.ndarray, expected: np.ndarray, size: float, bound: float
 ) -> Entry:
-    if phase in _OF_MODULES:
+    if phase in OF_MODULES:
         actual = _in_shape_of(expected, actual)
     if actual.shape != expected.shape:
         note = f"expected shape {list(expected.shape)}, got {list(actual.shape)}"

@@ -16,6 +16,9 @@ from torch_ref.common.tape.tape import Tape
 from torch_ref.common.trace import Trace
 
 from ...training.losses import FactualLoss
+from ..alignment.divergence import find_divergences
+from ..alignment.partners import find_partners
+from ..alignment.step_report import StepReport
 from ..conversion.conversion import Conversion, of_links
 from ..conversion.find import Search
 from ..conversion.match import match
@@ -23,7 +26,7 @@ from ..weight_map.map import WeightMap, WeightMapError, propose_map
 from .program import Program
 from .run import Run
 from .tape import TracedStep
-from .variables import Variables, linen_shapes, open_model
+from .variables import Variables, cast, linen_shapes, open_model
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,37 @@ class Port:
                 "model: expected no dropout that draws, as no two frameworks draw alike; call it with "
                 f"deterministic=True, or set its rate to 0 ({error})"
             ) from error
+
+    def operations(self, step: int) -> StepReport | None:
+        """Compares the operations of a step with those of the reference, from its parameters and on the port's batch.
+
+        Args:
+            step: of the training; None is returned where the reference has no tape of it.
+        """
+        tape = self.reference.tapes.get(step)
+        if tape is None:
+            return None
+        own = self.start if step == 0 else self.start.at_step(step, self.weight_map, self.reference)
+        model, params = self.model, None
+        if isinstance(model, nnx.Module):
+            model = nnx.merge(self.program.model, own.params, own.buffers, own.others)
+        else:
+            rest = {"batch_stats": own.buffers} if own.buffers else {}
+            params = {"params": own.params, **rest, **own.others}
+        batch = {name: cast(np.asarray(array), self.reference.dtype) for name, array in self.batches[step].items()}
+        return compared(tape, TracedStep(model, params, batch, self.program.loss))
+
+
+def compared(reference: Tape, step: TracedStep, weight_map: Conversion | None = None) -> StepReport:
+    """Returns where a step leaves a tape, with the proofs.
+
+    Args:
+        reference: the tape.
+        step: of the port.
+        weight_map: how its weights are made of the reference's, to be shown.
+    """
+    tape = step.tape()
+    return StepReport(find_partners(reference, tape), tuple(find_divergences(reference, tape, step)), weight_map)
 
 
 def opened_step(

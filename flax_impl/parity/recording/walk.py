@@ -31,6 +31,7 @@ INLINED = {
     "custom_lin": "call_jaxpr",
 }
 _LIBRARIES = ("/jax/", "/jaxlib/", "/flax/", "/optax/", "/chex/", "/haiku/", "/equinox/")
+_JAX = ("/jax/", "/jaxlib/")
 _LOW = ("float32", "float16", "bfloat16")
 
 
@@ -47,6 +48,7 @@ class Walk:
         # Of each operation, with the literals among its inputs by their place; a scan takes its rows by their number,
         # and stacks them without an equation.
         self.equations: list[tuple[JaxprEqn | int | None, dict[int, Any]]] = []
+        self._outer: tuple[Line, ...] = ()  # where the function of JAX's is called that is being run
         self._everywhere = {e.port: e.array for e in exchanges if e.takers is None}
         self._at = {(e.port, taker): e.array for e in exchanges for taker in e.takers or ()}
 
@@ -70,7 +72,8 @@ class Walk:
         held: dict[Var, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True))
         last = _last_uses(jaxpr)
         for i, equation in enumerate(jaxpr.eqns):
-            given = [(written(a, equation), -1) if isinstance(a, Literal) else held[a] for a in equation.invars]
+            lines = self._lines(equation)
+            given = [(written(a, lines), -1) if isinstance(a, Literal) else held[a] for a in equation.invars]
             made = self._equation(equation, given, stack)
             held.update(zip(equation.outvars, made, strict=True))
             for variable in last.get(i, ()):
@@ -82,7 +85,13 @@ class Walk:
         inner = f"{stack}/{equation.source_info.name_stack}".strip("/")
         if name in INLINED and INLINED[name] in equation.params:
             jaxpr, consts = self.opened(equation.params[INLINED[name]])
-            return self.run(jaxpr, consts, given, inner)
+            before = self._outer
+            # JAX traces a function once: the lines within it are those where it was called first.
+            self._outer = self._lines(equation) if _is_of_jax(jaxpr) else ()
+            try:
+                return self.run(jaxpr, consts, given, inner)
+            finally:
+                self._outer = before
         if name == "scan":
             return self._scan(equation, given, inner)
         if name == "while":
@@ -97,8 +106,11 @@ class Walk:
             given = [(jnp.asarray(self._at.get((n, here), a), a.dtype), n) for a, n in given]
         outputs = evaluated(equation, [array for array, _ in given])
         made = [self.value(out, _dtype(_aval(var))) for out, var in zip(outputs, equation.outvars, strict=True)]
-        self._write(name, given, made, _constants(equation), _lines(equation), inner, equation)
+        self._write(name, given, made, _constants(equation), self._lines(equation), inner, equation)
         return made
+
+    def _lines(self, equation: JaxprEqn) -> tuple[Line, ...]:
+        return self._outer or _lines(equation)
 
     def _scan(self, equation: JaxprEqn, given: list[Any], stack: str) -> list[Any]:
         params = equation.params
@@ -106,7 +118,7 @@ class Walk:
         jaxpr, closed = self.opened(params["jaxpr"])
         carry, rows = given[consts : consts + carried], given[consts + carried :]
         steps: list[list[Any]] = []
-        lines = _lines(equation)
+        lines = self._lines(equation)
         order = range(params["length"])
         for i in reversed(order) if params["reverse"] else order:
             taken = []
@@ -208,7 +220,7 @@ def _wider(value: Any) -> Any:
         def run(*arrays: Any) -> list[Any]:
             held = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arrays], strict=True))
             for equation in jaxpr.eqns:
-                given = [written(a, equation) if isinstance(a, Literal) else held[a] for a in equation.invars]
+                given = [written(a, _lines(equation)) if isinstance(a, Literal) else held[a] for a in equation.invars]
                 held.update(zip(equation.outvars, evaluated(equation, given), strict=True))
             return [written(atom) if isinstance(atom, Literal) else held[atom] for atom in jaxpr.outvars]
 
@@ -253,14 +265,14 @@ def lifted(array: Any, source: str = "") -> Any:
     return jnp.asarray(array, "float64")
 
 
-def written(atom: Literal, equation: JaxprEqn | None = None) -> Any:
+def written(atom: Literal, lines: Sequence[Line] = ()) -> Any:
     """Returns the number of a literal; an integer keeps its dtype, which 64-bit mode would widen.
 
     A literal has no value of its own on the tape: it is one of its operation's constants.
     """
     if str(_aval(atom).dtype) not in _LOW:
         return np.asarray(atom.val, _aval(atom).dtype)
-    return lifted(np.asarray(atom.val, "float32"), " ".join(line.text for line in _lines(equation)) if equation else "")
+    return lifted(np.asarray(atom.val, "float32"), " ".join(line.text for line in lines))
 
 
 def _last_uses(jaxpr: Jaxpr) -> dict[int, list[Var]]:
@@ -279,11 +291,9 @@ def _last_uses(jaxpr: Jaxpr) -> dict[int, list[Var]]:
 
 
 def _lines(equation: JaxprEqn) -> tuple[Line, ...]:
-    """Returns the innermost line outside JAX, and the innermost one outside all libraries."""
+    """Returns the innermost line outside JAX, and the innermost ones outside all libraries."""
     traceback = equation.source_info.traceback
-    if traceback is None:
-        return ()
-    return _lines_of(traceback)
+    return () if traceback is None else _lines_of(traceback)
 
 
 @cache
@@ -291,14 +301,18 @@ def _lines_of(traceback: Any) -> tuple[Line, ...]:
     frames = [
         frame
         for frame in traceback.frames
-        if "/jax/" not in frame.file_name
-        and "/jaxlib/" not in frame.file_name
-        and "/parity/recording/" not in frame.file_name
+        if not any(part in frame.file_name for part in (*_JAX, "/parity/recording/"))
         and not frame.file_name.endswith(("contextlib.py", "functools.py"))
     ]
     own = [frame for frame in frames if not any(library in frame.file_name for library in _LIBRARIES)]
     chosen = [*frames[:1], *(frame for frame in own[:2] if frame is not frames[0])]
     return tuple(Line.of(frame.file_name, frame.line_num, frame.function_name) for frame in chosen)
+
+
+def _is_of_jax(jaxpr: Jaxpr) -> bool:
+    """Whether a function is JAX's own, such as `jax.nn.silu`."""
+    source = jaxpr.debug_info.func_src_info or ""
+    return any(part in source for part in _JAX)
 
 
 def _constants(equation: JaxprEqn) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def _section(index: int, report: Report, *, alone: bool) -> str:
     parts = [
         f'<section id="pair-{index}">\n<h2>{_text(title(report))}</h2>',
         _summary(report),
-        *([] if report.passed else [_diagnosis(report), _outside(report)]),
+        *([] if report.passed else [_diagnosis(report), _operations(report), _outside(report)]),
     ]
     # Of many pairs, those that agree stay folded and short.
     whole = alone or not report.passed
@@ -170,6 +170,12 @@ def _diagnosis(report: Report) -> str:
     if not items:
         return "<h3>Diagnosis</h3>\n<p>No known difference explains it.</p>"
     return "\n".join(['<h3>Diagnosis</h3>\n<ul class="diagnosis">', *items, "</ul>"])
+
+
+def _operations(report: Report) -> str:
+    if report.operations is None:
+        return ""
+    return f"<h3>Operations</h3>\n{report.operations._repr_html_()}"
 
 
 def _outside(report: Report) -> str:

@@ -3,13 +3,25 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from .entries import Divergence, Entry, Finding
 from .text import WIDTH, aligned, counted, described, number, plain, short, wrapped
 
 _FIRST = 5
 _HEAD = ("model", "dtype", "optimizer", "steps", "largest error", "bound", "")
+
+
+class Places(Protocol):
+    """What is known of the operations of a step."""
+
+    passed: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as JSON takes it."""
+        ...
+
+    def _repr_html_(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -28,6 +40,8 @@ class Report:
         diagnosis: what may have caused it, best first.
         unmatched: entries that only one side has, and that are therefore not compared.
         weight_map: which of the reference's weights is which of the port's, in a table.
+        operations: the step of the first divergence, operation by operation: a `StepReport`; None where the reference
+            has no tape of it.
 
     Example:
         >>> entry = Entry(step=0, phase="loss", name="y", error=0.25, bound=1e-12)
@@ -50,6 +64,7 @@ class Report:
     diagnosis: tuple[Finding, ...] = ()
     unmatched: tuple[str, ...] = ()
     weight_map: str = ""
+    operations: Places | None = None
 
     def __str__(self) -> str:
         return text_table([self])
@@ -79,6 +94,7 @@ class Report:
             if first is None
             else {"step": first.step, "phase": first.phase, "name": first.name, "text": str(first)},
             "diagnosis": [str(finding) for finding in self.diagnosis],
+            **({} if self.operations is None else {"operations": self.operations.to_json()}),
         }
 
 
@@ -160,4 +176,17 @@ def _block(report: Report) -> list[str]:
     lines += ["", "  diagnosis:"]
     for finding in report.diagnosis:
         lines += wrapped(str(finding), "  - ")
-    return lines if report.diagnosis else [*lines[:-1], "  diagnosis: no known difference explains it"]
+    lines = lines if report.diagnosis else [*lines[:-1], "  diagnosis: no known difference explains it"]
+    return [*lines, "", *(f"  {plain(line)}" for line in _of_operations(report))]
+
+
+def _of_operations(report: Report) -> list[str]:
+    """Returns at which lines of the source the two part."""
+    first = report.first_divergence
+    if report.operations is None:
+        if first is None or first.free or first.group in ("data", "weights", "optimiser"):
+            return []
+        return [f"torch_ref.record(..., tapes=[{first.step}]) writes down the operations of this step, and their lines"]
+    if report.operations.passed:
+        return ["in float64 the step agrees, operation by operation: what differs is the precision it is computed in"]
+    return str(report.operations).splitlines()

@@ -1,5 +1,6 @@
 """Describes an array by a few numbers that survive another layout, so that two frameworks' values can be paired."""
 
+import math
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -34,10 +35,10 @@ class Fingerprint:
     marginals: tuple[Float[np.ndarray, "two length"] | None, ...]
     order: float
 
-    @property
+    @cached_property
     def size(self) -> int:
         """How many numbers the value has."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     @property
     def scale(self) -> float:

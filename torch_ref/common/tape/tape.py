@@ -74,7 +74,7 @@ class Operation:
         return f"{self.name}({given})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tape:
     """One step of one framework, operation by operation; `record_tape` makes it.
 
@@ -144,6 +144,11 @@ class Tape:
         Args:
             path: the file; its folder is made where there is none.
         """
+        arrays, metadata = self.packed()
+        write_arrays(path, arrays, {"format": FORMAT, **metadata})
+
+    def packed(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Returns all of the tape as arrays and as what JSON holds; `unpacked` makes a tape of them."""
         lines: dict[Line, int] = {}
         operations = [
             {
@@ -164,7 +169,6 @@ class Tape:
             **{f"array/{number}": array for number, array in self.arrays.items()},
         }
         metadata = {
-            "format": FORMAT,
             "framework": self.framework,
             "operations": operations,
             "lines": [asdict(line) for line in lines],
@@ -176,7 +180,7 @@ class Tape:
             "results": dict(self.results),
             "metadata": dict(self.metadata),
         }
-        write_arrays(path, arrays, json.loads(json.dumps(metadata, default=str)))
+        return arrays, json.loads(json.dumps(metadata, default=str))
 
 
 def load_tape(path: str | os.PathLike[str]) -> Tape:
@@ -204,12 +208,18 @@ def load_tape(path: str | os.PathLike[str]) -> Tape:
     arrays, metadata = read_arrays(path)
     try:
         check_choice("format", metadata.get("format"), [FORMAT])
-        return _tape_of(arrays, metadata)
+        return unpacked(arrays, metadata)
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise ValueError(f"{path}: expected a tape, got {shown(error)}") from error
 
 
-def _tape_of(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> Tape:
+def unpacked(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> Tape:
+    """Returns the tape that `Tape.packed` gave.
+
+    Args:
+        arrays: by name.
+        metadata: the rest.
+    """
     lines = [Line(**line) for line in metadata["lines"]]
     operations = [
         Operation(
