@@ -60,11 +60,12 @@ def compare(
     loose = free_entries(free, reference, bounds)
     first = localise(entries, loose, ported, reference)
     step = operations(first.step) if operations and first and not first.free and first.group in _OF_A_STEP else None
-    if first and step is not None and step.passed and first.phase in OF_MODULES:  # the models are cut elsewhere
-        entries = [
-            replace(e, counts=e.counts and not (e.step == first.step and e.phase in OF_MODULES)) for e in entries
-        ]
-        first = localise(entries, loose, ported, reference)
+    if first and step is not None and step.passed and first.phase in OF_MODULES:
+        others = [entry.step != first.step or entry.phase not in OF_MODULES for entry in entries]
+        kept = [replace(e, counts=e.counts and counts) for e, counts in zip(entries, others, strict=True)]
+        after = localise(kept, loose, ported, reference)
+        if after is None or after.step != first.step or after.group not in _OF_A_STEP:  # the models are cut elsewhere
+            entries, first = kept, after
     return Report(
         model=reference.metadata["model"],
         dtype=reference.dtype,

@@ -234,8 +234,9 @@ def test_text_table_says_what_diverges() -> None:
     assert lines[9].split() == ["step", "phase", "entry", "error", "bound", "worst", "at", "outside"]
     assert lines[10].split() == ["1", "activation", "head1.layer1", "0.031", "1e-12", "[4,", "1]", "212", "of", "640"]
     assert "more out of bounds" in lines[15]
-    assert lines[-2].startswith("  - the port's `epsilon`")
-    assert lines[-1].startswith("  - perhaps: ")
+    assert lines[-4].startswith("  - the port's `epsilon`")
+    assert lines[-3].startswith("  - perhaps: ")
+    assert lines[-1].startswith("  torch_ref.record(..., tapes=[1]) writes down the operations of this step")
 
 
 @pytest.mark.parametrize("name", REPORTS)

@@ -1,6 +1,7 @@
 """Holds the outcome of a comparison, and shows it: a line for each pair, and more where one diverges."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -177,7 +178,15 @@ def _block(report: Report) -> list[str]:
     for finding in report.diagnosis:
         lines += wrapped(str(finding), "  - ")
     lines = lines if report.diagnosis else [*lines[:-1], "  diagnosis: no known difference explains it"]
-    return [*lines, "", *(f"  {plain(line)}" for line in _of_operations(report))]
+    told = [part for line in _of_operations(report) for part in _folded(line)]
+    return [*lines, "", *told] if told else lines
+
+
+def _folded(line: str) -> list[str]:
+    """Returns a line in as many as it takes, each with its indentation."""
+    indent = " " * (2 + len(line) - len(line.lstrip()))
+    text = plain(line.strip())
+    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=f"{indent}  ") or [""]
 
 
 def _of_operations(report: Report) -> list[str]:
