@@ -33,6 +33,7 @@ _FINER = (
     _aten.huber_loss, _aten.binary_cross_entropy,
 )  # fmt: skip
 _FRESH = (_aten.lift_fresh.default, _aten.lift_fresh_copy.default)  # made where no dispatch is seen
+_SAME = (_aten.alias.default, _aten.detach.default, _aten.clone.default)
 _RANDOM = torch.Tag.nondeterministic_seeded
 
 
@@ -76,9 +77,8 @@ class Operations(TorchDispatchMode):
 
     def leaf(self, name: str, tensor: Tensor, dtype: torch.dtype) -> None:
         """Gives a tensor that exists already a value of its own."""
-        number = self.writer.value(_numpy(tensor), _name_of(dtype))
+        number = self.writer.leaf(name, _numpy(tensor), _name_of(dtype))
         self._views.setdefault(_storage(tensor), {})[_view(tensor)] = number
-        self.writer.leaves[name] = number
         self._alive.append(tensor)
 
     def result(self, name: str, tensor: Tensor) -> None:
@@ -131,8 +131,9 @@ class Operations(TorchDispatchMode):
         if not changed and all(any(tensor is other for other in given) for tensor in tensors):
             return outputs  # nothing was done, as where `to` finds the dtype that it was asked for
         dtype = _name_of(asked) if asked is not None else self._promoted(numbers)
+        moved = _moved(func, args, numbers)
         made = [
-            self._made(tensor, dtype, given, any(tensor is other for other in changed))
+            self._made(tensor, dtype, given, any(tensor is other for other in changed), moved)
             for tensor in {id(tensor): tensor for tensor in [*changed, *tensors]}.values()
         ]
         self._write(str(func.overloadpacket), numbers, made, _constants(func, args, kwargs), _RANDOM in func.tags)
@@ -161,13 +162,20 @@ class Operations(TorchDispatchMode):
             self._alive.append(tensor)
         return views[view]
 
-    def _made(self, tensor: Tensor, dtype: str, given: list[Tensor], changed: bool) -> int:
+    def _made(
+        self,
+        tensor: Tensor,
+        dtype: str,
+        given: list[Tensor],
+        changed: bool,
+        moved: tuple[int, Sequence[int]] | None,
+    ) -> int:
         """Returns the number of a value that an operation made or changed."""
         storage = _storage(tensor)
         if not any(_storage(other) == storage for other in given):
             self._forget(tensor)
         floating = tensor.is_floating_point()
-        number = self.writer.value(_numpy(tensor), dtype if floating else _name_of(tensor.dtype))
+        number = self.writer.value(_numpy(tensor), dtype if floating else _name_of(tensor.dtype), moved)
         self._views.setdefault(storage, {})[_view(tensor)] = number
         if changed:
             self._written[storage] = number
@@ -244,6 +252,17 @@ def _constants(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> d
     """Returns the numbers, words and lists that an operation was given, by the names of its arguments."""
     given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | dict(kwargs)
     return {name: value for name, value in given.items() if _plain(value)}
+
+
+def _moved(func: Any, args: tuple[Any, ...], numbers: list[int]) -> tuple[int, Sequence[int]] | None:
+    """Returns the value that an operation passes on, and the order of its axes, where it does nothing else."""
+    if func in _SAME:
+        return numbers[0], range(args[0].dim())
+    if func is _aten.permute.default:
+        return numbers[0], [axis % args[0].dim() for axis in args[1]]
+    if func is _aten.t.default and args[0].dim() == 2:
+        return numbers[0], (1, 0)
+    return None
 
 
 def _plain(value: Any) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from torch_ref.common.tape.tape import Tape
+
 from ..weight_map.names import above, similarity, words_of
 from .expressions import Cut, Entry, Expression, Joined, Summed, layouts
 
@@ -29,26 +31,22 @@ class Entries:
         self.starts = dict(zip(arrays, np.cumsum([0, *sizes]), strict=False))
         # Every number of the entries has a number of its own, in the layout of the entry.
         self.numbered = {n: self.starts[n] + np.arange(a.size).reshape(a.shape) for n, a in arrays.items()}
+        self.taken = np.zeros(int(sum(sizes)), bool)  # whether some weight of the port is made of a number
         self.images: set[tuple[int, ...]] = set()
 
-    def candidates(
-        self, ids: np.ndarray, names: Sequence[str], taken: np.ndarray, image: Image
-    ) -> Iterator[Expression]:
+    def candidates(self, ids: np.ndarray, names: Sequence[str], image: Image) -> Iterator[Expression]:
         """Yields what a weight may be: an entry, a block of one, several together, or the sum of two biases.
 
         Args:
             ids: an array of its shape.
             names: of the port's weights that it is part of.
-            taken: the numbers of entries that are other weights already.
             image: height, width and channels of what was flattened to be multiplied with it.
         """
         ranked = self.ranked(names)
         yield from self.gates(names, ids)
         for name in ranked:
             yield from layouts(Entry(name), self.arrays[name].shape, ids.shape, image)
-        yield from sorted(
-            self._blocks(ranked, ids), key=lambda made: bool(np.isin(made.of(self.numbered), taken).any())
-        )
+        yield from sorted(self._blocks(ranked, ids), key=lambda made: bool(self.taken[made.of(self.numbered)].any()))
         yield from self._stacks(ranked, ids)
         for group in self._groups(ranked, ids.size):
             first, *rest = [self.arrays[name].shape for name in group]
@@ -173,3 +171,13 @@ class Entries:
             return None
 
         return single
+
+
+def entries_of(tape: Tape) -> dict[str, np.ndarray]:
+    """Returns the floating parameters and buffers of a tape by their names; small ones in float64, to be added up."""
+    found = {}
+    for name, number in tape.leaves.items():
+        if not name.startswith("input/") and tape.values[number].kind == "f" and number in tape.arrays:
+            array = tape.arrays[number]
+            found[name.partition("/")[2]] = array.astype(np.float64) if array.ndim < 2 else array
+    return found

@@ -15,7 +15,7 @@ from ..alignment.repair import MOVES, layouts
 from ..weight_map.names import above
 from . import expressions
 from .conversion import Conversion, assembled
-from .entries import Entries
+from .entries import Entries, entries_of
 from .evidence import Evidence
 from .expressions import Entry, Expression, Moved, Summed
 
@@ -56,13 +56,7 @@ class Search:
 
     def __post_init__(self) -> None:
         tape = self.structure
-        self.entries = Entries(
-            {
-                name.partition("/")[2]: self.reference.arrays[number]
-                for name, number in self.reference.leaves.items()
-                if not name.startswith("input/") and self.reference.values[number].kind == "f"
-            }
-        )
+        self.entries = Entries(entries_of(self.reference))
         leaves = [(name, number) for name, number in tape.leaves.items() if not name.startswith("input/")]
         self.leaves = {name.partition("/")[2]: number for name, number in leaves if tape.values[number].kind == "f"}
         sizes = [tape.values[number].size for number in self.leaves.values()]
@@ -211,7 +205,7 @@ class Search:
             return
         ids = self.places[value].astype(np.int64)
         base = _base(ids)
-        candidates = self.entries.candidates(base, self._names(ids), self.sources[0], self._image(i, value))
+        candidates = self.entries.candidates(base, self._names(ids), self._image(i, value))
         for made in itertools.islice(candidates, _TRIALS):
             array = made.of(self.entries.arrays)
             if array.shape == base.shape:
@@ -237,6 +231,7 @@ class Search:
         self.numbers[ids] = made.of(self.entries.arrays)
         for row, part in enumerate(made.parts if isinstance(made, Summed) else (made,)):
             self.sources[row, ids] = part.of(self.entries.numbered)
+            self.entries.taken[part.of(self.entries.numbered)] = True
         self.entries.used.update(_entries(made))
 
     def _names(self, ids: np.ndarray) -> list[str]:

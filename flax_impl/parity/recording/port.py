@@ -20,6 +20,7 @@ from ..alignment.divergence import find_divergences
 from ..alignment.partners import find_partners
 from ..alignment.step_report import StepReport
 from ..conversion.conversion import Conversion, of_links
+from ..conversion.entries import entries_of
 from ..conversion.find import Search
 from ..conversion.match import match
 from ..weight_map.map import WeightMap, WeightMapError, propose_map
@@ -148,11 +149,7 @@ def opened_step(
     Raises:
         ValueError: neither `params` nor `shapes` of a function, or the port has weights that the reference does not.
     """
-    entries = {
-        name.partition("/")[2]: tape.arrays[number]
-        for name, number in tape.leaves.items()
-        if not name.startswith("input/") and number in tape.arrays
-    }
+    entries = entries_of(tape)
     is_module = isinstance(model, nn.Module | nnx.Module)
     if params is not None:
         step = TracedStep(model, params, batch, loss)

@@ -131,11 +131,8 @@ class TracedStep:
         writer = TapeWriter(keep)
         walk = Walk(writer, exchanges)
         with wide():
-            inputs = []
-            for name, array, dtype in zip(self.names, self.arguments, self._dtypes, strict=True):
-                lifted = jnp.asarray(array, "float64") if jnp.issubdtype(array.dtype, jnp.floating) else array
-                inputs.append(walk.value(lifted, dtype))
-                writer.leaves[name] = inputs[-1][1]
+            named = zip(self.names, self.arguments, self._dtypes, strict=True)
+            inputs = [walk.leaf(name, array, dtype) for name, array, dtype in named]
             jaxpr, consts = walk.opened(self.jaxpr)
             found = walk.run(jaxpr, consts, inputs)
         if not exchanges:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ from torch_ref.common.tape.literals import as_written
 from torch_ref.common.tape.tape import Line, Operation, TapeWriter
 
 from ..alignment.repair import Exchange
+from .lines import is_of_jax, lines_of
 
 # Operations that only hold others, by the parameter that holds them.
 INLINED = {
@@ -30,8 +30,6 @@ INLINED = {
     "custom_vjp_call_jaxpr": "fun_jaxpr",
     "custom_lin": "call_jaxpr",
 }
-_LIBRARIES = ("/jax/", "/jaxlib/", "/flax/", "/optax/", "/chex/", "/haiku/", "/equinox/")
-_JAX = ("/jax/", "/jaxlib/")
 _LOW = ("float32", "float16", "bfloat16")
 
 
@@ -52,13 +50,33 @@ class Walk:
         self._everywhere = {e.port: e.array for e in exchanges if e.takers is None}
         self._at = {(e.port, taker): e.array for e in exchanges for taker in e.takers or ()}
 
-    def value(self, array: Any, dtype: str) -> tuple[Any, int]:
-        """Writes a value down; returns it, or what stands in its place, and its number."""
+    def value(self, array: Any, dtype: str, moved: tuple[int, Sequence[int]] | None = None) -> tuple[Any, int]:
+        """Writes a value down; returns it, or what stands in its place, and its number.
+
+        Args:
+            array: the value.
+            dtype: as it was written.
+            moved: see `TapeWriter.value`.
+        """
         number = len(self.writer.values)
         if number in self._everywhere:
-            array = jnp.asarray(self._everywhere[number], array.dtype)
-        self.writer.value(_numpy(array), dtype)
+            array, moved = jnp.asarray(self._everywhere[number], array.dtype), None
+        self.writer.value(_numpy(array), dtype, moved)
         return array, number
+
+    def leaf(self, name: str, array: Any, dtype: str) -> tuple[Any, int]:
+        """Writes a parameter or an input down; returns it in float64, and its number.
+
+        Args:
+            name: `param/…`, `buffer/…` or `input/…`.
+            array: the value.
+            dtype: as it was written.
+        """
+        wide = jnp.asarray(array, "float64") if jnp.issubdtype(array.dtype, jnp.floating) else array
+        number = len(self.writer.values)
+        if number in self._everywhere:
+            wide = jnp.asarray(self._everywhere[number], wide.dtype)
+        return wide, self.writer.leaf(name, _numpy(wide), dtype)
 
     def run(self, jaxpr: Jaxpr, consts: Sequence[Any], inputs: Sequence[Any], stack: str = "") -> list[Any]:
         """Evaluates a jaxpr; what goes in and comes out are pairs of an array and its number.
@@ -87,7 +105,7 @@ class Walk:
             jaxpr, consts = self.opened(equation.params[INLINED[name]])
             before = self._outer
             # JAX traces a function once: the lines within it are those where it was called first.
-            self._outer = self._lines(equation) if _is_of_jax(jaxpr) else ()
+            self._outer = self._lines(equation) if is_of_jax(jaxpr) else ()
             try:
                 return self.run(jaxpr, consts, given, inner)
             finally:
@@ -105,12 +123,13 @@ class Walk:
             here = len(self.writer.operations)
             given = [(jnp.asarray(self._at.get((n, here), a), a.dtype), n) for a, n in given]
         outputs = evaluated(equation, [array for array, _ in given])
-        made = [self.value(out, _dtype(_aval(var))) for out, var in zip(outputs, equation.outvars, strict=True)]
+        moved = _moved(equation, [number for _, number in given])
+        made = [self.value(out, _dtype(_aval(var)), moved) for out, var in zip(outputs, equation.outvars, strict=True)]
         self._write(name, given, made, _constants(equation), self._lines(equation), inner, equation)
         return made
 
     def _lines(self, equation: JaxprEqn) -> tuple[Line, ...]:
-        return self._outer or _lines(equation)
+        return self._outer or lines_of(equation)
 
     def _scan(self, equation: JaxprEqn, given: list[Any], stack: str) -> list[Any]:
         params = equation.params
@@ -156,7 +175,8 @@ class Walk:
         if isinstance(jaxpr, ClosedJaxpr):
             dtypes = [_dtype(_aval(variable)) for variable in jaxpr.jaxpr.constvars]
             consts = zip(jaxpr.consts, dtypes, strict=True)
-            return jaxpr.jaxpr, [self.value(lifted(_typed(const, dtype)), dtype) for const, dtype in consts]
+            typed = ((const if hasattr(const, "dtype") else np.asarray(const, dtype), dtype) for const, dtype in consts)
+            return jaxpr.jaxpr, [self.value(lifted(const), dtype) for const, dtype in typed]
         return jaxpr, []
 
     def _write(
@@ -195,9 +215,9 @@ def wide() -> Iterator[None]:
 def evaluated(equation: JaxprEqn, arrays: list[Any]) -> list[Any]:
     """Returns what an operation gives in float64; where it has no such form, what it gives as written."""
     primitive = equation.primitive
+    params = equation.params
     if primitive.name == "reduce_precision":
         return arrays
-    params = equation.params
     wider = {name: _wider(value) for name, value in params.items()}
     if primitive.name == "bitcast_convert_type":
         wider = params  # bits mean something in one dtype only
@@ -220,7 +240,7 @@ def _wider(value: Any) -> Any:
         def run(*arrays: Any) -> list[Any]:
             held = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arrays], strict=True))
             for equation in jaxpr.eqns:
-                given = [written(a, _lines(equation)) if isinstance(a, Literal) else held[a] for a in equation.invars]
+                given = [written(a, lines_of(equation)) if isinstance(a, Literal) else held[a] for a in equation.invars]
                 held.update(zip(equation.outvars, evaluated(equation, given), strict=True))
             return [written(atom) if isinstance(atom, Literal) else held[atom] for atom in jaxpr.outvars]
 
@@ -237,11 +257,6 @@ def narrowed(array: Any, atom: Any) -> Any:
     """Returns an array in the dtype that an equation takes in 64-bit mode: integers as written, floating ones wide."""
     dtype = _dtype(_aval(atom))
     return jnp.asarray(array, "float64" if dtype in _LOW else dtype)
-
-
-def _typed(const: Any, dtype: str) -> Any:
-    """Returns a constant in its dtype, which a plain number does not have."""
-    return const if hasattr(const, "dtype") else np.asarray(const, dtype)
 
 
 def _cast(array: Any, aval: Any) -> Any:
@@ -290,33 +305,17 @@ def _last_uses(jaxpr: Jaxpr) -> dict[int, list[Var]]:
     return found
 
 
-def _lines(equation: JaxprEqn) -> tuple[Line, ...]:
-    """Returns the innermost line outside JAX, and the innermost ones outside all libraries."""
-    traceback = equation.source_info.traceback
-    return () if traceback is None else _lines_of(traceback)
-
-
-@cache
-def _lines_of(traceback: Any) -> tuple[Line, ...]:
-    frames = [
-        frame
-        for frame in traceback.frames
-        if not any(part in frame.file_name for part in (*_JAX, "/parity/recording/"))
-        and not frame.file_name.endswith(("contextlib.py", "functools.py"))
-    ]
-    own = [frame for frame in frames if not any(library in frame.file_name for library in _LIBRARIES)]
-    chosen = [*frames[:1], *(frame for frame in own[:2] if frame is not frames[0])]
-    return tuple(Line.of(frame.file_name, frame.line_num, frame.function_name) for frame in chosen)
-
-
-def _is_of_jax(jaxpr: Jaxpr) -> bool:
-    """Whether a function is JAX's own, such as `jax.nn.silu`."""
-    source = jaxpr.debug_info.func_src_info or ""
-    return any(part in source for part in _JAX)
-
-
 def _constants(equation: JaxprEqn) -> dict[str, Any]:
     return {name: value for name, value in equation.params.items() if _plain(value)}
+
+
+def _moved(equation: JaxprEqn, numbers: list[int]) -> tuple[int, Sequence[int]] | None:
+    """Returns the value that an operation passes on, and the order of its axes, where it does nothing else."""
+    if len(numbers) != 1 or numbers[0] < 0:
+        return None
+    if equation.primitive.name in ("copy", "copy_p", "stop_gradient"):
+        return numbers[0], range(_aval(equation.invars[0]).ndim)
+    return (numbers[0], equation.params["permutation"]) if equation.primitive.name == "transpose" else None
 
 
 def _plain(value: Any) -> bool:

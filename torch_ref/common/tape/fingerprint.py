@@ -1,6 +1,7 @@
 """Describes an array by a few numbers that survive another layout, so that two frameworks' values can be paired."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -25,7 +26,8 @@ class Fingerprint:
             in all that follows.
         moments: `MOMENTS`, all in the value's own unit; they depend on neither layout nor broadcasting.
         marginals: for each axis the means over all other axes, first of the values and then of their squares.
-        order: a sum of the values with weights drawn by position: equal for equal numbers in equal order.
+        order: a sum of the values with weights drawn by position: equal for equal numbers in equal order; NaN where
+            that was not looked at.
     """
 
     shape: tuple[int, ...]
@@ -102,6 +104,17 @@ def fingerprint(array: np.ndarray) -> Fingerprint:
         for marginal, length in zip(marginals, shape, strict=True)
     )
     return Fingerprint(shape, kind, masked / array.size, moments, shares, order / np.sqrt(array.size))
+
+
+def transposed(kept: Fingerprint, axes: Sequence[int]) -> Fingerprint:
+    """Returns the fingerprint of a value with its axes in another order; its numbers' order is not known then.
+
+    Args:
+        kept: of the value.
+        axes: of the value, in their new order.
+    """
+    shape, marginals = tuple(kept.shape[axis] for axis in axes), tuple(kept.marginals[axis] for axis in axes)
+    return Fingerprint(shape, kept.kind, kept.masked, kept.moments, marginals, np.nan)
 
 
 def _weights(start: int, length: int) -> np.ndarray:

@@ -13,9 +13,10 @@ import numpy as np
 
 from ..checks.arguments import check_choice, shown
 from ..files.array_file import read_arrays, write_arrays
-from .fingerprint import Fingerprint, fingerprint
+from .fingerprint import Fingerprint, fingerprint, transposed
 
 FORMAT = "tape/1"
+_LARGE = 1 << 16  # numbers of an array that is not looked at twice
 
 
 @dataclass(frozen=True)
@@ -258,11 +259,12 @@ class TapeWriter:
     """Collects a tape while a step runs.
 
     Args:
-        keep: how many bytes of the values themselves are kept, the first ones first.
+        keep: how many bytes of the values themselves are kept, the first ones first; parameters and inputs are always.
+        largest: of more numbers than this, only the shape is kept; None keeps a fingerprint of all.
     """
 
-    def __init__(self, keep: int = 0) -> None:
-        self.keep = keep
+    def __init__(self, keep: int = 0, largest: int | None = None) -> None:
+        self.keep, self.largest = keep, largest
         self.operations: list[Operation] = []
         self.values: list[Fingerprint] = []
         self.dtypes: list[str] = []
@@ -270,15 +272,46 @@ class TapeWriter:
         self.leaves: dict[str, int] = {}
         self.results: dict[str, int] = {}
 
-    def value(self, array: np.ndarray, dtype: str) -> int:
-        """Writes a value down and returns its number."""
+    def value(self, array: np.ndarray, dtype: str, moved: tuple[int, Sequence[int]] | None = None) -> int:
+        """Writes a value down and returns its number.
+
+        Args:
+            array: the value.
+            dtype: as the model wrote it.
+            moved: the number of a value that this one is, and the order of its axes, where it is nothing else: a large
+                array is not looked at twice.
+        """
         number = len(self.values)
-        self.values.append(fingerprint(array))
+        self.values.append(self._fingerprint(array, moved))
         self.dtypes.append(dtype)
         if array.nbytes <= self.keep:
             self.keep -= array.nbytes
             self.arrays[number] = np.array(array)
         return number
+
+    def leaf(self, name: str, array: np.ndarray, dtype: str) -> int:
+        """Writes a parameter, a buffer or an input down and returns its number; it is kept in its own dtype.
+
+        Args:
+            name: `param/…`, `buffer/…` or `input/…`.
+            array: the value, in float64.
+            dtype: as the model wrote it.
+        """
+        keep, self.keep = self.keep, 0
+        number = self.leaves[name] = self.value(array, dtype)
+        self.keep = keep
+        narrow = array.astype(np.float32) if dtype == "float32" else array
+        self.arrays[number] = narrow if narrow is not array and np.array_equal(narrow, array) else np.array(array)
+        return number
+
+    def _fingerprint(self, array: np.ndarray, moved: tuple[int, Sequence[int]] | None) -> Fingerprint:
+        if moved is not None and array.size > _LARGE:
+            number, axes = moved
+            kept = self.values[number]
+            return kept if list(axes) == sorted(axes) else transposed(kept, axes)
+        if self.largest is not None and array.size > self.largest:
+            return fingerprint(array[:0] if array.ndim else array)
+        return fingerprint(array)
 
     def finish(self, framework: str, noise: np.ndarray | None = None, **metadata: Any) -> Tape:
         """Returns the tape."""
