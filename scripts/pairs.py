@@ -57,17 +57,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def honest_table(names: Sequence[str], seed: int) -> tuple[str, bool]:
     """Returns a line for each pair, and whether all pass."""
-    lines = ["pair                     verdict  operations: torch, jax  with a partner  seconds"]
+    lines = ["pair                     verdict  weights by themselves  operations: torch, jax  with a partner  seconds"]
     passed = True
     for name in tqdm(names, unit="pair", disable=not sys.stderr.isatty(), leave=False):
         start = time.perf_counter()
-        partners, agrees = honest(NAMES[name](name, seed))
+        found = honest(NAMES[name](name, seed))
         seconds = time.perf_counter() - start
-        passed &= agrees
+        passed &= found.agrees
+        partners = found.partners
         counts = f"{len(partners.reference.operations):>10}, {len(partners.port.operations):>5}"
         share = f"{len(partners.of_reference) / len(partners.reference.values):.0%}, {partners.share:.0%}"
-        verdict = "agrees" if agrees else "differs"
-        lines.append(f"{name:<24} {verdict:<8} {counts:>22}  {share:>14}  {seconds:>7.1f}")
+        verdict = "agrees" if found.agrees else "differs"
+        lines.append(f"{name:<24} {verdict:<8} {found.weights:<21} {counts:>23}  {share:>14}  {seconds:>7.1f}")
     return "\n".join(lines), passed
 
 

@@ -5,6 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
+import numpy as np
+
+from flax_impl.parity import check_step
 from flax_impl.parity.alignment.divergence import find_divergences
 from flax_impl.parity.alignment.likeness import tolerance
 from flax_impl.parity.alignment.partners import Partners, find_partners
@@ -148,15 +152,44 @@ class Bench:
         return place is not None and self.reference.operations[place.first].lines[:1] in lines
 
 
-def honest(pair: Pair) -> tuple[Partners, bool]:
-    """Returns the partners of an honest pair, and whether it passes."""
+@dataclass(frozen=True)
+class Verdict:
+    """What an honest pair shows.
+
+    Args:
+        partners: of its values, the reference's tables in float32 put in.
+        agrees: whether it passes with the weights that the pair brings.
+        weights: `found` where the harness finds the same weights by itself, from their shapes; `not found` else. With
+            the number of those that names decided.
+    """
+
+    partners: Partners
+    agrees: bool
+    weights: str
+
+
+def honest(pair: Pair) -> Verdict:
+    """Returns what becomes of an honest pair."""
     reference = record_tape(pair.reference, pair.batch, pair.loss)
     step = TracedStep(pair.model, pair.params, pair.batch, pair.port_loss)
     tape = step.tape()
     agrees = not find_divergences(reference, tape, step)
     partners = find_partners(reference, tape)
     tables = rounded_tables(partners)
-    return find_partners(reference, step.tape(exchanges=tables)) if tables else partners, agrees
+    partners = find_partners(reference, step.tape(exchanges=tables)) if tables else partners
+    return Verdict(partners, agrees, _found(pair, reference))
+
+
+def _found(pair: Pair, reference: Tape) -> str:
+    """Says whether the harness finds the weights of a pair by itself."""
+    zeros = jax.tree.map(lambda leaf: np.zeros_like(leaf) if np.asarray(leaf).dtype.kind == "f" else leaf, pair.params)
+    try:
+        report = check_step(reference, pair.model, pair.batch, pair.port_loss, shapes=zeros)
+    except ValueError:
+        return "not found"
+    guessed = len(report.weight_map.guessed) if report.weight_map else 0
+    by_name = f", {guessed} by name" if guessed else ""
+    return f"found{by_name}" if report.passed else "not found"
 
 
 def by_kind(outcomes: Iterable[Outcome]) -> Mapping[str, list[Outcome]]:

@@ -12,6 +12,7 @@ from .likeness import SAME_AXES, tolerance
 from .pool import Pool
 
 _MOST = 16  # blocks that a gradient is taken apart into, unless each is a row of an axis
+_STACKED = 64  # layers that a gradient is stacked over
 _JOINED = 3  # gradients that are put together in any order
 
 
@@ -41,17 +42,32 @@ def explained_gradients(tape: Tape, alone: Sequence[int], other: Tape, others: S
         other: the other tape.
         others: the same of it.
     """
-    parts = [fingerprint(block) for n in others for blocks in _taken_apart(other.arrays[n]) for block in blocks]
+    parts = [fingerprint(block) for n in others for block in _all_parts(other.arrays[n])]
     pool = Pool([*(other.values[n] for n in _gradients(other)), *parts])
     return [
         number
         for number in alone
-        if any(
-            all(_is_in(pool, fingerprint(block), float(tape.noise[number])) for block in blocks)
-            for blocks in _taken_apart(tape.arrays[number])
-        )
+        if _is_made(tape.arrays[number], pool, float(tape.noise[number]))
         or _is_joined(tape.arrays[number], [other.arrays[n] for n in others], float(tape.noise[number]))
     ]
+
+
+def _is_made(array: np.ndarray, pool: Pool, noise: float, depth: int = 2) -> bool:
+    """Whether an array is in the pool, or consists of what is: of rows, too, each of which does."""
+    if any(all(_is_in(pool, fingerprint(block), noise) for block in blocks) for blocks in _taken_apart(array)):
+        return True
+    stacked = depth > 1 and array.ndim > 2 and len(array) <= _STACKED
+    return stacked and all(_is_made(row, pool, noise, depth - 1) for row in array)
+
+
+def _all_parts(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields all parts of an array, and those of its rows."""
+    for blocks in _taken_apart(array):
+        yield from blocks
+    if array.ndim > 2 and len(array) <= _STACKED:
+        for row in array:
+            for blocks in _taken_apart(row):
+                yield from blocks if len(blocks) <= _JOINED else ()
 
 
 def _gradients(tape: Tape) -> list[int]:

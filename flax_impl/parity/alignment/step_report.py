@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from torch_ref.common.checks.arguments import shown
+from torch_ref.common.checks.arguments import listed, shown
 from torch_ref.common.tape.tape import Operation, Tape
 
 from .divergence import Divergence
@@ -74,6 +74,9 @@ class StepReport:
         lines = [f"the step diverges at {several} ({counts})"]
         for i, place in enumerate(self.places, 1):
             lines += ["", *_block(i, place, place.partners or self.partners)]
+        if self.weight_map is not None and self.weight_map.guessed:
+            names = listed(self.weight_map.guessed)
+            lines += ["", f"perhaps: {names} went by name and shape; see report.weight_map, or pass the port's params="]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:

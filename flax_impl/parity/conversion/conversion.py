@@ -90,15 +90,15 @@ def assembled(array: np.ndarray, single: Callable[[np.ndarray], Expression | Non
     found = single(array)
     if found is not None:
         return found
+    for axis, count in _cuts(array.shape):
+        parts = _all(np.split(array, count, axis), single)
+        if parts is not None:
+            return Joined(parts, axis)
     for axis in range(array.ndim if array.ndim > 1 else 0):
         if array.shape[axis] <= _ROWS:
             parts = _all(np.moveaxis(array, axis, 0), lambda row: assembled(row, single))
             if parts is not None:
                 return Joined(parts, axis, new=True)
-    for axis, count in _cuts(array.shape):
-        parts = _all(np.split(array, count, axis), single)
-        if parts is not None:
-            return Joined(parts, axis)
     return None
 
 

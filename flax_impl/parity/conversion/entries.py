@@ -48,10 +48,7 @@ class Entries:
             yield from layouts(Entry(name), self.arrays[name].shape, ids.shape, image)
         yield from sorted(self._blocks(ranked, ids), key=lambda made: bool(self.taken[made.of(self.numbered)].any()))
         yield from self._stacks(ranked, ids)
-        for group in self._groups(ranked, ids.size):
-            first, *rest = [self.arrays[name].shape for name in group]
-            shape = (sum(of[0] for of in (first, *rest)), *first[1:])
-            yield from layouts(Joined(tuple(map(Entry, group)), 0), shape, ids.shape)
+        yield from self._joined(ranked, ids)
         for a, b in itertools.combinations(ranked, 2):
             if self.arrays[a].shape == self.arrays[b].shape == ids.shape and above(a)[:1] == above(b)[:1]:
                 yield Summed((Entry(a), Entry(b)))
@@ -71,25 +68,29 @@ class Entries:
             yield from made[::-1] if turned else made
         yield from self._stacks(ranked, ids)
         yield from self._blocks(ranked, ids)
+        yield from self._joined(ranked, ids)
 
     def gates(self, names: Sequence[str], ids: np.ndarray) -> Iterator[Expression]:
-        """Yields the block of torch's LSTM or GRU that a port names by its gate: Flax's `hf` is of `weight_hh`.
+        """Yields the blocks of torch's LSTM or GRU that a port names by their gates: Flax's `hf` is of `weight_hh`.
 
         Args:
-            names: of the port's weights that are looked for.
+            names: of the port's weights that are looked for, in the order in which they are joined.
             ids: an array of their shape.
         """
-        found = re.search(r"(?:^|\.)([ih])([ifgorzn])\.(kernel|bias)$", names[0])
-        if len(names) > 1 or found is None:
+        found = [re.search(r"(?:^|\.)([ih])([ifgorzn])\.(kernel|bias)$", name) for name in names]
+        told = [match.groups() for match in found if match is not None]
+        if len(told) < len(names) or len({(side, kind) for side, _, kind in told}) != 1:
             return
-        side, gate, kind = found.groups()
+        side, _, kind = told[0]
+        letters = [gate for _, gate, _ in told]
         for name, array in self.arrays.items():
             if f"{'weight' if kind == 'kernel' else 'bias'}_{side}h_" in name:
                 for gates in ("ifgo", "rzn"):
-                    if gate in gates and array.size == len(gates) * ids.size:
-                        block = Cut(Entry(name), len(gates), gates.index(gate), 0)
-                        shape = (array.shape[0] // len(gates), *array.shape[1:])
-                        yield from [*layouts(block, shape, ids.shape)][::-1]
+                    if set(letters) <= set(gates) and array.size * len(letters) == len(gates) * ids.size:
+                        blocks = tuple(Cut(Entry(name), len(gates), gates.index(letter), 0) for letter in letters)
+                        shape = (array.shape[0] * len(letters) // len(gates), *array.shape[1:])
+                        made = blocks[0] if len(blocks) == 1 else Joined(blocks, 0)
+                        yield from [*layouts(made, shape, ids.shape)][::-1]
 
     def _blocks(self, ranked: Sequence[str], ids: np.ndarray) -> Iterator[Expression]:
         for name in ranked:
@@ -126,6 +127,12 @@ class Entries:
             return name in self.used, -max(similarity(self.words[name], of) for of in words), order[name]
 
         return sorted(self.arrays, key=rank)
+
+    def _joined(self, ranked: Sequence[str], ids: np.ndarray) -> Iterator[Expression]:
+        for group in self._groups(ranked, ids.size):
+            first, *rest = [self.arrays[name].shape for name in group]
+            shape = (sum(of[0] for of in (first, *rest)), *first[1:])
+            yield from layouts(Joined(tuple(map(Entry, group)), 0), shape, ids.shape)
 
     def _groups(self, names: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
         """Yields entries of one module or of its parts that are together as large as a weight."""

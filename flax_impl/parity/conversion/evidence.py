@@ -9,6 +9,7 @@ from torch_ref.common.tape.tape import Tape
 
 from ..alignment.likeness import NOISE, SAME_AXES
 from ..alignment.pool import Pool
+from ..alignment.repair import layouts
 from ..alignment.slices import Slices, is_slice
 from .expressions import Expression, Joined
 
@@ -26,6 +27,7 @@ class Evidence:
 
     def __init__(self, reference: Tape) -> None:
         forward = [v for of in reference.operations if not of.backward for v in of.outputs]
+        self._arrays = reference.arrays
         self._numbers = {id(reference.values[value]): value for value in forward}
         self._pool = Pool(reference.values[value] for value in forward)
         self._slices = Slices(reference, forward)
@@ -38,10 +40,9 @@ class Evidence:
             made: the weight that is tried.
         """
         output = np.asarray(outputs[0])
-        joined = made if isinstance(made, Joined) else getattr(made, "whole", None)
-        if self._is_value(output) or not isinstance(joined, Joined):
+        count = None if made is None else _count(made)
+        if self._is_value(output) or count is None:
             return self._is_value(output)
-        count = len(joined.parts)
         axes = [axis for axis, length in enumerate(output.shape) if length % count == 0]
         return any(all(map(self._is_value, np.split(output, count, axis))) for axis in axes)
 
@@ -60,14 +61,36 @@ class Evidence:
         own = fingerprint(np.asarray(outputs[0]))
         return _tells(own) and is_slice(own, self._slices)
 
-    def nearest(self, output: np.ndarray) -> tuple[float, int] | None:
-        """Returns how far the nearest value of the reference is, and its number; None where none is near.
+    def nearest(self, output: np.ndarray, made: Expression) -> tuple[float, np.ndarray] | None:
+        """Returns how far the nearest value of the reference is, and it in the output's layout; None where none is.
 
         Args:
             output: of an operation.
+            made: the weight that is tried; of joined ones, each part has a value of its own.
         """
+        found = self._nearest(output)
+        if found is not None or (count := _count(made)) is None:
+            return found
+        for axis, length in enumerate(output.shape):
+            blocks = [self._nearest(block) for block in np.split(output, count, axis)] if length % count == 0 else []
+            known = [block for block in blocks if block is not None]
+            if len(known) == count:
+                return max(distance for distance, _ in known), np.concatenate([exact for _, exact in known], axis)
+        return None
+
+    def _nearest(self, output: np.ndarray) -> tuple[float, np.ndarray] | None:
         found = self._pool.nearest(fingerprint(output), _LOOSE)
-        return None if found is None else (found[0], self._numbers[id(found[1])])
+        exact = None if found is None else self._arrays.get(self._numbers[id(found[1])])
+        if found is None or exact is None:
+            return None if found is None else (found[0], output)
+        turned = layouts(exact, output.shape)
+        return found[0], min(turned, key=lambda array: float(np.abs(array - output).max()), default=output)
+
+
+def _count(made: Expression) -> int | None:
+    """Returns of how many parts a joined weight is made; None of another."""
+    joined = made if isinstance(made, Joined) else getattr(made, "whole", None)
+    return len(joined.parts) if isinstance(joined, Joined) else None
 
 
 def _tells(value: Fingerprint) -> bool:

@@ -11,7 +11,7 @@ from torch_ref.common.tape.fingerprint import fingerprint
 from torch_ref.common.tape.tape import Tape
 
 from ..alignment.likeness import likeness
-from ..alignment.repair import MOVES, layouts
+from ..alignment.repair import MOVES
 from ..weight_map.names import above
 from . import expressions
 from .conversion import Conversion, assembled
@@ -21,6 +21,7 @@ from .expressions import Entry, Expression, Moved, Summed
 
 _APART = 2.0  # times as far the next best has to be
 _TRIALS = 400  # expressions that are tried for one weight
+_NEARBY = 100  # the same, where the nearest is looked for
 _FAR = 5  # operations that a trial is followed through
 
 
@@ -175,22 +176,17 @@ class Search:
 
     def _nearest(self, i: int, value: int) -> bool:
         """Takes what comes closest, where a fault has moved all values; what follows goes on from the reference's."""
-        best: dict[str, tuple[float, int, Expression, np.ndarray]] = {}
-        for made, array in self._trials(i, value):
-            output = np.asarray(self._evaluated(i, {value: array})[0])
-            found = self.evidence.nearest(output)
+        best: dict[str, tuple[float, np.ndarray, Expression]] = {}
+        for made, array in itertools.islice(self._trials(i, value), _NEARBY):
+            found = self.evidence.nearest(np.asarray(self._evaluated(i, {value: array})[0]), made)
             name = " ".join(_entries(made))
             if found is not None and (name not in best or found[0] < best[name][0]):
-                best[name] = (*found, made, output)
+                best[name] = (*found, made)
         ranked = sorted(best.values(), key=lambda of: of[0])
         if not ranked or (len(ranked) > 1 and ranked[1][0] < _APART * ranked[0][0]):
             return False
-        _, twin, made, output = ranked[0]
+        _, self._forced[i], made = ranked[0]
         self._take(value, made)
-        exact = self.reference.arrays.get(twin)
-        if exact is not None:
-            turned = layouts(exact, output.shape)
-            self._forced[i] = min(turned, key=lambda array: float(np.abs(array - output).max()), default=output)
         return True
 
     def _first(self, i: int, value: int, fits: Callable[[Expression, np.ndarray], bool]) -> bool:
@@ -235,9 +231,10 @@ class Search:
         self.entries.used.update(_entries(made))
 
     def _names(self, ids: np.ndarray) -> list[str]:
-        """Returns the port's weights that some numbers belong to."""
+        """Returns the port's weights that some numbers belong to, in the order in which they come."""
         starts = np.array(list(self.starts.values()))
-        return [list(self.starts)[i] for i in np.unique(np.searchsorted(starts, ids.ravel(), "right") - 1)]
+        owners, first = np.unique(np.searchsorted(starts, ids.ravel(), "right") - 1, return_index=True)
+        return [list(self.starts)[i] for i in owners[np.argsort(first)]]
 
     def _image(self, i: int, value: int) -> tuple[int, int, int] | None:
         """Returns the height, width and channels of what was flattened to be multiplied with a weight."""
