@@ -105,6 +105,10 @@ def faults_table(outcomes: Sequence[Outcome], together: int) -> str:
         rows.append(f"{kind:<34} {len(of_kind):>5}  " + "  ".join(f"{share:>{width}.1%}" for share, width in cells))
     seconds = sorted(outcome.seconds for outcome in outcomes)
     rows += ["", f"median seconds a fault: {seconds[len(seconds) // 2]:.1f}" if seconds else "", "", summary(counted)]
+    if together > 1:
+        groups = [group for i in range(0, len(outcomes), together) if (group := outcomes[i : i + together])[0].changes]
+        whole = [sum(all(getattr(o, side) for o in group) for group in groups) for side in ("port", "reference")]
+        rows.append(f"{len(groups)} groups: all lines of torch found in {whole[1]}, all operations in {whole[0]}.")
     return "\n".join(rows)
 
 

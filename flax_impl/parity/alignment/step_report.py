@@ -99,7 +99,8 @@ class StepReport:
     def _repr_html_(self) -> str:
         """Returns what a notebook shows: the text, and for each place the operations of both sides around it."""
         tables = [_picture(i, place, place.partners or self.partners) for i, place in enumerate(self.places, 1)]
-        return f"<pre>{html.escape(str(self))}</pre>{''.join(tables)}"
+        text = html.escape(str(self))
+        return f'<pre style="overflow-x:auto">{text}</pre>{"".join(tables)}'
 
 
 def check_tape(name: str, tape: Any) -> None:
