@@ -12,6 +12,7 @@ from torch_ref.common.tape.fingerprint import Fingerprint
 
 SAME_ORDER, SAME_AXES, SAME_MOMENTS, OTHER = 3, 2, 1, 0
 _RELATIVE = 1e-11  # of the largest number: what rounding leaves in float64 after a few hundred operations
+SINGLE = 5e-7  # of the largest number: a few roundings of float32
 NOISE = 50.0  # times the distance that the reference itself moved when its numbers moved by a rounding
 
 

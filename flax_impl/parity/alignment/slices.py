@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -10,13 +11,12 @@ import numpy as np
 from torch_ref.common.tape.fingerprint import Fingerprint, fingerprint
 from torch_ref.common.tape.tape import Tape
 
-from .likeness import OTHER, likeness, tolerance
+from .likeness import OTHER, SINGLE, likeness, tolerance
 from .repair import MOVES
 
 _BLOCKS = (2, 3, 4)  # that an axis is cut into, beside single rows
 _SUMS = {"add", "sub", "add_any", "aten.add", "aten.sub", "aten.add_"}
 _PRODUCTS = {"dot_general", "mul", "aten.mm", "aten.bmm", "aten.mul"}
-_SINGLE = 5e-7  # of the largest number: a few roundings of float32
 _LEAST = 3  # numbers of a slice: two moments say nothing of fewer
 _LOOKED_AT = 20  # candidates that are compared in full
 _LONGEST = 64  # of an axis whose rows are looked up one by one
@@ -119,16 +119,19 @@ def sliced(tape: Tape, wanted: Iterable[int], other: Tape) -> set[int]:
 
 def _is_stack(tape: Tape, number: int, whole: Slices) -> bool:
     value = tape.values[number]
-    for axis, parts in _cut(value) if _is_usable(value) else ():
+    return any(
+        len(parts) <= _LONGEST
+        and all(
+            whole.hold(_Part(*row), partial(_block, tape, number, axis, len(parts), i))
+            for i, row in enumerate(parts.tolist())
+        )
+        for axis, parts in (_cut(value) if _is_usable(value) else ())
+    )
 
-        def full(i: int, axis: int = axis, count: int = len(parts)) -> Fingerprint | None:
-            return fingerprint(np.split(tape.arrays[number], count, axis)[i]) if number in tape.arrays else None
 
-        if len(parts) <= _LONGEST and all(
-            whole.hold(_Part(*row), lambda i=i, full=full: full(i)) for i, row in enumerate(parts.tolist())
-        ):
-            return True
-    return False
+def _block(tape: Tape, number: int, axis: int, count: int, i: int) -> Fingerprint | None:
+    """Returns the fingerprint of a block of a value, where the tape kept it."""
+    return fingerprint(np.split(tape.arrays[number], count, axis)[i]) if number in tape.arrays else None
 
 
 def _is_usable(value: Fingerprint) -> bool:
@@ -161,10 +164,8 @@ def uncertain(tape: Tape, other: Tape, agreed: set[int], slices: set[int]) -> se
         agreed: numbers of the values that have a partner.
         slices: numbers of those that are slices or stacks of values of the other side.
     """
-    part, strange = (
-        set(slices),
-        {n for n in tape.leaves.values() if n not in agreed | slices and _is_sum(n, tape, other)},
-    )
+    lone = set(tape.leaves.values()) - agreed - slices
+    part, strange = set(slices), {number for number in lone if _is_sum(number, tape, other)}
     for operation in tape.operations:
         given = [value for value in operation.inputs if tape.values[value].kind == "f"]
         made = [value for value in operation.outputs if value not in agreed and value not in part]
@@ -196,6 +197,6 @@ def _is_sum(number: int, tape: Tape, other: Tape) -> bool:
     for a, b in itertools.combinations(biases, 2):
         if a.size == b.size and a.size % wanted.size == 0:
             blocks = (a + b).reshape(-1, wanted.size)
-            if (np.abs(blocks - wanted).max(1) <= _SINGLE * np.abs(wanted).max()).any():
+            if (np.abs(blocks - wanted).max(1) <= SINGLE * np.abs(wanted).max()).any():
                 return True
     return False

@@ -11,6 +11,7 @@ from torch_ref.common.checks.arguments import listed, shown
 from torch_ref.common.tape.tape import Operation, Tape
 
 from .divergence import Divergence
+from .likeness import SINGLE
 from .partners import Partners
 from .place import Place
 from .repair import MOVES
@@ -18,7 +19,6 @@ from .repair import MOVES
 if TYPE_CHECKING:
     from ..conversion.conversion import Conversion
 
-_SINGLE = 5e-7  # of the largest number: a few roundings of float32
 _SHOWN = 12  # operations of each side in the picture of a place
 
 
@@ -127,7 +127,7 @@ def _block(number: int, place: Divergence, partners: Partners) -> Iterator[str]:
     difference = _difference(place, partners)
     if difference is not None:
         yield f"   {'':<10} largest difference {difference['largest']:.3g}, of values up to {difference['scale']:.3g}"
-        if difference["largest"] <= _SINGLE * difference["scale"]:
+        if difference["largest"] <= SINGLE * difference["scale"]:
             yield f"   {'':<10} perhaps no fault: a table or a merged weight in float32 rounds as much"
     if place.proved:
         results = "all gradients agree" if place.backward else "all losses and outputs agree"

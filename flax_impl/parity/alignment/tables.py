@@ -7,11 +7,10 @@ import numpy as np
 
 from torch_ref.common.tape.tape import Tape
 
+from .likeness import SINGLE
 from .partners import Partners
 from .place import Side
 from .repair import Exchange, layouts
-
-_SINGLE = 5e-7  # of the largest number: a few roundings of float32
 
 
 def rounded_tables(partners: Partners) -> list[Exchange]:
@@ -51,7 +50,7 @@ def _nearly_equal(number: int, port: Tape, known: list[int], reference: Tape) ->
     value = port.values[number]
     for other in known:
         twin = reference.values[other]
-        near = _SINGLE * max(value.scale, twin.scale)
+        near = SINGLE * max(value.scale, twin.scale)
         if twin.size and value.size % twin.size == 0 and np.abs(value.moments - twin.moments).max() <= near:
             for array in _spread(reference.arrays[other], value.shape):
                 if np.abs(array - port.arrays[number]).max() <= near:

@@ -41,8 +41,9 @@ class Evidence:
         """
         output = np.asarray(outputs[0])
         count = None if made is None else _count(made)
-        if self._is_value(output) or count is None:
-            return self._is_value(output)
+        is_value = self._is_value(output)
+        if is_value or count is None:
+            return is_value
         axes = [axis for axis, length in enumerate(output.shape) if length % count == 0]
         return any(all(map(self._is_value, np.split(output, count, axis))) for axis in axes)
 

@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from torch_ref.common.tape.fingerprint import fingerprint
 from torch_ref.common.tape.tape import Tape
 
 from ..alignment.likeness import likeness
-from ..alignment.repair import MOVES
+from ..alignment.repair import MOVES, Runnable
 from ..weight_map.names import above
 from . import expressions
 from .conversion import Conversion, assembled
@@ -23,14 +22,6 @@ _APART = 2.0  # times as far the next best has to be
 _TRIALS = 400  # expressions that are tried for one weight
 _NEARBY = 100  # the same, where the nearest is looked for
 _FAR = 5  # operations that a trial is followed through
-
-
-class Runnable(Protocol):
-    """A port whose operations can be run one by one."""
-
-    def evaluate(self, operation: int, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Returns what one operation of the tape gives for other inputs."""
-        ...
 
 
 @dataclass
