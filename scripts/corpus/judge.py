@@ -83,7 +83,7 @@ class Bench:
         step = self._step(lambda jaxpr: Planted(jaxpr, *by_number.values()))
         tape, tags = _untagged(step.tape())
         changes = self._changes(step, tape)
-        places = find_divergences(self.reference, tape, step) if changes else []
+        places = find_divergences(find_partners(self.reference, tape), step) if changes else []
         outcomes = []
         for fault in faults:
             near = {self._tags[i] for i in _neighbours(self.honest, self._of(fault.equation))} | {fault.equation}
@@ -172,9 +172,8 @@ def honest(pair: Pair) -> Verdict:
     """Returns what becomes of an honest pair."""
     reference = record_tape(pair.reference, pair.batch, pair.loss)
     step = TracedStep(pair.model, pair.params, pair.batch, pair.port_loss)
-    tape = step.tape()
-    agrees = not find_divergences(reference, tape, step)
-    partners = find_partners(reference, tape)
+    partners = find_partners(reference, step.tape())
+    agrees = not find_divergences(partners, step)
     tables = rounded_tables(partners)
     partners = find_partners(reference, step.tape(exchanges=tables)) if tables else partners
     return Verdict(partners, agrees, _found(pair, reference))

@@ -96,21 +96,19 @@ def _sides(partners: Partners, backward: bool) -> tuple[Side, Side]:
     return sides[0], sides[1]
 
 
-def find_divergences(reference: Tape, tape: Tape, port: Port, at_most: int = 8) -> list[Divergence]:
+def find_divergences(partners: Partners, port: Port, at_most: int = 8) -> list[Divergence]:
     """Returns every place at which two tapes part: finds one, puts the reference's value in, and goes on.
 
     Args:
-        reference: the reference's tape, with its values kept.
-        tape: the port's, with its values kept.
+        partners: the reference's tape and the port's, both with their values kept.
         port: runs the port again.
         at_most: how many places are looked for.
     """
     found: list[Divergence] = []
-    partners = find_partners(reference, tape)
     current = first_divergence(partners)
     put_in = rounded_tables(partners) if current is not None else []
     if put_in:
-        partners = find_partners(reference, port.tape(exchanges=put_in))
+        partners = find_partners(partners.reference, port.tape(exchanges=put_in))
         current = first_divergence(partners)
     while current is not None and len(found) < at_most:
         try:

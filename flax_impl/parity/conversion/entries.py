@@ -9,7 +9,7 @@ import numpy as np
 from torch_ref.common.tape.tape import Tape
 
 from ..weight_map.names import above, similarity, words_of
-from .expressions import Cut, Entry, Expression, Joined, Summed, layouts
+from .expressions import Cut, Entry, Expression, Joined, Summed, blocks, layouts
 
 _PARTS = 4  # entries that one weight is put together of, or that one entry is cut into
 
@@ -87,20 +87,16 @@ class Entries:
             if f"{'weight' if kind == 'kernel' else 'bias'}_{side}h_" in name:
                 for gates in ("ifgo", "rzn"):
                     if set(letters) <= set(gates) and array.size * len(letters) == len(gates) * ids.size:
-                        blocks = tuple(Cut(Entry(name), len(gates), gates.index(letter), 0) for letter in letters)
+                        parts = tuple(Cut(Entry(name), len(gates), gates.index(letter), 0) for letter in letters)
                         shape = (array.shape[0] * len(letters) // len(gates), *array.shape[1:])
-                        made = blocks[0] if len(blocks) == 1 else Joined(blocks, 0)
+                        made = parts[0] if len(parts) == 1 else Joined(parts, 0)
                         yield from [*layouts(made, shape, ids.shape)][::-1]
 
     def _blocks(self, ranked: Sequence[str], ids: np.ndarray) -> Iterator[Expression]:
         for name in ranked:
-            array = self.arrays[name]
-            count = array.size // max(ids.size, 1)
-            if 1 < count <= _PARTS and array.size == count * ids.size:
-                for axis, length in enumerate(array.shape):
-                    shape = (*array.shape[:axis], length // count, *array.shape[axis + 1 :])
-                    for j in range(count if length % count == 0 else 0):
-                        yield from layouts(Cut(Entry(name), count, j, axis), shape, ids.shape)
+            if self.arrays[name].size <= _PARTS * ids.size:
+                for block, shape in blocks(name, self.arrays[name].shape, ids.size):
+                    yield from layouts(block, shape, ids.shape)
 
     def _stacks(self, ranked: Sequence[str], ids: np.ndarray) -> Iterator[Expression]:
         """Yields the entries whose names differ by one number, stacked."""
@@ -167,14 +163,10 @@ class Entries:
                         if np.array_equal(made.of(self.numbered), array):
                             return made
                 return None
-            count = whole.size // array.size
-            for axis, length in enumerate(whole.shape if count else ()):
-                if length % count == 0:
-                    shape = (*whole.shape[:axis], length // count, *whole.shape[axis + 1 :])
-                    for j in range(count):
-                        for made in layouts(Cut(Entry(name), count, j, axis), shape, array.shape):
-                            if np.array_equal(made.of(self.numbered), array):
-                                return made
+            for block, shape in blocks(name, whole.shape, array.size):
+                for made in layouts(block, shape, array.shape):
+                    if np.array_equal(made.of(self.numbered), array):
+                        return made
             return None
 
         return single

@@ -110,6 +110,21 @@ class Summed:
         return f"({self.parts[0]} + {self.parts[1]})"
 
 
+def blocks(name: str, shape: Shape, size: int) -> Iterator[tuple[Expression, Shape]]:
+    """Yields the equal blocks of an entry that are as large as a weight, each with its shape; not the entry itself.
+
+    Args:
+        name: of the entry.
+        shape: of the entry.
+        size: how many numbers the weight has.
+    """
+    count, rest = divmod(math.prod(shape), size) if size else (0, 0)
+    for axis, length in enumerate(shape if count > 1 and not rest else ()):
+        if length % count == 0:
+            for index in range(count):
+                yield Cut(Entry(name), count, index, axis), (*shape[:axis], length // count, *shape[axis + 1 :])
+
+
 def layouts(
     whole: Expression, shape: Shape, wanted: Shape, middle: Sequence[int] | None = None
 ) -> Iterator[Expression]:

@@ -6,10 +6,10 @@ import numpy as np
 
 from ..weight_map.names import similarity, words_of
 from .conversion import Conversion, assembled
-from .expressions import Cut, Entry, Expression, layouts
+from .expressions import Entry, Expression, blocks, layouts
 
 _NEAR = 1e-6  # of the largest number: a conversion may have gone through float32
-_CUTS = (2, 3, 4)
+_PARTS = 4  # blocks that an entry is cut into
 
 
 def match(entries: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray]) -> Conversion:
@@ -53,8 +53,6 @@ def _parts(name: str, whole: np.ndarray, size: int) -> Iterator[tuple[Expression
     """Yields an entry, or the blocks of it, that are as large as a weight."""
     if whole.size == size:
         yield Entry(name), whole
-    for axis, length in enumerate(whole.shape):
-        for count in _CUTS:
-            if whole.size == count * size and length % count == 0:
-                for j, block in enumerate(np.split(whole, count, axis)):
-                    yield Cut(Entry(name), count, j, axis), block
+    if whole.size <= _PARTS * size:
+        for made, _ in blocks(name, whole.shape, size):
+            yield made, made.of({name: whole})

@@ -119,8 +119,8 @@ def compared(reference: Tape, step: TracedStep, weight_map: Conversion | None = 
         step: of the port.
         weight_map: how its weights are made of the reference's, to be shown.
     """
-    tape = step.tape()
-    return StepReport(find_partners(reference, tape), tuple(find_divergences(reference, tape, step)), weight_map)
+    partners = find_partners(reference, step.tape())
+    return StepReport(partners, tuple(find_divergences(partners, step)), weight_map)
 
 
 def opened_step(
@@ -156,24 +156,19 @@ def opened_step(
         return step, match(entries, step.weights)
     if shapes is None and not is_module:
         raise ValueError("params: expected the port's parameters, or their shapes in `shapes`, got None")
-    template = _zeros(linen_shapes(model, loss, batch) if shapes is None else shapes)
-    step = TracedStep(model, template, batch, loss)
-    made = _by_name(tape, entries, model, loss, batch, renames) if is_module else None
+    shapes = linen_shapes(model, loss, batch) if shapes is None else shapes
+    step = TracedStep(model, _zeros(shapes), batch, loss)
+    made = _by_name(tape, entries, model, shapes, renames) if is_module else None
     found = Search(tape, step.tape(), step).run() if made is None else made
     step.fill(found.arrays(entries))
     return step, replace(found, unflatten=lambda arrays: step.params(dict(zip(found.made, arrays, strict=True))))
 
 
 def _by_name(
-    tape: Tape,
-    entries: Mapping[str, Any],
-    model: Any,
-    loss: Callable[..., Any],
-    batch: Mapping[str, Any],
-    renames: Mapping[str, str] | None,
+    tape: Tape, entries: Mapping[str, Any], model: Any, own: Any, renames: Mapping[str, str] | None
 ) -> Conversion | None:
     """Returns what names and shapes say of a module's weights; None where that is not all, or not clear."""
-    _, variables = open_model(model, linen_shapes(model, loss, batch))
+    _, variables = open_model(model, own)
     shapes = {name: array.shape for name, array in entries.items()}
     try:
         found = propose_map(

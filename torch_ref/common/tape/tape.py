@@ -281,9 +281,7 @@ class TapeWriter:
             moved: the number of a value that this one is, and the order of its axes, where it is nothing else: a large
                 array is not looked at twice.
         """
-        number = len(self.values)
-        self.values.append(self._fingerprint(array, moved))
-        self.dtypes.append(dtype)
+        number = self._add(array, dtype, moved)
         if array.nbytes <= self.keep:
             self.keep -= array.nbytes
             self.arrays[number] = np.array(array)
@@ -297,12 +295,15 @@ class TapeWriter:
             array: the value, in float64.
             dtype: as the model wrote it.
         """
-        keep, self.keep = self.keep, 0
-        number = self.leaves[name] = self.value(array, dtype)
-        self.keep = keep
+        number = self.leaves[name] = self._add(array, dtype)
         narrow = array.astype(np.float32) if dtype == "float32" else array
         self.arrays[number] = narrow if narrow is not array and np.array_equal(narrow, array) else np.array(array)
         return number
+
+    def _add(self, array: np.ndarray, dtype: str, moved: tuple[int, Sequence[int]] | None = None) -> int:
+        self.values.append(self._fingerprint(array, moved))
+        self.dtypes.append(dtype)
+        return len(self.values) - 1
 
     def _fingerprint(self, array: np.ndarray, moved: tuple[int, Sequence[int]] | None) -> Fingerprint:
         if moved is not None and array.size > _LARGE:
