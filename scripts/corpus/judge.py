@@ -14,7 +14,7 @@ from flax_impl.parity.alignment.likeness import tolerance
 from flax_impl.parity.alignment.partners import Partners, find_partners
 from flax_impl.parity.alignment.place import Place
 from flax_impl.parity.alignment.repair import MOVES
-from flax_impl.parity.alignment.tables import rounded_tables
+from flax_impl.parity.alignment.proof.tables import rounded_tables
 from flax_impl.parity.recording.tape import TracedStep
 from torch_ref.common.tape.tape import Tape
 from torch_ref.recording.tape import record_tape

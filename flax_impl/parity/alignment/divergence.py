@@ -1,7 +1,6 @@
 """Finds every place at which a port leaves its reference, on both sides, and proves it by repair where it can."""
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,13 +12,14 @@ from .gradients import silenced, stopped, without_gradient
 from .likeness import likeness
 from .partners import Partners, find_partners
 from .place import Place, Side, differing
+from .proof.attempts import Attempt, best_attempt, narrowed, with_all
+from .proof.repeats import everywhere
+from .proof.tables import rounded_tables
 from .repair import Exchange, exchanges
 from .rows import selected
 from .slices import sliced, uncertain
-from .tables import rounded_tables
 
 _ORDERS = ("rev", "transpose", "reshape", "aten.flip", "aten.permute", "aten.view", "aten.reshape")
-_TRIED = 6  # exchanges that the whole step is run with
 
 
 class Port(Protocol):
@@ -45,6 +45,7 @@ class Divergence:
         exchange: the reference's value that was put in, to go on; None where none was found.
         proved: whether all losses and outputs, or all gradients, agree after this exchange and those before it.
         partners: which values agreed when the place was found, with the exchanges before it.
+        agreed: the port's values that count as agreed: those with a partner, and those that one cannot expect one of.
     """
 
     reference: Place | None
@@ -53,31 +54,45 @@ class Divergence:
     exchange: Exchange | None = None
     proved: bool = False
     partners: Partners | None = None
+    agreed: frozenset[int] = frozenset()
 
 
 def first_divergence(partners: Partners) -> Divergence | None:
     """Returns where two tapes part first, or None where losses, outputs and gradients agree."""
-    ours, theirs, backward = differing(partners)
-    if not ours:
-        return None
-    sides = _sides(partners, backward)
+    for backward in (False, True):  # gradients count only where losses and outputs agree
+        partners = partners.with_gradients if backward else partners
+        ours, theirs = differing(partners, backward)
+        if ours:
+            return _first(partners, ours, theirs, backward)
+    return None
+
+
+def _first(partners: Partners, ours: Sequence[int], theirs: Sequence[int], backward: bool) -> Divergence:
+    """Returns where two tapes part first on the way to results that differ."""
+    sides = _sides(partners, backward, (ours, theirs))
     reference, port = sides[0].place(ours, backward), sides[1].place(theirs, backward)
+    agreed = frozenset(sides[1].agreed)
     if backward and reference is not None and port is not None:
         missing = without_gradient(reference.first, port, partners)
         if missing is None:
             missing = silenced(partners, theirs)
         if missing is not None:
-            return Divergence(*stopped(missing, reference, port, partners), backward)
+            return Divergence(*stopped(missing, reference, port, partners), backward, partners=partners, agreed=agreed)
     if reference is not None and port is not None:
         port = _beside(reference, port, partners)
-    return Divergence(reference, port, backward)
+    return Divergence(reference, port, backward, partners=partners, agreed=agreed)
 
 
-def _sides(partners: Partners, backward: bool) -> tuple[Side, Side]:
+def _sides(partners: Partners, backward: bool, starts: tuple[Sequence[int], Sequence[int]]) -> tuple[Side, Side]:
     """Returns both sides with what agrees on them.
 
     JAX computes derivatives on the way forward. A value that is nothing but one, such as the cosine beside a sine, is
     no partner for a value that an output comes from.
+
+    Args:
+        partners: which values are the same.
+        backward: whether gradients are meant.
+        starts: values of the reference, and of the port; what they do not come from is not looked at.
     """
     agreed = partners.of_reference, partners.of_port
     tapes = partners.reference, partners.port
@@ -87,9 +102,12 @@ def _sides(partners: Partners, backward: bool) -> tuple[Side, Side]:
             {value: twins for value, twins in of_tape.items() if not derivatives[1 - i].issuperset(twins)}
             for i, of_tape in enumerate(agreed)
         )
-    sides = []
-    alone = [[n for n in range(len(tape.values)) if n not in of] for tape, of in zip(tapes, agreed, strict=True)]
+    alone = [
+        [number for number in tape.values_behind(start, lambda n, of=of_tape: n not in of) if number not in of_tape]
+        for tape, of_tape, start in zip(tapes, agreed, starts, strict=True)
+    ]
     rows = selected(tapes[0], alone[0], tapes[1]), selected(tapes[1], alone[1], tapes[0])
+    sides = []
     for i, (tape, of_tape) in enumerate(zip(tapes, agreed, strict=True)):
         slices = sliced(tape, alone[i], tapes[1 - i]) | rows[i][0] | rows[1 - i][1].difference(of_tape)
         sides.append(Side(tape, {*of_tape, *uncertain(tape, tapes[1 - i], set(of_tape), slices)}))
@@ -111,57 +129,45 @@ def find_divergences(partners: Partners, port: Port, at_most: int = 8) -> list[D
         partners = find_partners(partners.reference, port.tape(exchanges=put_in))
         current = first_divergence(partners)
     while current is not None and len(found) < at_most:
+        partners = current.partners or partners
         try:
-            exchange, following, after = _best_exchange(current, partners, port, put_in)
+            attempt = _attempt(current, partners, port, put_in)
         except Exception:  # a repair that fails costs the proof, never the report
-            exchange, following, after = None, None, None
+            attempt = None
         if not _is_known(current, found, partners):
-            done = exchange is not None and (after is None or (after.backward and not current.backward))
-            located = current
-            if exchange is not None and (done or not _iterated(current, partners)):
-                located = _located(current, exchange, partners)
-            found.append(Divergence(located.reference, located.port, current.backward, exchange, done, partners))
-        if exchange is None or following is None:
+            place, exchange, whole = current, None, False
+            if attempt is not None:
+                exchange, whole = attempt.exchange, attempt.whole
+                if whole or not _iterated(current, partners):
+                    place = _located(current, exchange, partners)
+            found.append(Divergence(place.reference, place.port, current.backward, exchange, whole, partners))
+        if attempt is None:
             break
-        put_in += _everywhere(exchange, partners.port)
-        partners, current = following, after
+        put_in = with_all(put_in, everywhere(attempt.exchange, partners))
+        partners, current = attempt.partners, attempt.after
     return found
 
 
-def _best_exchange(
-    current: Divergence, partners: Partners, port: Port, put_in: Sequence[Exchange]
-) -> tuple[Exchange | None, Partners | None, Divergence | None]:
-    """Returns the exchange that gets furthest, the partners after it, and where the tapes part then."""
+def _attempt(current: Divergence, partners: Partners, port: Port, put_in: Sequence[Exchange]) -> Attempt | None:
+    """Returns what mends the port best; None where nothing does."""
     if current.reference is None or current.port is None:
-        return None, None, None
-    cones = current.reference.cone, current.port.cone
-    best: tuple[Exchange | None, Partners | None, Divergence | None] = (None, None, None)
-    furthest = current.reference.first
-    for exchange in itertools.islice(exchanges(partners, port, cones), _TRIED):
-        tape = port.tape(exchanges=[*put_in, *_everywhere(exchange, partners.port)])
-        following = find_partners(partners.reference, tape)
-        after = first_divergence(following)
-        if after is None or (after.backward and not current.backward):
-            return exchange, following, after
-        if after.reference is not None and after.reference.first > furthest:
-            furthest = after.reference.first
-            best = exchange, following, after
-    return best
+        return None
 
+    def run(exchange: Exchange) -> tuple[Partners, Divergence | None]:
+        following = find_partners(
+            partners.reference, port.tape(exchanges=with_all(put_in, everywhere(exchange, partners)))
+        )
+        return following, first_divergence(following)
 
-def _everywhere(exchange: Exchange, tape: Tape) -> list[Exchange]:
-    """Returns an exchange for each time that a port computes a value, which may be again on the way back."""
-    made_by = tape.producers.get(exchange.port)
-    if made_by is None or exchange.takers is not None:
-        return [exchange]
-    own, lines = tape.values[exchange.port], tape.operations[made_by].lines
-    again = [
-        operation.outputs[0]
-        for operation in tape.operations
-        if operation.name == tape.operations[made_by].name and operation.lines == lines
-        if (other := tape.values[operation.outputs[0]]).shape == own.shape and other.order == own.order
-    ]
-    return [Exchange(exchange.reference, number, None, exchange.array) for number in {exchange.port, *again}]
+    def within(exchange: Exchange) -> Iterator[Exchange]:
+        places = _within(exchange, current.backward, partners)
+        cones = tuple(() if place is None else place.cone for place in places)
+        if max(map(len, cones)) > 1:
+            yield from exchanges(partners, port, (cones[0], cones[1]), current.agreed, swapped=True)
+
+    tried = exchanges(partners, port, (current.reference.cone, current.port.cone), current.agreed)
+    found = best_attempt(tried, run, current)
+    return None if found is None else narrowed(found, within, run, current)
 
 
 def _is_known(current: Divergence, found: Sequence[Divergence], partners: Partners) -> bool:
@@ -191,12 +197,7 @@ def _located(current: Divergence, exchange: Exchange, partners: Partners) -> Div
     """Returns the place within what an exchange replaces."""
     if current.backward and current.port and not partners.port.operations[current.port.first].backward:
         return current  # where no gradient comes back from
-    sides = _sides(partners, current.backward)
-    cones = [
-        side.place([value], current.backward) if value not in side.agreed else None
-        for side, value in zip(sides, (exchange.reference, exchange.port), strict=True)
-    ]
-    reference, port = cones
+    reference, port = _within(exchange, current.backward, partners)
     if reference is None and port is not None:  # the port has an operation more
         taker = _first_taker(exchange.reference, current.reference, partners.reference)
         return Divergence(taker, port, current.backward)
@@ -207,6 +208,15 @@ def _located(current: Divergence, exchange: Exchange, partners: Partners) -> Div
     if reference is None or port is None:
         return current
     return Divergence(*_compared(reference, port, partners), current.backward)
+
+
+def _within(exchange: Exchange, backward: bool, partners: Partners) -> tuple[Place | None, Place | None]:
+    """Returns where the two values of an exchange begin to differ from all others; None for one that agrees."""
+    sides = _sides(partners, backward, ([exchange.reference], [exchange.port]))
+    return (
+        sides[0].place([exchange.reference], backward) if exchange.reference not in sides[0].agreed else None,
+        sides[1].place([exchange.port], backward) if exchange.port not in sides[1].agreed else None,
+    )
 
 
 def _origin(value: int, tape: Tape) -> int | None:

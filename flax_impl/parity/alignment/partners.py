@@ -34,6 +34,23 @@ class Partners:
         """The share of the port's values that have a partner."""
         return len(self.of_port) / max(len(self.port.values), 1)
 
+    @cached_property
+    def with_gradients(self) -> "Partners":
+        """The same, where a gradient goes with gradients only, or with all its parts: fused or stacked ones."""
+        sides = (self.reference, self.of_reference), (self.port, self.of_port)
+        alone = [lone_gradients(*side, sides[1 - i][0]) for i, side in enumerate(sides)]
+        if not all(alone):
+            return self
+        found = [explained_gradients(sides[i][0], alone[i], sides[1 - i][0], alone[1 - i]) for i in range(2)]
+        of_both = [
+            {value: twins for value, twins in agreed.items() if value not in set(numbers).difference(explained)}
+            for (_, agreed), numbers, explained in zip(sides, alone, found, strict=True)
+        ]
+        if all(found):  # no gradient is their partner, but all of their parts are there
+            for i in range(2):
+                of_both[i] |= {number: of_both[i].get(number, found[1 - i]) for number in found[i]}
+        return Partners(self.reference, self.port, of_both[1], of_both[0])
+
 
 def find_partners(reference: Tape, port: Tape) -> Partners:
     """Returns the partners of all values of two tapes.
@@ -73,14 +90,4 @@ def find_partners(reference: Tape, port: Tape) -> Partners:
         other: [number for _, number in sorted(found, key=lambda pair: (-pair[0], pair[1]))]
         for other, found in of_port.items()
     }
-    alone = lone_gradients(reference, of_reference, port), lone_gradients(port, best, reference)
-    if all(alone):
-        ours = explained_gradients(reference, alone[0], port, alone[1])
-        theirs = explained_gradients(port, alone[1], reference, alone[0])
-        for numbers, explained, partners in ((alone[0], ours, of_reference), (alone[1], theirs, best)):
-            for number in set(numbers).difference(explained):
-                partners.pop(number, None)
-        if ours and theirs:  # no gradient is their partner, but all of their parts are there
-            of_reference |= {number: of_reference.get(number, theirs) for number in ours}
-            best |= {number: best.get(number, ours) for number in theirs}
     return Partners(reference, port, best, of_reference)

@@ -2,18 +2,20 @@
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from torch_ref.common.tape.fingerprint import Fingerprint, fingerprint
 from torch_ref.common.tape.tape import Tape
 
-from .likeness import SAME_AXES, tolerance
-from .pool import Pool
+from .likeness import SAME_AXES, Pool, tolerance
 
 _MOST = 16  # blocks that a gradient is taken apart into, unless each is a row of an axis
 _STACKED = 64  # layers that a gradient is stacked over
 _JOINED = 3  # gradients that are put together in any order
+# The parts of the reference's gradients, which are looked at again and again.
+_KNOWN: "WeakKeyDictionary[Tape, dict[int, list[Fingerprint]]]" = WeakKeyDictionary()
 
 
 def lone_gradients(tape: Tape, agreed: Mapping[int, list[int]], other: Tape) -> list[int]:
@@ -42,7 +44,11 @@ def explained_gradients(tape: Tape, alone: Sequence[int], other: Tape, others: S
         other: the other tape.
         others: the same of it.
     """
-    parts = [fingerprint(block) for n in others for block in _all_parts(other.arrays[n])]
+    known = _KNOWN.setdefault(other, {})
+    for n in others:
+        if n not in known:
+            known[n] = [fingerprint(block) for block in _all_parts(other.arrays[n])]
+    parts = [part for n in others for part in known[n]]
     pool = Pool([*(other.values[n] for n in _gradients(other)), *parts])
     return [
         number

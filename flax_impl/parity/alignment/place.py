@@ -98,12 +98,18 @@ class Side:
         first = [i for i in cone if not any(map(counts, self.tape.operations[i].inputs))]
         if not first:
             return None
+        first.sort(key=lambda i: self._of_weights(self.tape.operations[i]))
         odd = self.odd_inputs(self.tape.operations[first[0]])
         if odd:  # a constant that came into it differs: it is made earlier
             of_constants = self.tape.upstream(odd, lambda value: self.open(value, True))
             made = [i for i in of_constants if not any(self.open(v, True) for v in self.tape.operations[i].inputs)]
             return Place((made or first)[0], tuple([*made, *first][1:]), tuple(sorted({*cone, *of_constants})))
         return Place(first[0], tuple(first[1:]), tuple(cone))
+
+    def _of_weights(self, operation: Operation) -> bool:
+        """Whether an operation is of parameters only: a merged bias may have no partner, and yet be right."""
+        weights = {number for name, number in self.tape.leaves.items() if not name.startswith("input/")}
+        return bool(operation.inputs) and weights.issuperset(operation.inputs)
 
     def odd_inputs(self, operation: Operation) -> list[int]:
         """Returns the constants that went into an operation and have no partner, those of one number left out."""
@@ -114,32 +120,32 @@ class Side:
         ]
 
 
-def differing(partners: Partners) -> tuple[list[int], list[int], bool]:
-    """Returns the results that differ, the reference's and the port's, and whether they are gradients.
+def differing(partners: Partners, backward: bool) -> tuple[list[int], list[int]]:
+    """Returns the results that differ, the reference's and the port's. A result is paired with any of its phase.
 
-    Losses and outputs come first; gradients only where those agree. A result is paired with any of its phase.
+    Args:
+        partners: which values agree.
+        backward: whether gradients are meant; else losses and outputs.
     """
-    for phases in (("loss", "output"), ("grad",)):
-        ours, theirs = (
-            [number for name, number in tape.results.items() if name.partition("/")[0] in phases]
-            for tape in (partners.reference, partners.port)
-        )
-        pairs = {(own, twin) for own in ours for twin in partners.of_reference.get(own, ())}
-        if phases != ("grad",):  # a gradient may lie within another, or be one row of a stacked one
-            pairs = {(a, b) for a, b in pairs if b in theirs}
-        matched = {a for a, _ in pairs}, {b for _, b in pairs}
-        ours = [number for number in ours if number not in matched[0]]
-        sizes = Counter(partners.reference.values[number].size for number in ours)
-        agreed = partners.of_port if phases == ("grad",) else matched[1]
-        theirs = [number for number in theirs if number not in agreed or not _moves(partners.port, number)]
-        if phases != ("grad",):  # where the two call their models with other rows, the losses decide
-            shared = sizes.keys() & {partners.port.values[n].size for n in theirs}
-            ours = [n for n in ours if partners.reference.values[n].size in shared]
-            theirs = [n for n in theirs if partners.port.values[n].size in shared]
-        theirs = [n for n in theirs if _moves(partners.port, n) or _is_of(partners.port.values[n].size, sizes)]
-        if ours and theirs:
-            return ours, theirs, phases == ("grad",)
-    return [], [], False
+    phases = ("grad",) if backward else ("loss", "output")
+    ours, theirs = (
+        [number for name, number in tape.results.items() if name.partition("/")[0] in phases]
+        for tape in (partners.reference, partners.port)
+    )
+    pairs = {(own, twin) for own in ours for twin in partners.of_reference.get(own, ())}
+    if not backward:  # a gradient may lie within another, or be one row of a stacked one
+        pairs = {(a, b) for a, b in pairs if b in theirs}
+    matched = {a for a, _ in pairs}, {b for _, b in pairs}
+    ours = [number for number in ours if number not in matched[0]]
+    sizes = Counter(partners.reference.values[number].size for number in ours)
+    agreed = partners.of_port if backward else matched[1]
+    theirs = [number for number in theirs if number not in agreed or not _moves(partners.port, number)]
+    if not backward:  # where the two call their models with other rows, the losses decide
+        shared = sizes.keys() & {partners.port.values[n].size for n in theirs}
+        ours = [n for n in ours if partners.reference.values[n].size in shared]
+        theirs = [n for n in theirs if partners.port.values[n].size in shared]
+    theirs = [n for n in theirs if _moves(partners.port, n) or _is_of(partners.port.values[n].size, sizes)]
+    return (ours, theirs) if ours and theirs else ([], [])
 
 
 def _is_of(size: int, sizes: Mapping[int, int]) -> bool:

@@ -3,7 +3,7 @@
 import heapq
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,13 +12,13 @@ import numpy as np
 from torch_ref.common.tape.fingerprint import Fingerprint, fingerprint
 from torch_ref.common.tape.tape import Tape
 
-from .likeness import likeness
+from .likeness import Pool, likeness
 from .partners import Partners
-from .pool import Pool
 
 _NEAR = 40  # operations of each side that are looked at
 _FRONT = 12  # operations of the reference that the port may lack
 _TRIALS = 200  # values that are put in, one after the other
+_TELLING = 2  # operations that agree after a value was put in
 _DEEP = 10  # operations that a value put in is followed through
 # Operations that only move numbers: they agree whatever is put in.
 MOVES = {
@@ -56,24 +56,42 @@ class Exchange:
     array: np.ndarray
 
 
-def exchanges(partners: Partners, port: Runnable, cones: tuple[Sequence[int], Sequence[int]]) -> Iterator[Exchange]:
-    """Yields the exchanges after which a later value agrees that did not, the earliest first.
+def exchanges(
+    partners: Partners,
+    port: Runnable,
+    cones: tuple[Sequence[int], Sequence[int]],
+    agreed: Set[int],
+    *,
+    swapped: bool = False,
+) -> Iterator[Exchange]:
+    """Yields the exchanges after which later values agree that did not, the earliest first.
+
+    One alone may agree by chance, since the same function of a wrong value may be there: those come last.
 
     Args:
         partners: the two tapes, both with their values kept.
         port: runs single operations.
         cones: the operations through which the difference reaches the results, the reference's and the port's.
+        agreed: the port's values that count as agreed.
+        swapped: whether an agreed value is tried in place of another one, too.
     """
     reference = partners.reference
     unmatched = [reference.values[v] for i in cones[0] for v in reference.operations[i].outputs]
     pool = Pool(unmatched)
-    tried = itertools.chain(_missing(partners, cones[0]), _weighed(partners, cones), _replacing(partners, cones))
+    tried = itertools.chain(_missing(partners, cones[0]), _weighed(partners, cones), _replacing(partners, cones, swapped))
+    weak = []
     for exchange in itertools.islice(tried, _TRIALS):
-        if _agrees_after(exchange, partners, port, pool):
+        count = _agreeing_after(exchange, partners.port, port, pool, agreed)
+        if count >= _TELLING:
             yield exchange
+        elif count:
+            weak.append(exchange)
+    yield from weak
 
 
-def _replacing(partners: Partners, cones: tuple[Sequence[int], Sequence[int]]) -> Iterator[Exchange]:
+def _replacing(
+    partners: Partners, cones: tuple[Sequence[int], Sequence[int]], swapped: bool
+) -> Iterator[Exchange]:
     """Yields each value of the reference's cone in place of each of the port's, those near the beginning first."""
     reference, ported = partners.reference, partners.port
     ours, theirs = (
@@ -87,7 +105,9 @@ def _replacing(partners: Partners, cones: tuple[Sequence[int], Sequence[int]]) -
     pairs = sorted(itertools.product(range(len(ours)), range(len(theirs))), key=lambda pair: (sum(pair), pair))
     for i, j in pairs:
         (value, own), (other, edge) = ours[i], theirs[j]
-        if (edge and own) or value not in reference.arrays:  # both agree already
+        if edge and own and (not swapped or other in partners.of_reference[value]):  # both agree already
+            continue
+        if value not in reference.arrays:
             continue
         if reference.values[value].size != ported.values[other].size:
             continue
@@ -142,7 +162,9 @@ def _parted(tape: Tape, operation: int) -> tuple[list[int], list[int]]:
     for value in tape.operations[operation].inputs:
         source = value
         while (made_by := tape.producers.get(source)) is not None and tape.operations[made_by].name in MOVES:
-            source = tape.operations[made_by].inputs[0]
+            if not (given := tape.operations[made_by].inputs):  # a number, repeated
+                break
+            source = given[0]
         if source in leaves:
             weights.append(source)
         elif tape.values[value].kind == "f" and tape.values[value].size > 1:
@@ -197,12 +219,12 @@ def _mergeable(a: Sequence[int], b: Sequence[int]) -> bool:
     return ends[0] <= ends[1] or ends[1] <= ends[0]
 
 
-def _agrees_after(exchange: Exchange, partners: Partners, port: Runnable, unmatched: Pool) -> bool:
-    """Whether an operation that works on a value agrees, as it did not, once the reference's stands there.
+def _agreeing_after(exchange: Exchange, tape: Tape, port: Runnable, unmatched: Pool, agreed: Set[int]) -> int:
+    """Returns how many operations agree that did not, up to two, once the reference's value stands there.
 
-    What only moves the value or passes it on is followed.
+    What comes after them is followed, too.
     """
-    tape = partners.port
+    count = 0
     changed: dict[int, np.ndarray] = {exchange.port: exchange.array}
     own = fingerprint(exchange.array)
     queue = sorted(tape.consumers.get(exchange.port, ()) if exchange.takers is None else exchange.takers)
@@ -217,25 +239,26 @@ def _agrees_after(exchange: Exchange, partners: Partners, port: Runnable, unmatc
         at_edge = exchange.takers is None or i in exchange.takers
         touched = [value for value in operation.inputs if value in changed and (at_edge or value != exchange.port)]
         others = [value for value in operation.inputs if value not in touched]
-        if any(value not in tape.arrays or _open(tape, value, partners) for value in others):
+        if any(value not in tape.arrays or _open(tape, value, agreed) for value in others):
             continue  # something else that differs comes into it
         try:
             outputs = port.evaluate(i, [changed[v] if v in touched else tape.arrays[v] for v in operation.inputs])
         except (TypeError, ValueError):  # it does not take a value of this shape
-            return False
+            return count
         if operation.name not in MOVES:
-            if any(_is_new(output, own, unmatched) for output in outputs):
-                return True
+            count += any(_is_new(output, own, unmatched) for output in outputs)
+            if count == _TELLING:
+                return count
             worked += 1
         changed.update(zip(operation.outputs, outputs, strict=True))
         for value in operation.outputs:
             for taker in tape.consumers.get(value, ()):
                 heapq.heappush(queue, taker)
-    return False
+    return count
 
 
-def _open(tape: Tape, value: int, partners: Partners) -> bool:
-    return value not in partners.of_port and tape.values[value].kind == "f" and tape.values[value].size > 1
+def _open(tape: Tape, value: int, agreed: Set[int]) -> bool:
+    return value not in agreed and tape.values[value].kind == "f" and tape.values[value].size > 1
 
 
 def _is_new(array: np.ndarray, own: Fingerprint, pool: Pool) -> bool:

@@ -1,6 +1,6 @@
 """Finds values that hold some rows of a value of the other side: torch picks rows where JAX computes all and masks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -16,7 +16,8 @@ _LOOKED_AT = 50  # values that may hold a row
 def selected(tape: Tape, wanted: Iterable[int], other: Tape) -> tuple[set[int], set[int]]:
     """Returns which of the wanted values are rows of larger values of the other side, and those values.
 
-    The mean and the root mean square of every row decide, to the last digits. Rows of zeros say nothing.
+    The mean and the root mean square of every row decide, to the last digits, and then the rows themselves. Rows of
+    zeros say nothing.
 
     Args:
         tape: one side.
@@ -45,10 +46,24 @@ def selected(tape: Tape, wanted: Iterable[int], other: Tape) -> tuple[set[int], 
             whole = other.values[candidate]
             if whole.shape[0] > value.shape[0] and whole.size // whole.shape[0] == value.size // value.shape[0]:
                 apart = np.abs(telling[:, None] - rows[int(candidate)][None]).max(-1)
-                if (apart.min(1) <= near).all():
+                found = dict(zip(np.flatnonzero(own[:, 1] > near).tolist(), apart.argmin(1).tolist(), strict=True))
+                if (apart.min(1) <= near).all() and _equal(number, tape, int(candidate), other, found, near):
                     small.add(number)
                     large.add(int(candidate))
     return small, large
+
+
+def _equal(number: int, tape: Tape, candidate: int, other: Tape, found: Mapping[int, int], near: float) -> bool:
+    """Whether rows have the same numbers, in the same order where a row has one axis; those not kept may."""
+    if number not in tape.arrays or candidate not in other.arrays:
+        return True
+    ours, theirs = tape.arrays[number], other.arrays[candidate]
+    ours, theirs = (
+        array[list(rows)].reshape(len(found), -1) for array, rows in ((ours, found.keys()), (theirs, found.values()))
+    )
+    if tape.arrays[number].ndim > 2 or other.arrays[candidate].ndim > 2:  # whose axes may stand in another order
+        ours, theirs = np.sort(ours), np.sort(theirs)
+    return bool(np.abs(ours - theirs).max() <= near)
 
 
 def _rows(value: Fingerprint) -> np.ndarray | None:

@@ -1,7 +1,7 @@
 """Finds values of one tape that are slices of values of the other, or stacks of them: time steps, gates, layers."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from weakref import WeakKeyDictionary
@@ -11,19 +11,23 @@ import numpy as np
 from torch_ref.common.tape.fingerprint import Fingerprint, fingerprint
 from torch_ref.common.tape.tape import Tape
 
+from .blocks import is_block
 from .likeness import OTHER, SINGLE, likeness, tolerance
 from .repair import MOVES
 
 _BLOCKS = (2, 3, 4)  # that an axis is cut into, beside single rows
 _SUMS = {"add", "sub", "add_any", "aten.add", "aten.sub", "aten.add_"}
+_TURNS = {"rev", "aten.flip"}
+_JOINS = {"concatenate", "aten.cat"}
 _PRODUCTS = {"dot_general", "mul", "aten.mm", "aten.bmm", "aten.mul"}
 _LEAST = 3  # numbers of a slice: two moments say nothing of fewer
 _LOOKED_AT = 20  # candidates that are compared in full
 _LONGEST = 64  # of an axis whose rows are looked up one by one
 
 
-# The reference is looked at again and again.
+# The reference is looked at again and again, and so is what stays the same in the port.
 _KNOWN: "WeakKeyDictionary[Tape, tuple[Slices, Slices]]" = WeakKeyDictionary()
+_CUT: "WeakKeyDictionary[Fingerprint, list[tuple[int, np.ndarray]]]" = WeakKeyDictionary()
 
 
 class Slices:
@@ -138,8 +142,14 @@ def _is_usable(value: Fingerprint) -> bool:
     return value.kind == "f" and value.size >= _LEAST and not value.constant and not value.masked
 
 
-def _cut(value: Fingerprint) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields, for each way to cut a value, the axis, and a row for each slice: size, mean, root, largest number."""
+def _cut(value: Fingerprint) -> list[tuple[int, np.ndarray]]:
+    """Returns, for each way to cut a value, the axis, and a row for each slice: size, mean, root, largest number."""
+    if value not in _CUT:
+        _CUT[value] = list(_ways_to_cut(value))
+    return _CUT[value]
+
+
+def _ways_to_cut(value: Fingerprint) -> Iterator[tuple[int, np.ndarray]]:
     for axis, (length, marginal) in enumerate(zip(value.shape, value.marginals, strict=True)):
         if marginal is None or length < 2:
             continue
@@ -164,8 +174,10 @@ def uncertain(tape: Tape, other: Tape, agreed: set[int], slices: set[int]) -> se
         agreed: numbers of the values that have a partner.
         slices: numbers of those that are slices or stacks of values of the other side.
     """
-    lone = set(tape.leaves.values()) - agreed - slices
-    part, strange = set(slices), {number for number in lone if _is_sum(number, tape, other)}
+    leaves = set(tape.leaves.values())
+    sums = _sums(other)
+    part, strange = set(slices), {number for number in leaves - agreed - slices if _is_sum(number, tape, sums)}
+    bare = set(strange)  # sums of biases themselves, to which nothing is added yet
     for operation in tape.operations:
         given = [value for value in operation.inputs if tape.values[value].kind == "f"]
         made = [value for value in operation.outputs if value not in agreed and value not in part]
@@ -173,30 +185,45 @@ def uncertain(tape: Tape, other: Tape, agreed: set[int], slices: set[int]) -> se
             continue
         own, theirs = part.intersection(given), strange.intersection(given)
         known = agreed.union(part, strange).issuperset(given)
-        if operation.name in MOVES and known:
+        if bare.issuperset(given) and operation.name in MOVES | _JOINS:
+            kept = {value for value in made if _is_sum(value, tape, sums)}
+            strange |= kept
+            bare |= kept
+        elif operation.name in MOVES and operation.name not in _TURNS and known:
             smaller = tape.values[made[0]].size < tape.values[given[0]].size
             if theirs:
                 strange.update(made)
             elif own or smaller:
                 part.update(made)
         elif theirs:
-            if known and (operation.name in _SUMS or theirs.issuperset(given)):
-                strange.update(made)
+            if known and (operation.name in _SUMS or (operation.name in _PRODUCTS and len(given) == 1)):
+                strange.update(made)  # of one, a product is with a number
         elif operation.name in _PRODUCTS and len(own) > 1 and own.issuperset(given):
-            strange.update(made)
-    return part | strange - set(tape.leaves.values())
+            strange.update(value for value in made if is_block(value, tape, other))
+    return part | strange - leaves
 
 
-def _is_sum(number: int, tape: Tape, other: Tape) -> bool:
-    """Whether a parameter is a sum of two of the other side's, or a block of one: biases of an LSTM or GRU."""
-    wanted = tape.arrays.get(number)
-    arrays = [other.arrays.get(n) for name, n in other.leaves.items() if name.startswith("param/")]
+def _sums(tape: Tape) -> list[np.ndarray]:
+    """Returns the sums of any two biases of a tape that are as long: an LSTM or GRU has two where others have one."""
+    arrays = [tape.arrays.get(number) for name, number in tape.leaves.items() if name.startswith("param/")]
     biases = [array for array in arrays if array is not None and array.ndim == 1]
-    if wanted is None or wanted.ndim != 1 or not wanted.size:
+    return [a + b for a, b in itertools.combinations(biases, 2) if a.size == b.size]
+
+
+def _is_sum(number: int, tape: Tape, sums: Sequence[np.ndarray]) -> bool:
+    """Whether a value is one of the sums, a block of one, or made of such blocks."""
+    wanted = tape.arrays.get(number)
+    if wanted is None or not wanted.size:
         return False
-    for a, b in itertools.combinations(biases, 2):
-        if a.size == b.size and a.size % wanted.size == 0:
-            blocks = (a + b).reshape(-1, wanted.size)
-            if (np.abs(blocks - wanted).max(1) <= SINGLE * np.abs(wanted).max()).any():
-                return True
+    wanted = wanted.squeeze()
+    if wanted.ndim != 1:
+        return wanted.ndim > 1  # repeated over rows
+    near = SINGLE * np.abs(wanted).max()
+    for count in (1, *(count for count in _BLOCKS if wanted.size % count == 0)):
+        own = wanted.reshape(count, 1, -1)
+        for whole in sums:
+            if whole.size % own.shape[-1] == 0:
+                blocks = whole.reshape(1, -1, own.shape[-1])
+                if (np.abs(own - blocks).max(-1) <= near).any(1).all():
+                    return True
     return False

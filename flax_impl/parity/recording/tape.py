@@ -15,7 +15,8 @@ from torch_ref.common.checks.arguments import shown
 from torch_ref.common.tape.tape import Tape, TapeWriter
 
 from ..alignment.repair import Exchange
-from .walk import Walk, evaluated, narrowed, wide
+from .rerun import Walked
+from .walk import Walk, wide
 
 KEEP = 256_000_000
 
@@ -67,6 +68,7 @@ class TracedStep:
             made = jax.make_jaxpr(jax.value_and_grad(step, (0, 1), has_aux=True), return_shape=True)(*arguments)
         self.jaxpr, (((_, (losses, outputs)), gradients)) = made
         self._trees = trained, rest
+        self._walked: Walked | None = None  # as the step runs by itself
         self.arguments = jax.tree.leaves((trained, {name: exact[name] for name in by_input}, rest, others))
         self._dtypes = [str(array.dtype) for array in self.arguments]
         self.names = [
@@ -111,6 +113,7 @@ class TracedStep:
         Args:
             arrays: by their dotted names; what is missing stays as it is.
         """
+        self._walked = None
         for i, name in enumerate(self.names):
             if not name.startswith("input/") and name.partition("/")[2] in arrays:
                 array = arrays[name.partition("/")[2]]
@@ -128,6 +131,8 @@ class TracedStep:
             keep: how many bytes of the values themselves are kept.
             exchanges: values to go on with in place of the port's own.
         """
+        if exchanges and self._walked is not None and (tape := self._walked.again(exchanges)) is not None:
+            return tape
         writer = TapeWriter(keep)
         walk = Walk(writer, exchanges)
         with wide():
@@ -135,32 +140,28 @@ class TracedStep:
             inputs = [walk.leaf(name, array, dtype) for name, array, dtype in named]
             jaxpr, consts = walk.opened(self.jaxpr)
             found = walk.run(jaxpr, consts, inputs)
-        if not exchanges:
-            self._equations = walk.equations
         writer.results.update(
             (name, number) for name, (_, number) in zip(self.results, found, strict=True) if name and number >= 0
         )
         versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "numpy")}
-        return writer.finish("jax", versions=versions)
+        tape = writer.finish("jax", versions=versions)
+        if not exchanges:
+            self._walked = Walked(tape, walk.equations, frozenset(walk.decisive))
+        return tape
 
     def evaluate(self, operation: int, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Returns what one operation of the last tape gives for other inputs.
+        """Returns what one operation of the last tape without exchanges gives for other inputs.
 
         Args:
             operation: its number.
             arrays: its inputs, literals left out.
+
+        Raises:
+            ValueError: there is no such tape yet.
         """
-        equation, literals = self._equations[operation]
-        if equation is None:
-            return [np.stack(arrays)]
-        if isinstance(equation, int):
-            return [arrays[0][equation]]
-        with wide():
-            rest = iter(arrays)  # a row order of integers stays in the dtype that it was written in
-            given = [
-                literals[i] if i in literals else narrowed(next(rest), atom) for i, atom in enumerate(equation.invars)
-            ]
-            return [np.asarray(output) for output in evaluated(equation, given)]
+        if self._walked is None:
+            raise ValueError("operation: expected one of a tape, got none before the first tape")
+        return self._walked.evaluate(operation, arrays)
 
 
 def record_tape(

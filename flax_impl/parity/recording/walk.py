@@ -46,6 +46,7 @@ class Walk:
         # Of each operation, with the literals among its inputs by their place; a scan takes its rows by their number,
         # and stacks them without an equation.
         self.equations: list[tuple[JaxprEqn | int | None, dict[int, Any]]] = []
+        self.decisive: set[int] = set()  # the values that chose a branch, or how often a loop runs
         self._outer: tuple[Line, ...] = ()  # where the function of JAX's is called that is being run
         self._everywhere = {e.port: e.array for e in exchanges if e.takers is None}
         self._at = {(e.port, taker): e.array for e in exchanges for taker in e.takers or ()}
@@ -118,6 +119,7 @@ class Walk:
             branches = equation.params["branches"]
             index = int(np.clip(int(given[0][0]), 0, len(branches) - 1))
             jaxpr, consts = self.opened(branches[index])
+            self.decisive.add(given[0][1])
             return self.run(jaxpr, consts, given[1:], inner)
         if self._at:
             here = len(self.writer.operations)
@@ -165,10 +167,13 @@ class Walk:
         condition, body = self.opened(params["cond_jaxpr"]), self.opened(params["body_jaxpr"])
         carry = given[of_cond + of_body :]
         i = 0
-        while bool(self.run(*condition, [*given[:of_cond], *carry], f"{stack}[{i}]")[0][0]):
+        while True:
+            goes_on, number = self.run(*condition, [*given[:of_cond], *carry], f"{stack}[{i}]")[0]
+            self.decisive.add(number)
+            if not bool(goes_on):
+                return carry
             carry = self.run(*body, [*given[of_cond : of_cond + of_body], *carry], f"{stack}[{i}]")
             i += 1
-        return carry
 
     def opened(self, jaxpr: Any) -> tuple[Jaxpr, list[Any]]:
         """Returns a jaxpr and its constants, written down."""
@@ -253,10 +258,10 @@ def _wider(value: Any) -> Any:
     return jnp.dtype("float64") if _is_low(value) else value
 
 
-def narrowed(array: Any, atom: Any) -> Any:
+def narrowed(array: np.ndarray, atom: Any) -> np.ndarray:
     """Returns an array in the dtype that an equation takes in 64-bit mode: integers as written, floating ones wide."""
     dtype = _dtype(_aval(atom))
-    return jnp.asarray(array, "float64" if dtype in _LOW else dtype)
+    return np.asarray(array, "float64" if dtype in _LOW else dtype)
 
 
 def _cast(array: Any, aval: Any) -> Any:

@@ -139,6 +139,16 @@ class Tape:
                 stack += filter(wanted, self.operations[operation].inputs)
         return sorted(found)
 
+    def values_behind(self, values: Iterable[int], wanted: Callable[[int], bool] = lambda value: True) -> set[int]:
+        """Returns values and the wanted ones that they come from.
+
+        Args:
+            values: their numbers.
+            wanted: whether a value counts, and is gone on from.
+        """
+        given = {n for i in self.upstream(values, wanted) for n in self.operations[i].inputs if wanted(n)}
+        return given.union(values)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the tape to a safetensors file, whole or not at all.
 

@@ -7,10 +7,10 @@ import numpy as np
 
 from torch_ref.common.tape.tape import Tape
 
-from .likeness import SINGLE
-from .partners import Partners
-from .place import Side
-from .repair import Exchange, layouts
+from ..likeness import SINGLE
+from ..partners import Partners
+from ..place import Side
+from ..repair import Exchange, layouts
 
 
 def rounded_tables(partners: Partners) -> list[Exchange]:

@@ -1,0 +1,98 @@
+"""Tries which value of the reference mends the port: the one that gets furthest, as early as it can be put in."""
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..partners import Partners
+from ..repair import Exchange
+
+if TYPE_CHECKING:
+    from ..divergence import Divergence
+
+_TRIED = 6  # exchanges that the whole step is run with
+_NARROWED = 4  # the same, to find an earlier one
+_TIMES = 3  # that an earlier one is looked for
+
+Runs = Callable[[Exchange], tuple[Partners, "Divergence | None"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """An exchange, and what became of the step.
+
+    Args:
+        exchange: that was put in.
+        partners: of the step after it.
+        after: where the tapes part then; None where they agree.
+        whole: whether all losses and outputs, or all gradients, agree, which is a proof.
+    """
+
+    exchange: Exchange
+    partners: Partners
+    after: "Divergence | None"
+    whole: bool
+
+    @property
+    def reach(self) -> tuple[bool, int]:
+        """How far the tapes agree: on all of the pass, or up to an operation of the reference."""
+        place = None if self.after is None else self.after.reference
+        return self.whole, -1 if place is None or self.whole else place.first
+
+
+def best_attempt(tried: Iterable[Exchange], run: Runs, current: "Divergence") -> Attempt | None:
+    """Returns the first attempt that mends all, or else the one that gets furthest; None where none gets anywhere.
+
+    Args:
+        tried: exchanges, the likely ones first.
+        run: runs the step with one more exchange.
+        current: where the tapes part without it.
+    """
+    best: Attempt | None = None
+    reach = False, -1 if current.reference is None else current.reference.first
+    for exchange in itertools.islice(tried, _TRIED):
+        attempt = _made(exchange, run, current)
+        if attempt.whole:
+            return attempt
+        if attempt.reach > reach:
+            best, reach = attempt, attempt.reach
+    return best
+
+
+def narrowed(
+    attempt: Attempt, within: Callable[[Exchange], Iterable[Exchange]], run: Runs, current: "Divergence"
+) -> Attempt:
+    """Returns an attempt with an earlier exchange that gets as far, as long as there is one.
+
+    Args:
+        attempt: what works.
+        within: gives the exchanges within what one replaces.
+        run: runs the step with one more exchange.
+        current: where the tapes part without it.
+    """
+    for _ in range(_TIMES):
+        known = attempt.exchange.reference, attempt.exchange.port
+        others = (e for e in within(attempt.exchange) if (e.reference, e.port) != known)
+        earlier = (_made(exchange, run, current) for exchange in itertools.islice(others, _NARROWED))
+        found = next((other for other in earlier if other.reach >= attempt.reach), None)
+        if found is None:
+            return attempt
+        attempt = found
+    return attempt
+
+
+def _made(exchange: Exchange, run: Runs, current: "Divergence") -> Attempt:
+    partners, after = run(exchange)
+    return Attempt(exchange, partners, after, after is None or (after.backward and not current.backward))
+
+
+def with_all(put_in: Sequence[Exchange], more: Iterable[Exchange]) -> list[Exchange]:
+    """Returns exchanges with some more; of two for the same value the later one counts.
+
+    Args:
+        put_in: those before.
+        more: those after them.
+    """
+    found = {(e.port, e.takers): e for e in (*put_in, *more)}
+    return list(found.values())

@@ -1,0 +1,128 @@
+"""Finds what a step does again: in each iteration of a loop, or on the way back, so that a value is put in everywhere."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch_ref.common.tape.tape import Operation, Tape
+
+from ..partners import Partners
+from ..repair import Exchange, layouts
+
+_SLICE = "scan.slice"  # a row of what a scan goes through
+
+
+def everywhere(exchange: Exchange, partners: Partners) -> list[Exchange]:
+    """Returns an exchange for each iteration of a loop, and each time that a port computes a value.
+
+    It may do so again on the way back.
+
+    Args:
+        exchange: it.
+        partners: the two tapes.
+    """
+    return [again for e in _in_all_iterations(exchange, partners) for again in _recomputed(e, partners.port)]
+
+
+def _recomputed(exchange: Exchange, tape: Tape) -> list[Exchange]:
+    made_by = tape.producers.get(exchange.port)
+    if made_by is None or exchange.takers is not None:
+        return [exchange]
+    own, lines = tape.values[exchange.port], tape.operations[made_by].lines
+    again = [
+        operation.outputs[0]
+        for operation in tape.operations
+        if operation.name == tape.operations[made_by].name and operation.lines == lines
+        if (other := tape.values[operation.outputs[0]]).shape == own.shape and other.order == own.order
+    ]
+    return [Exchange(exchange.reference, number, None, exchange.array) for number in {exchange.port, *again}]
+
+
+def _in_all_iterations(exchange: Exchange, partners: Partners) -> list[Exchange]:
+    """Returns an exchange for each iteration of the loop that it is in; only itself where it is in none.
+
+    One alone mends one iteration, and shows little.
+    """
+    port = partners.port
+    made_by = port.producers.get(exchange.port)
+    own = iterations(port, made_by) if made_by is not None else []
+    takers = [iterations(port, taker) for taker in sorted(exchange.takers or ())]
+    times = max(map(len, [own, *takers]), default=0)
+    if times < 2 or any(len(of) != times for of in takers) or len(own) not in (0, 1, times):
+        return [exchange]
+    here = own.index(made_by) if made_by is not None and len(own) == times else _first_index(exchange, takers)
+    twins = _repeated(exchange.reference, partners.reference, times, here)
+    shape = port.values[exchange.port].shape
+    array = partners.reference.arrays.get(exchange.reference)
+    turns = [] if array is None else [(turned == exchange.array).all() for turned in layouts(array, shape)]
+    if not twins or True not in turns or not partners.reference.arrays.keys() >= set(twins):
+        return [exchange]
+    found = []
+    for k, twin in enumerate(twins):
+        number = exchange.port
+        if len(own) == times and made_by is not None:
+            number = port.operations[own[k]].outputs[port.operations[made_by].outputs.index(exchange.port)]
+        turned = list(layouts(partners.reference.arrays[twin], shape))[turns.index(True)]
+        at = None if exchange.takers is None else frozenset(of[k] for of in takers)
+        found.append(replace(exchange, reference=twin, port=number, takers=at, array=turned))
+    return found
+
+
+def iterations(tape: Tape, operation: int) -> list[int]:
+    """Returns what an operation is in each iteration of its loop, in order; itself alone where it is in none.
+
+    Args:
+        tape: of JAX.
+        operation: its number.
+    """
+    own = tape.operations[operation]
+    if own.name != _SLICE and "[" not in own.module:
+        return [operation]
+    by_iteration: dict[str, list[int]] = {}
+    for i, other in enumerate(tape.operations):
+        if other.name == own.name and other.lines == own.lines and _loop(other) == _loop(own):
+            by_iteration.setdefault(_iteration(other), []).append(i)
+    rank = by_iteration[_iteration(own)].index(operation)
+    return [of[rank] for of in by_iteration.values() if len(of) > rank]
+
+
+def _loop(operation: Operation) -> tuple[str, Sequence[int]]:
+    """Returns what is the same in all iterations."""
+    return re.sub(r"\[\d+\]", "[]", operation.module), operation.inputs if operation.name == _SLICE else ()
+
+
+def _iteration(operation: Operation) -> str:
+    return f"{operation.module} {operation.constants['index']}" if operation.name == _SLICE else operation.module
+
+
+def _first_index(exchange: Exchange, takers: Sequence[list[int]]) -> int:
+    return next(of.index(taker) for of in takers for taker in exchange.takers or () if taker in of)
+
+
+def _repeated(value: int, tape: Tape, times: int, here: int) -> list[int]:
+    """Returns what a value of the reference is in each of so many iterations; it need not know that it is a loop.
+
+    Args:
+        value: of the reference.
+        tape: the reference's.
+        times: how many iterations there are.
+        here: the one that the value is of.
+    """
+    made_by = tape.producers.get(value)
+    if made_by is None:
+        return [value] * times
+    own = tape.operations[made_by]
+    if len(own.outputs) == times and own.outputs.index(value) == here:  # the steps of a sequence, unbound
+        return list(own.outputs)
+    place, shape = own.outputs.index(value), tape.values[value].shape
+    alike = [
+        i
+        for i, other in enumerate(tape.operations)
+        if other.name == own.name and other.lines == own.lines and other.backward == own.backward
+        if len(other.outputs) > place and tape.values[other.outputs[place]].shape == shape
+    ]
+    in_each, rest = divmod(len(alike), times)
+    rank = alike.index(made_by) - here * in_each
+    if rest or not 0 <= rank < in_each:
+        return []
+    return [tape.operations[i].outputs[place] for i in alike[rank::in_each]]
