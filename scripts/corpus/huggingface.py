@@ -76,8 +76,8 @@ def _mend() -> None:
             kind.split = lambda self, parts, axis=0: jnp.split(self, parts, axis)
 
 
-def pair(name: str, seed: int = 0, stirred: bool = True) -> Pair:
-    """Returns a pair of `TABLE`, its weights converted by transformers itself."""
+def pair(name: str, seed: int = 0, stirred: bool = True, dtype: str = "float32") -> Pair:
+    """Returns a pair of `TABLE`, its weights converted by transformers itself; `dtype` is what the port computes in."""
     _mend()
     transformers = importlib.import_module("transformers")
     convert = importlib.import_module("transformers.modeling_flax_pytorch_utils").convert_pytorch_state_dict_to_flax
@@ -92,7 +92,7 @@ def pair(name: str, seed: int = 0, stirred: bool = True) -> Pair:
     reference = getattr(transformers, entry["model"])(config).eval()
     if stirred:
         stir(reference, seed)
-    port = getattr(transformers, f"Flax{entry['model']}")(config, _do_init=True)
+    port = getattr(transformers, f"Flax{entry['model']}")(config, dtype=jnp.dtype(dtype), _do_init=True)
     params = convert(dict(reference.state_dict()), port)
     batch = _INPUTS[entry["inputs"]](np.random.default_rng(seed))
     if name == "electra":  # the port takes ones where none are given, the reference zeros

@@ -13,14 +13,15 @@ from flax_impl.parity.alignment.divergence import find_divergences
 from flax_impl.parity.alignment.likeness import tolerance
 from flax_impl.parity.alignment.partners import Partners, find_partners
 from flax_impl.parity.alignment.place import Place
-from flax_impl.parity.alignment.repair import MOVES
 from flax_impl.parity.alignment.proof.tables import rounded_tables
+from flax_impl.parity.alignment.repair import MOVES
 from flax_impl.parity.recording.tape import TracedStep
 from torch_ref.common.tape.tape import Tape
 from torch_ref.recording.tape import record_tape
 
 from .pair import Pair
 from .plant import Fault, Planted, equations, kinds_for
+from .single import float32_ratio
 
 
 @dataclass(frozen=True)
@@ -159,12 +160,14 @@ class Verdict:
     Args:
         partners: of its values, the reference's tables in float32 put in.
         agrees: whether it passes with the weights that the pair brings.
+        single: how far it is off in float32, as a share of what it may be.
         weights: `found` where the harness finds the same weights by itself, from their shapes; `not found` else. With
             the number of those that names decided.
     """
 
     partners: Partners
     agrees: bool
+    single: float
     weights: str
 
 
@@ -176,7 +179,7 @@ def honest(pair: Pair) -> Verdict:
     agrees = not find_divergences(partners, step)
     tables = rounded_tables(partners)
     partners = find_partners(reference, step.tape(exchanges=tables)) if tables else partners
-    return Verdict(partners, agrees, _found(pair, reference))
+    return Verdict(partners, agrees, float32_ratio(pair, partners, step), _found(pair, reference))
 
 
 def _found(pair: Pair, reference: Tape) -> str:

@@ -9,13 +9,12 @@ import numpy as np
 from torch_ref.common.tape.tape import Tape
 
 from .gradients import silenced, stopped, without_gradient
-from .likeness import likeness
 from .partners import Partners, find_partners
 from .place import Place, Side, differing
 from .proof.attempts import Attempt, best_attempt, narrowed, with_all
 from .proof.repeats import everywhere
 from .proof.tables import rounded_tables
-from .repair import Exchange, exchanges
+from .repair import MOVES, Exchange, exchanges
 from .rows import selected
 from .slices import sliced, uncertain
 
@@ -220,12 +219,12 @@ def _within(exchange: Exchange, backward: bool, partners: Partners) -> tuple[Pla
 
 
 def _origin(value: int, tape: Tape) -> int | None:
-    """Returns the operation that a value comes from, before it was moved or passed on."""
+    """Returns the operation that a value comes from, before it was moved."""
     while (operation := tape.producers.get(value)) is not None:
-        same = [v for v in tape.operations[operation].inputs if likeness(tape.values[v], tape.values[value])]
-        if not same:
+        given = tape.operations[operation].inputs
+        if tape.operations[operation].name not in MOVES or not given:
             return operation
-        value = same[0]
+        value = given[0]
     return None
 
 

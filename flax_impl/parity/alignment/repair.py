@@ -78,7 +78,9 @@ def exchanges(
     reference = partners.reference
     unmatched = [reference.values[v] for i in cones[0] for v in reference.operations[i].outputs]
     pool = Pool(unmatched)
-    tried = itertools.chain(_missing(partners, cones[0]), _weighed(partners, cones), _replacing(partners, cones, swapped))
+    tried = itertools.chain(
+        _missing(partners, cones[0]), _weighed(partners, cones), _replacing(partners, cones, swapped)
+    )
     weak = []
     for exchange in itertools.islice(tried, _TRIALS):
         count = _agreeing_after(exchange, partners.port, port, pool, agreed)
@@ -89,9 +91,7 @@ def exchanges(
     yield from weak
 
 
-def _replacing(
-    partners: Partners, cones: tuple[Sequence[int], Sequence[int]], swapped: bool
-) -> Iterator[Exchange]:
+def _replacing(partners: Partners, cones: tuple[Sequence[int], Sequence[int]], swapped: bool) -> Iterator[Exchange]:
     """Yields each value of the reference's cone in place of each of the port's, those near the beginning first."""
     reference, ported = partners.reference, partners.port
     ours, theirs = (

@@ -46,8 +46,8 @@ class Bounds:
     def sizes(self, step: int, phase: str) -> dict[str, float]:
         """Returns the size of the numbers that each entry was made from, or 0 where that is the entry's own.
 
-        State and parameters are made from what they were before; a gradient that cancels to nothing is measured by
-        the others of its phase.
+        State and parameters are made from what they were before; a gradient that cancels to nothing, and the moments
+        that it leaves, are measured by the others of their phase.
         """
         expected = self.reference.phase(step, phase)
         before = {}
@@ -55,7 +55,14 @@ class Bounds:
             return dict.fromkeys(expected, _CANCELLED * max(map(largest, expected.values()), default=0.0))
         if phase in ("buffer", "state", "update"):
             before = self.reference.state(step) if phase == "state" else self.reference.params(step)
-        return {name: largest(before[name]) if name in before else 0.0 for name in expected}
+        sizes = {name: largest(before[name]) if name in before else 0.0 for name in expected}
+        if phase == "state":  # a gradient that cancels to nothing leaves moments of no size, which XLA takes for 0
+            for moment in {_moment(name) for name in expected}:
+                same = [name for name in expected if _moment(name) == moment]
+                share = _CANCELLED**2 if moment.endswith("_sq") else _CANCELLED
+                floor = share * max(largest(expected[name]) for name in same)
+                sizes |= {name: max(sizes[name], floor) for name in same}
+        return sizes
 
     def _shares_of_noise(self) -> dict[tuple[str, str], float]:
         """Returns how far the reference's own float32 is off, as a share, for each entry: the largest over the steps.
@@ -74,3 +81,7 @@ class Bounds:
                         found[phase, name] = max(found.get((phase, name), 0.0), float(noise) / size)
         usual = {phase: [noise for (of, _), noise in found.items() if of == phase] for phase in PHASES}
         return {key: max(noise, float(np.quantile(usual[key[0]], 0.75))) for key, noise in found.items()}
+
+
+def _moment(name: str) -> str:
+    return name.rpartition(".")[2]

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -92,24 +93,15 @@ class Capture:
 
     def _probed(self, name: str, output: Any) -> Any:
         """Writes the output down, and returns it with its zeros added."""
+        probed: dict[int, Array] = {}
         for leaf, array in leaves(output).items():
             if isinstance(array, Array):
                 self.outputs[f"{name}{leaf}"] = array
-        keys = iter(leaves(output))
-
-        def add(value: Any) -> Any:
-            if isinstance(value, Mapping):
-                parts = {key: add(value[key]) for key in sorted(value, key=str)}  # as `leaves` has them
-                return type(value)((key, parts[key]) for key in value)  # pyright: ignore[reportCallIssue]
-            if isinstance(value, tuple | list):
-                parts = [add(part) for part in value]
-                return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-            if value is None:
-                return None
-            probe = self.probes.get(f"{name}{next(keys)}")
-            return value if probe is None else value + probe
-
-        return add(output)
+                probe = self.probes.get(f"{name}{leaf}")
+                if probe is not None:
+                    probed.setdefault(id(array), array + probe)
+        # Whatever holds them, a frozen dataclass too, as long as JAX knows it.
+        return jax.tree.map(lambda leaf: probed.get(id(leaf), leaf), output)
 
 
 def zeros_for(outputs: Mapping[str, Any]) -> dict[str, Array]:

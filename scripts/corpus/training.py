@@ -1,0 +1,83 @@
+"""Trains a pair of transformers for a few steps in both frameworks: check_parity as a user calls it, optimiser and all."""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import jax
+import numpy as np
+
+import torch_ref
+from flax_impl.parity import check_parity
+from torch_ref.common.settings.optimizers import SGD, Adam, AdamW
+
+from . import huggingface
+from .pair import Pair
+
+OPTIMIZERS = (SGD(), Adam(), AdamW())
+_STEPS = 2
+
+
+def reports(name: str, seed: int, stirred: bool) -> Iterator[tuple[str, Any]]:
+    """Yields what was trained, and its report: each optimiser in float64 and float32.
+
+    Args:
+        name: of a pair of transformers.
+        seed: of weights and inputs.
+        stirred: whether the fresh weights are moved a little.
+    """
+    for dtype in ("float64", "float32"):
+        with jax.enable_x64(dtype == "float64"):
+            pair = huggingface.pair(name, seed, stirred, dtype)
+            module, call = _linen(pair)
+            reference = getattr(pair.reference, "double" if dtype == "float64" else "float")()
+            for optimizer in OPTIMIZERS:
+                batches = [pair.batch] * _STEPS
+                settings = {"optimizer": optimizer, "progress": False}
+                trace = torch_ref.record(copy.deepcopy(reference), batches, _of_all_outputs, **settings)
+                report = check_parity(trace, module, lambda model, **batch: _sum(call(model, batch)), **settings)
+                yield f"{dtype}, {type(optimizer).__name__}", report
+
+
+def _linen(pair: Pair) -> tuple[Any, Callable[..., Any]]:
+    """Returns the Linen module within a port, and a function that calls it as the port does."""
+    port = next(cell.cell_contents for cell in pair.model.__closure__)
+    kind, seen = type(port.module), []
+    apply = kind.apply
+
+    def watched(module: Any, variables: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append((args, {name: value for name, value in kwargs.items() if name not in ("rngs", "mutable")}))
+        return apply(module, variables, *args, **kwargs)
+
+    with mock.patch.object(kind, "apply", watched):
+        pair.model(pair.params, **pair.batch)
+    args, kwargs = seen[0]
+    taken = [_taken(array, pair.batch) for array in args]
+
+    def call(model: Any, batch: Any) -> Any:
+        given = zip(args, taken, strict=True)
+        return model(*(array if take is None else take(batch) for array, take in given), **kwargs)
+
+    return port.module, call
+
+
+def _taken(array: Any, batch: Any) -> Callable[[Any], Any] | None:
+    """Returns which entry of a batch an argument is, perhaps with the channels last; None where it is none."""
+    for name, entry in batch.items():
+        if np.shape(array) == entry.shape and np.array_equal(array, entry):
+            return lambda arrays, name=name: arrays[name]
+        if np.ndim(array) == entry.ndim == 4 and np.array_equal(array, entry.transpose(0, 2, 3, 1)):
+            return lambda arrays, name=name: arrays[name].transpose(0, 2, 3, 1)
+    return None
+
+
+def _of_all_outputs(model: Any, **batch: Any) -> Any:
+    return _sum(model(**batch))
+
+
+def _sum(output: Any) -> Any:
+    """Returns a loss in which every parameter has a part: torch leaves out those that have none, and optax does not."""
+    first = output.logits_per_image if hasattr(output, "logits_per_image") else output[0]
+    pooled = getattr(output, "pooler_output", None)
+    return (first**2).mean() + (0.0 if pooled is None else (pooled**2).mean())
