@@ -1,7 +1,7 @@
 """Holds the harness against models that nobody here wrote: do honest pairs agree, is every fault in its place?
 
 Without arguments: every pair of the corpus, as it is. Writes docs/parity/pairs.txt. --faults plants that many faults by
-machine, over all pairs, and writes docs/parity/pair_faults.txt. --trainings trains the honest pairs of transformers, and
+machine, over all pairs, and writes docs/parity/pair_faults.txt. --trainings trains the honest pairs of transformers and
 writes docs/parity/pair_trainings.txt. Needs pip install '.[pairs]'.
 """
 
@@ -82,8 +82,8 @@ def honest_table(names: Sequence[str], seed: int) -> tuple[str, bool]:
         verdicts = ["agrees" if agrees else "differs" for agrees in (found.agrees, found.single <= 1)]
         in_single = f"{verdicts[1]}, {found.single:.2f}"
         lines.append(
-            f"{name:<24} {verdicts[0]:<8} {in_single:<12} {found.weights:<21} {counts:>23}  {share:>14}  {seconds:>7.1f}"
-            f"  {_peak():>3.1f} GB"
+            f"{name:<24} {verdicts[0]:<8} {in_single:<12} {found.weights:<21} {counts:>23}  {share:>14}"
+            f"  {seconds:>7.1f}  {_peak():>3.1f} GB"
         )
     return "\n".join(lines), passed
 

@@ -1,4 +1,4 @@
-"""Trains a pair of transformers for a few steps in both frameworks: check_parity as a user calls it, optimiser and all."""
+"""Trains a pair of transformers in both frameworks: check_parity as a user calls it, with the optimiser."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -30,18 +30,17 @@ def reports(name: str, seed: int, stirred: bool) -> Iterator[tuple[str, Any]]:
     for dtype in ("float64", "float32"):
         with jax.enable_x64(dtype == "float64"):
             pair = huggingface.pair(name, seed, stirred, dtype)
-            module, call = _linen(pair)
+            module, loss = _linen(pair)
             reference = getattr(pair.reference, "double" if dtype == "float64" else "float")()
             for optimizer in OPTIMIZERS:
                 batches = [pair.batch] * _STEPS
                 settings = {"optimizer": optimizer, "progress": False}
                 trace = torch_ref.record(copy.deepcopy(reference), batches, _of_all_outputs, **settings)
-                report = check_parity(trace, module, lambda model, **batch: _sum(call(model, batch)), **settings)
-                yield f"{dtype}, {type(optimizer).__name__}", report
+                yield f"{dtype}, {type(optimizer).__name__}", check_parity(trace, module, loss, **settings)
 
 
 def _linen(pair: Pair) -> tuple[Any, Callable[..., Any]]:
-    """Returns the Linen module within a port, and a function that calls it as the port does."""
+    """Returns the Linen module within a port, and a loss that calls it as the port does."""
     port = next(cell.cell_contents for cell in pair.model.__closure__)
     kind, seen = type(port.module), []
     apply = kind.apply
@@ -55,11 +54,11 @@ def _linen(pair: Pair) -> tuple[Any, Callable[..., Any]]:
     args, kwargs = seen[0]
     taken = [_taken(array, pair.batch) for array in args]
 
-    def call(model: Any, batch: Any) -> Any:
+    def loss(model: Any, **batch: Any) -> Any:
         given = zip(args, taken, strict=True)
-        return model(*(array if take is None else take(batch) for array, take in given), **kwargs)
+        return _sum(model(*(array if take is None else take(batch) for array, take in given), **kwargs))
 
-    return port.module, call
+    return port.module, loss
 
 
 def _taken(array: Any, batch: Any) -> Callable[[Any], Any] | None:

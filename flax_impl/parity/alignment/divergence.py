@@ -18,6 +18,7 @@ from .repair import MOVES, Exchange, exchanges
 from .rows import selected
 from .slices import sliced, uncertain
 
+_FEW = 6  # operations before a value that agrees
 _ORDERS = ("rev", "transpose", "reshape", "aten.flip", "aten.permute", "aten.view", "aten.reshape")
 
 
@@ -160,7 +161,9 @@ def _attempt(current: Divergence, partners: Partners, port: Port, put_in: Sequen
 
     def within(exchange: Exchange) -> Iterator[Exchange]:
         places = _within(exchange, current.backward, partners)
-        cones = tuple(() if place is None else place.cone for place in places)
+        sides = (partners.reference, exchange.reference), (partners.port, exchange.port)
+        # A value that agrees may do so by chance: what it comes from is looked at, too.
+        cones = [_nearest(*side) if place is None else place.cone for place, side in zip(places, sides, strict=True)]
         if max(map(len, cones)) > 1:
             yield from exchanges(partners, port, (cones[0], cones[1]), current.agreed, swapped=True)
 
@@ -197,6 +200,11 @@ def _located(current: Divergence, exchange: Exchange, partners: Partners) -> Div
     if current.backward and current.port and not partners.port.operations[current.port.first].backward:
         return current  # where no gradient comes back from
     reference, port = _within(exchange, current.backward, partners)
+    if reference is None and port is None:  # the port puts in another agreed value
+        takers = sorted(exchange.takers or partners.port.consumers.get(exchange.port, ()))
+        taker = _first_taker(exchange.reference, current.reference, partners.reference)
+        place = Place(takers[0], tuple(takers[1:]), tuple(takers), _origin(exchange.port, partners.port))
+        return Divergence(taker, place, current.backward)
     if reference is None and port is not None:  # the port has an operation more
         taker = _first_taker(exchange.reference, current.reference, partners.reference)
         return Divergence(taker, port, current.backward)
@@ -216,6 +224,18 @@ def _within(exchange: Exchange, backward: bool, partners: Partners) -> tuple[Pla
         sides[0].place([exchange.reference], backward) if exchange.reference not in sides[0].agreed else None,
         sides[1].place([exchange.port], backward) if exchange.port not in sides[1].agreed else None,
     )
+
+
+def _nearest(tape: Tape, value: int) -> Sequence[int]:
+    """Returns the last few operations that a value comes from."""
+    found: list[int] = []
+    queue = [value]
+    while queue and len(found) < _FEW:
+        made_by = tape.producers.get(queue.pop(0))
+        if made_by is not None and made_by not in found:
+            found.append(made_by)
+            queue += tape.operations[made_by].inputs
+    return sorted(found)
 
 
 def _origin(value: int, tape: Tape) -> int | None:

@@ -78,9 +78,8 @@ def exchanges(
     reference = partners.reference
     unmatched = [reference.values[v] for i in cones[0] for v in reference.operations[i].outputs]
     pool = Pool(unmatched)
-    tried = itertools.chain(
-        _missing(partners, cones[0]), _weighed(partners, cones), _replacing(partners, cones, swapped)
-    )
+    likely = itertools.chain(_missing(partners, cones[0]), _weighed(partners, cones))
+    tried = itertools.chain(likely, _replacing(partners, cones, swapped))
     weak = []
     for exchange in itertools.islice(tried, _TRIALS):
         count = _agreeing_after(exchange, partners.port, port, pool, agreed)

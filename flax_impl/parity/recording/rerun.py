@@ -66,9 +66,11 @@ class Walked:
             held = [at.get((n, i), changed.get(n, tape.arrays.get(n))) for n in operation.inputs]
             arrays = [array for array in held if array is not None]
             before = [tape.arrays.get(n) for n in operation.outputs]
-            if len(arrays) < len(held) or any(array is None or array.dtype.kind not in "fiub" for array in before):
+            if len(arrays) < len(held):
                 return None
             for number, own, made in zip(operation.outputs, before, self.evaluate(i, arrays), strict=True):
+                if own is None:
+                    return None
                 if number not in everywhere and not np.array_equal(own, made, equal_nan=own.dtype.kind == "f"):
                     changed[number] = made
         if self.decisive.intersection(changed):

@@ -44,6 +44,8 @@ class Attempt:
 def best_attempt(tried: Iterable[Exchange], run: Runs, current: "Divergence") -> Attempt | None:
     """Returns the first attempt that mends all, or else the one that gets furthest; None where none gets anywhere.
 
+    Where an earlier one gets to quite another place, there are two: one that mends both only hides the first.
+
     Args:
         tried: exchanges, the likely ones first.
         run: runs the step with one more exchange.
@@ -54,10 +56,17 @@ def best_attempt(tried: Iterable[Exchange], run: Runs, current: "Divergence") ->
     for exchange in itertools.islice(tried, _TRIED):
         attempt = _made(exchange, run, current)
         if attempt.whole:
-            return attempt
+            return attempt if best is None or not _is_elsewhere(best, current) else best
         if attempt.reach > reach:
             best, reach = attempt, attempt.reach
     return best
+
+
+def _is_elsewhere(attempt: Attempt, current: "Divergence") -> bool:
+    """Whether the tapes part in another line or layer after an attempt."""
+    places = [place and place.port for place in (attempt.after, current)]
+    where = [attempt.partners.port.operations[place.first] for place in places if place is not None]
+    return len(where) == 2 and (where[0].lines, where[0].module) != (where[1].lines, where[1].module)
 
 
 def narrowed(

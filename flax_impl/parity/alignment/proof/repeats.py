@@ -1,4 +1,4 @@
-"""Finds what a step does again: in each iteration of a loop, or on the way back, so that a value is put in everywhere."""
+"""Finds what a step does again, in each iteration of a loop or on the way back, to put a value in everywhere."""
 
 import re
 from collections.abc import Sequence
