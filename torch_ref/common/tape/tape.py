@@ -260,11 +260,14 @@ class TapeWriter:
 
     Args:
         keep: how many bytes of the values themselves are kept, the first ones first; parameters and inputs are always.
-        largest: of more numbers than this, only the shape is kept; None keeps a fingerprint of all.
+        largest: of more numbers than this, only the shape is kept, and no parameters are; None keeps all fingerprints.
+        report: takes the number of values that are written down, after each.
     """
 
-    def __init__(self, keep: int = 0, largest: int | None = None) -> None:
-        self.keep, self.largest = keep, largest
+    def __init__(
+        self, keep: int = 0, largest: int | None = None, report: Callable[[int], None] = lambda number: None
+    ) -> None:
+        self.keep, self.largest, self.report = keep, largest, report
         self.operations: list[Operation] = []
         self.values: list[Fingerprint] = []
         self.dtypes: list[str] = []
@@ -292,17 +295,20 @@ class TapeWriter:
 
         Args:
             name: `param/…`, `buffer/…` or `input/…`.
-            array: the value, in float64.
+            array: the value, in float64 or as written; not copied where it can only be read.
             dtype: as the model wrote it.
         """
         number = self.leaves[name] = self._add(array, dtype)
-        narrow = array.astype(np.float32) if dtype == "float32" else array
-        self.arrays[number] = narrow if narrow is not array and np.array_equal(narrow, array) else np.array(array)
+        if self.largest is None:
+            narrow = array.astype(np.float32, copy=False) if dtype == "float32" else array
+            kept = narrow if narrow is array or np.array_equal(narrow, array) else array
+            self.arrays[number] = np.array(kept) if kept is array and array.flags.writeable else kept
         return number
 
     def _add(self, array: np.ndarray, dtype: str, moved: tuple[int, Sequence[int]] | None = None) -> int:
         self.values.append(self._fingerprint(array, moved))
         self.dtypes.append(dtype)
+        self.report(len(self.values))
         return len(self.values) - 1
 
     def _fingerprint(self, array: np.ndarray, moved: tuple[int, Sequence[int]] | None) -> Fingerprint:
