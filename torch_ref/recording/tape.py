@@ -60,12 +60,12 @@ def record_tape(
     """
     with Progress(None, progress, "value") as report:
         writer = _run(model, batch, loss, keep, 0.0, report)
-    release()
+    release(writer.seen)
     found = None
     if noise:
         with Progress(len(writer.values), progress, "value") as report:
             again = _run(model, batch, loss, 0, _NEAR, report)
-        release()
+        release(again.seen)
         if len(again.values) == len(writer.values):
             pairs = zip(writer.values, again.values, strict=True)
             found = np.array([_apart(a, b) if a.size <= _LARGEST else 0.0 for a, b in pairs])
@@ -95,10 +95,10 @@ def _run(
     drawn = torch.Generator().manual_seed(0)
 
     def moved(tensor: Tensor) -> Tensor:
-        """Moves the numbers of a tensor, in place."""
+        """Moves the numbers of a tensor in place; autograd does not count it, as views made later would not know."""
         if near and tensor.is_floating_point():
             by = torch.rand(tensor.shape, generator=drawn, dtype=torch.float64).mul_(2).sub_(1)
-            tensor.mul_(by.mul_(near).add_(1).to(tensor.device))
+            tensor.data.mul_(by.mul_(near).add_(1).to(tensor.device))
         return tensor
 
     with torch.no_grad():

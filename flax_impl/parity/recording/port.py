@@ -159,7 +159,7 @@ def opened_step(
     shapes = linen_shapes(model, loss, batch) if shapes is None else shapes
     step = TracedStep(model, _zeros(shapes), batch, loss)
     made = _by_name(tape, entries, model, shapes, renames) if is_module else None
-    found = Search(tape, step.tape(), step).run() if made is None else made
+    found = Search(tape, step.structure(), step).run() if made is None else made
     step.fill(found.arrays(entries))
     return step, replace(found, unflatten=lambda arrays: step.params(dict(zip(found.made, arrays, strict=True))))
 

@@ -12,9 +12,11 @@ from flax import nnx
 
 from torch_ref.common.call_names import leaves
 from torch_ref.common.checks.arguments import shown
+from torch_ref.common.memory import release
 from torch_ref.common.tape.tape import Tape, TapeWriter
 
 from ..alignment.repair import Exchange
+from .structure import Structure
 from .walk import Walk, evaluated, narrowed, wide
 
 KEEP = 256_000_000
@@ -130,18 +132,33 @@ class TracedStep:
         """
         writer = TapeWriter(keep)
         walk = Walk(writer, exchanges)
+        tape = self._written_by(walk)
+        release(walk.writer.seen)
+        if not exchanges:
+            self._equations = walk.equations
+        return tape
+
+    def structure(self) -> Tape:
+        """Returns the tape of the step without its values, which is not run unless it must be."""
+        walk = Structure(TapeWriter(KEEP))
+        try:
+            tape = self._written_by(walk)
+        except TypeError:  # what a value decides
+            return self.tape()
+        self._equations = walk.equations
+        return tape
+
+    def _written_by(self, walk: Walk) -> Tape:
         with wide():
             named = zip(self.names, self.arguments, self._dtypes, strict=True)
             inputs = [walk.leaf(name, array, dtype) for name, array, dtype in named]
             jaxpr, consts = walk.opened(self.jaxpr)
-            found = walk.run(jaxpr, consts, inputs)
-        if not exchanges:
-            self._equations = walk.equations
-        writer.results.update(
+            found = walk.run(jaxpr, consts, inputs, drop=True)
+        walk.writer.results.update(
             (name, number) for name, (_, number) in zip(self.results, found, strict=True) if name and number >= 0
         )
         versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "numpy")}
-        return writer.finish("jax", versions=versions)
+        return walk.writer.finish("jax", versions=versions)
 
     def evaluate(self, operation: int, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Returns what one operation of the last tape gives for other inputs.

@@ -73,7 +73,7 @@ def fingerprint(array: np.ndarray) -> Fingerprint:
     """
     kind, shape = array.dtype.kind, array.shape
     if array.size == 0:
-        return Fingerprint(shape, kind, 0.0, np.zeros(len(MOMENTS)), (None,) * len(shape), 0.0)
+        return unseen(shape, kind)
     sums = _Sums(shape, kind)
     for start, block in _blocks(np.atleast_1d(array), sums.width):
         sums.add(start, block)
@@ -170,6 +170,16 @@ def _blocks(array: np.ndarray, width: int) -> Iterator[tuple[int, np.ndarray]]:
             for column in range(0, width, _ROW):
                 block = table[row : row + high, column : column + _ROW]
                 yield before + row * width + column, np.ascontiguousarray(block, np.float64)
+
+
+def unseen(shape: Sequence[int], kind: str) -> Fingerprint:
+    """Returns the fingerprint of a value of which only the shape is known, or which is empty.
+
+    Args:
+        shape: of the value.
+        kind: numpy's letter.
+    """
+    return Fingerprint(tuple(shape), kind, 0.0, np.zeros(len(MOMENTS)), (None,) * len(shape), 0.0)
 
 
 def transposed(kept: Fingerprint, axes: Sequence[int]) -> Fingerprint:

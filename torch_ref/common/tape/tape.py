@@ -13,7 +13,7 @@ import numpy as np
 
 from ..checks.arguments import check_choice, shown
 from ..files.array_file import read_arrays, write_arrays
-from .fingerprint import Fingerprint, fingerprint, transposed
+from .fingerprint import Fingerprint, fingerprint, transposed, unseen
 
 FORMAT = "tape/1"
 _LARGE = 1 << 16  # numbers of an array that is not looked at twice
@@ -268,6 +268,7 @@ class TapeWriter:
         self, keep: int = 0, largest: int | None = None, report: Callable[[int], None] = lambda number: None
     ) -> None:
         self.keep, self.largest, self.report = keep, largest, report
+        self.seen = 0  # bytes of all values, in float64
         self.operations: list[Operation] = []
         self.values: list[Fingerprint] = []
         self.dtypes: list[str] = []
@@ -305,9 +306,23 @@ class TapeWriter:
             self.arrays[number] = np.array(kept) if kept is array and array.flags.writeable else kept
         return number
 
+    def unseen(self, shape: Sequence[int], kind: str, dtype: str) -> int:
+        """Writes down a value of which only the shape is known, and returns its number.
+
+        Args:
+            shape: of the value.
+            kind: numpy's letter.
+            dtype: as the model wrote it.
+        """
+        return self._written(unseen(shape, kind), dtype)
+
     def _add(self, array: np.ndarray, dtype: str, moved: tuple[int, Sequence[int]] | None = None) -> int:
-        self.values.append(self._fingerprint(array, moved))
+        return self._written(self._fingerprint(array, moved), dtype)
+
+    def _written(self, value: Fingerprint, dtype: str) -> int:
+        self.values.append(value)
         self.dtypes.append(dtype)
+        self.seen += 8 * value.size
         self.report(len(self.values))
         return len(self.values) - 1
 
@@ -317,7 +332,7 @@ class TapeWriter:
             kept = self.values[number]
             return kept if list(axes) == sorted(axes) else transposed(kept, axes)
         if self.largest is not None and array.size > self.largest:
-            return fingerprint(array[:0] if array.ndim else array)
+            return unseen(array.shape, array.dtype.kind)
         return fingerprint(array)
 
     def finish(self, framework: str, noise: np.ndarray | None = None, **metadata: Any) -> Tape:
