@@ -58,7 +58,7 @@ def last_uses(jaxpr: Jaxpr) -> dict[int, list[Var]]:
     return found
 
 
-def variables_of(atoms: Sequence[Any]) -> set[Var]:
+def variables_in(atoms: Sequence[Any]) -> set[Var]:
     """Returns the variables among what comes out of a jaxpr; the others are literals."""
     return {atom for atom in atoms if not isinstance(atom, Literal)}
 

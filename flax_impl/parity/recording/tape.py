@@ -13,6 +13,7 @@ from flax import nnx
 from torch_ref.common.call_names import leaves
 from torch_ref.common.checks.arguments import shown
 from torch_ref.common.memory import release
+from torch_ref.common.progress import Progress
 from torch_ref.common.tape.tape import Tape, TapeWriter
 
 from ..alignment.repair import Exchange
@@ -32,6 +33,7 @@ class TracedStep:
         loss: takes the model and the batch by their names, and returns a number, or several to be added.
         rewrite: takes the jaxpr of the forward pass, and returns a function of the same arrays, to be differentiated in
             its place; so faults are planted.
+        progress: shows a bar, or plain lines, once a walk takes long.
     """
 
     def __init__(
@@ -41,6 +43,8 @@ class TracedStep:
         batch: Mapping[str, Any],
         loss: Callable[..., Any],
         rewrite: Callable[[Any], Callable[..., Any]] | None = None,
+        *,
+        progress: bool = False,
     ) -> None:
         call, params = _as_function(model, params)
         trained, rest = _parted(params)
@@ -68,7 +72,7 @@ class TracedStep:
                 step = _rewritten(step, arguments, rewrite)
             made = jax.make_jaxpr(jax.value_and_grad(step, (0, 1), has_aux=True), return_shape=True)(*arguments)
         self.jaxpr, (((_, (losses, outputs)), gradients)) = made
-        self._trees = trained, rest
+        self._trees, self._progress, self._count = (trained, rest), progress, None
         self.arguments = jax.tree.leaves((trained, {name: exact[name] for name in by_input}, rest, others))
         self._dtypes = [str(array.dtype) for array in self.arguments]
         self.names = [
@@ -116,7 +120,9 @@ class TracedStep:
         for i, name in enumerate(self.names):
             if not name.startswith("input/") and name.partition("/")[2] in arrays:
                 array = arrays[name.partition("/")[2]]
-                self.arguments[i] = array.astype(self.arguments[i].dtype) if array.dtype.kind != "f" else array
+                taken = array.astype(self.arguments[i].dtype) if array.dtype.kind != "f" else array.view()
+                taken.flags.writeable = False  # so that no tape copies it
+                self.arguments[i] = taken
 
     def tape(
         self,
@@ -130,9 +136,9 @@ class TracedStep:
             keep: how many bytes of the values themselves are kept.
             exchanges: values to go on with in place of the port's own.
         """
-        writer = TapeWriter(keep)
-        walk = Walk(writer, exchanges)
-        tape = self._written_by(walk)
+        with Progress(self._count, self._progress, "value") as report:
+            walk = Walk(TapeWriter(keep, report=report), exchanges)
+            tape = self._written_by(walk)
         release(walk.writer.seen)
         if not exchanges:
             self._equations = walk.equations
@@ -145,7 +151,7 @@ class TracedStep:
             tape = self._written_by(walk)
         except TypeError:  # what a value decides
             return self.tape()
-        self._equations = walk.equations
+        self._equations, self._count = walk.equations, len(tape.values)
         return tape
 
     def _written_by(self, walk: Walk) -> Tape:
@@ -181,7 +187,13 @@ class TracedStep:
 
 
 def record_tape(
-    model: Any, params: Any, batch: Mapping[str, Any], loss: Callable[..., Any], *, keep: int = KEEP
+    model: Any,
+    params: Any,
+    batch: Mapping[str, Any],
+    loss: Callable[..., Any],
+    *,
+    keep: int = KEEP,
+    progress: bool = True,
 ) -> Tape:
     """Runs one forward and backward pass in float64 and returns every operation of it.
 
@@ -196,6 +208,7 @@ def record_tape(
         batch: arrays by the names that `loss` gives them.
         loss: takes the model and the batch by their names, and returns a number, or several to be added.
         keep: how many bytes of the values themselves are kept, for a divergence to be repaired.
+        progress: shows a bar, or plain lines, once it takes long.
 
     Returns:
         The tape: operations with their lines, fingerprints of all values, losses, outputs and gradients.
@@ -211,7 +224,7 @@ def record_tape(
         >>> sorted(tape.results), tape.operations[0].name
         (['grad/w', 'grad/x', 'loss/0', 'output/0'], 'dot_general')
     """
-    return TracedStep(model, params, batch, loss).tape(keep=keep)
+    return TracedStep(model, params, batch, loss, progress=progress).tape(keep=keep)
 
 
 def _rewritten(step: Callable[..., Any], arguments: Any, rewrite: Callable[[Any], Callable[..., Any]]) -> Any:

@@ -13,7 +13,7 @@ from torch_ref.common.tape.literals import as_written
 from torch_ref.common.tape.tape import Line, Operation, TapeWriter
 
 from ..alignment.repair import Exchange
-from .equations import constants_of, is_of_jax, last_uses, lines_of, moved_by, variables_of
+from .equations import constants_of, is_of_jax, last_uses, lines_of, moved_by, variables_in
 
 # Operations that only hold others, by the parameter that holds them.
 INLINED = {
@@ -91,7 +91,7 @@ class Walk:
             drop: whether only the numbers of the results are wanted, so that no result is held to the end.
         """
         held: dict[Var, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True))
-        last, results = last_uses(jaxpr), set() if drop else variables_of(jaxpr.outvars)
+        last, results = last_uses(jaxpr), set() if drop else variables_in(jaxpr.outvars)
         for i, equation in enumerate(jaxpr.eqns):
             lines = self._lines(equation)
             given = [(written(a, lines), -1) if isinstance(a, Literal) else held[a] for a in equation.invars]

@@ -248,7 +248,7 @@ def unpacked(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> T
         values,
         dtypes,
         arrays["noise"],
-        metadata["leaves"],
+        dict(sorted(metadata["leaves"].items(), key=lambda leaf: leaf[1])),  # JSON keeps them by name
         metadata["results"],
         {int(name[6:]): array for name, array in arrays.items() if name.startswith("array/")},
         metadata["metadata"],
@@ -307,13 +307,7 @@ class TapeWriter:
         return number
 
     def unseen(self, shape: Sequence[int], kind: str, dtype: str) -> int:
-        """Writes down a value of which only the shape is known, and returns its number.
-
-        Args:
-            shape: of the value.
-            kind: numpy's letter.
-            dtype: as the model wrote it.
-        """
+        """Writes down a value of which only the shape and numpy's letter are known, and returns its number."""
         return self._written(unseen(shape, kind), dtype)
 
     def _add(self, array: np.ndarray, dtype: str, moved: tuple[int, Sequence[int]] | None = None) -> int:
