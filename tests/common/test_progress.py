@@ -52,6 +52,16 @@ def test_a_bar_reaches_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "loss 0.5 + 0.25" in screen
 
 
+def test_other_work_has_other_units_and_may_not_know_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen(terminal=False)
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(progress, "_LINE_EVERY", 0.0)
+    with progress.Progress(None, unit="value") as report:
+        report(7)
+    assert screen.getvalue().startswith("value 7, ")
+    assert screen.getvalue().endswith(" values/s\n")
+
+
 def test_silence_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
     for terminal in (True, False):
         assert run(monkeypatch, terminal, shown=False) == ""

@@ -52,7 +52,7 @@ class Search:
     guessed: set[str] = field(default_factory=set)
     _failed: set[int] = field(default_factory=set)
     _forced: dict[int, np.ndarray] = field(default_factory=dict)
-    _learned: dict[tuple[Any, ...], Callable[..., bool]] = field(default_factory=dict)
+    _learned: dict[tuple[Any, ...], str] = field(default_factory=dict)  # names: methods would keep the search alive
     _uses: Counter[int] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -102,7 +102,7 @@ class Search:
                 if find is None:
                     self._guess(*stuck[0])
                 elif find in (self._sliced, self._later):
-                    self._learned[self._kind(i)] = find
+                    self._learned[self._kind(i)] = find.__name__
             pending = rest
 
     def _step(self, i: int) -> bool:
@@ -173,7 +173,7 @@ class Search:
         if not self._is_open(value):
             return True
         before = self._learned.get(self._kind(i))  # what found it in the layers before
-        if before is not None and before(i, value, _LIKELY):
+        if before is not None and getattr(self, before)(i, value, _LIKELY):
             return True
         return self._first(i, value, lambda made, array: self.evidence.fits(self._evaluated(i, {value: array}), made))
 

@@ -31,6 +31,8 @@ INLINED = {
     "custom_lin": "call_jaxpr",
 }
 LOW = ("float32", "float16", "bfloat16")
+_MOVING = ("transpose", "reshape", "squeeze")
+_LARGE = 1 << 16
 
 
 class Walk:
@@ -174,7 +176,9 @@ class Walk:
         return carry
 
     def outputs(self, equation: JaxprEqn, arrays: list[Any]) -> list[Any]:
-        """Returns what an operation gives."""
+        """Returns what an operation gives; a large weight that is only moved stays as narrow as it is."""
+        if equation.primitive.name in _MOVING and len(arrays) == 1 and np.size(arrays[0]) > _LARGE:
+            return [equation.primitive.bind(jnp.asarray(arrays[0]), **equation.params)]
         return evaluated(equation, [widened(array) for array in arrays])
 
     def row(self, array: Any, i: int) -> Any:

@@ -286,9 +286,10 @@ class TapeWriter:
                 array is not looked at twice.
         """
         number = self._add(array, dtype, moved)
-        if array.nbytes <= self.keep:
-            self.keep -= array.nbytes
-            self.arrays[number] = np.array(array)
+        wide = np.float64 if array.dtype.kind == "f" else array.dtype
+        if (size := array.size * np.dtype(wide).itemsize) <= self.keep:
+            self.keep -= size
+            self.arrays[number] = np.array(array, wide)
         return number
 
     def leaf(self, name: str, array: np.ndarray, dtype: str) -> int:
