@@ -139,7 +139,7 @@ def picture(points: Sequence[Mapping[str, Any]]) -> "Figure":
     of_time, of_memory = drawn.subplots(1, 2)
     colours = {"record": "#f0a030", "check": "#104080"}
     for axis, what, label in (
-        (of_time, "seconds", "seconds"),
+        (of_time, "seconds of processors", "seconds of processors"),
         (of_memory, "gigabytes", "GB at the peak, in all"),
     ):
         for name, colour in colours.items():
@@ -148,12 +148,14 @@ def picture(points: Sequence[Mapping[str, Any]]) -> "Figure":
         axis.set(xlabel="million parameters", ylabel=label, xlim=(0, None), ylim=(0, None))
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-    sums = [sum(point["parts"][name]["seconds"] for name in colours) for point in points]
+    sums = [sum(point["parts"][name]["seconds of processors"] for name in colours) for point in points]
     of_time.plot(millions, sums, "o--", color="#555555", label="both")
     weights = [4 * point["parameters"] / GIGABYTE for point in points]
     of_memory.plot(millions, weights, ":", color="#555555", label="the weights alone, float32")
     for point, total, x in zip(points, sums, millions, strict=True):
-        of_time.annotate(f" {point['size']}", (x, total), va="bottom", ha="right")
+        of_time.annotate(f" {point['size']}", (x, total), va="top", ha="left")
+    of_time.set_ylim(0, 1.1 * max(sums))
+    of_time.set_xlim(0, 1.2 * max(millions))
     of_time.legend(frameon=False)
     of_memory.legend(frameon=False)
     drawn.suptitle(f"GPT-2, batch {BATCH}, {TOKENS} tokens: record a step and check it")

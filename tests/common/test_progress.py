@@ -73,7 +73,7 @@ def test_both_fits_report(monkeypatch: pytest.MonkeyPatch, package: object) -> N
     seen: list[tuple[int, int]] = []
 
     class Spy(progress.Progress):
-        def __call__(self, step: int, losses: object) -> None:
+        def __call__(self, step: int, losses: object = ()) -> None:
             seen.append((step, len(list(losses))))  # pyright: ignore[reportArgumentType]
 
     data = torch_ref.data.synthetic(rows=30).arrays()
