@@ -161,6 +161,7 @@ def check_step(
     params: Any = None,
     shapes: Any = None,
     renames: Mapping[str, str] | None = None,
+    progress: bool = True,
 ) -> StepReport:
     """Runs one step of a port, and says at which line it leaves its reference, and at which line of the reference.
 
@@ -176,6 +177,7 @@ def check_step(
         shapes: the parameters of a function as it would be initialised, or their shapes as `jax.eval_shape` gives
             them, where its values are to be taken from the reference.
         renames: corrects the map of a module's weights by their names, as for `check_parity`.
+        progress: shows a bar, or plain lines, once it takes long.
 
     Returns:
         The report: `passed`, `places`, `weight_map`, `convert`; `print` shows it.
@@ -195,6 +197,6 @@ def check_step(
         True
     """
     check_tape("reference", reference)
-    settings = {"params": params, "shapes": shapes, "renames": renames}
+    settings = {"params": params, "shapes": shapes, "renames": renames, "progress": progress}
     step, weight_map = opened_step(reference, model, batch, loss, **settings)
     return compared(reference, step, weight_map)

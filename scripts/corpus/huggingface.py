@@ -60,7 +60,7 @@ _INPUTS: dict[str, Callable[[np.random.Generator], _Arrays]] = {
 }
 
 
-def _mend() -> None:
+def mend() -> None:
     """Mends what transformers 4.48 asks of JAX and JAX has no more: two arguments of clip and a method of arrays."""
     clip = jnp.clip
 
@@ -78,7 +78,7 @@ def _mend() -> None:
 
 def pair(name: str, seed: int = 0, stirred: bool = True, dtype: str = "float32") -> Pair:
     """Returns a pair of `TABLE`, its weights converted by transformers itself; `dtype` is what the port computes in."""
-    _mend()
+    mend()
     transformers = importlib.import_module("transformers")
     convert = importlib.import_module("transformers.modeling_flax_pytorch_utils").convert_pytorch_state_dict_to_flax
     entry = TABLE[name]

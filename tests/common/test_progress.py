@@ -52,6 +52,16 @@ def test_a_bar_reaches_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "loss 0.5 + 0.25" in screen
 
 
+def test_other_work_has_other_units_and_may_not_know_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen(terminal=False)
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(progress, "_LINE_EVERY", 0.0)
+    with progress.Progress(None, unit="value") as report:
+        report(7)
+    assert screen.getvalue().startswith("value 7, ")
+    assert screen.getvalue().endswith(" values/s\n")
+
+
 def test_silence_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
     for terminal in (True, False):
         assert run(monkeypatch, terminal, shown=False) == ""
@@ -63,7 +73,7 @@ def test_both_fits_report(monkeypatch: pytest.MonkeyPatch, package: object) -> N
     seen: list[tuple[int, int]] = []
 
     class Spy(progress.Progress):
-        def __call__(self, step: int, losses: object) -> None:
+        def __call__(self, step: int, losses: object = ()) -> None:
             seen.append((step, len(list(losses))))  # pyright: ignore[reportArgumentType]
 
     data = torch_ref.data.synthetic(rows=30).arrays()

@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 import flax_impl
 import torch_ref
 from flax_impl.commands.recipes import Recipe, check, reference
-from flax_impl.parity.recording.channels import channels_as_torch
+from flax_impl.parity.recording.run import channels_as_torch
 from torch_ref.common.call_names import leaves
 from torch_ref.common.files.array_file import read_arrays, write_arrays
 from torch_ref.common.trace import NOISE, PHASES, Trace, load_trace

@@ -17,6 +17,7 @@ from torch import nn
 import flax_impl
 import torch_ref
 from flax_impl.parity import StepReport, check_step, compare_tapes, load_tape, record_tape
+from flax_impl.parity.recording.tape import TracedStep
 from torch_ref.recording import record_tape as record_reference
 
 WIDTH, HEADS, LAYERS = 6, 2, 2
@@ -250,6 +251,23 @@ def test_loops_and_branches_are_walked() -> None:
 
 def squares_of_no_gradient(model: Any, x: Any) -> Any:
     return (model(lax.stop_gradient(x)) ** 2).mean()
+
+
+def test_a_step_is_written_down_without_running_it_where_no_value_decides(reference: Any) -> None:
+    _, params = reference
+    step = TracedStep(ported(), params, {"x": X}, squares)
+    structure, tape = step.structure(), step.tape()
+    kept = [(operation.name, operation.inputs, operation.outputs) for operation in tape.operations]
+    assert [(operation.name, operation.inputs, operation.outputs) for operation in structure.operations] == kept
+    assert [value.shape for value in structure.values] == [value.shape for value in tape.values]
+    assert structure.results == tape.results
+    assert all(value.scale == 0 for value in (structure.values[number] for number in tape.results.values()))
+
+    def looping(p: Any, x: Any) -> Any:
+        return lax.while_loop(lambda c: c.sum() < 9, lambda c: c + p**2, lax.stop_gradient(x) ** 2)
+
+    step = TracedStep(looping, np.float32(2.0), {"x": X}, lambda model, x: lax.stop_gradient(model(x)).sum() + x.sum())
+    assert step.structure().values[-1].scale > 0  # a loop has to be run
 
 
 def test_a_scan_is_walked_iteration_by_iteration(reference: Any) -> None:

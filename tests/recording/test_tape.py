@@ -141,6 +141,13 @@ def test_a_tape_comes_back_from_its_file(tmp_path: Path) -> None:
     assert all(np.array_equal(found.arrays[number], array) for number, array in tape.arrays.items())
 
 
+def test_leaves_come_back_in_their_order(tmp_path: Path) -> None:
+    model = nn.Sequential(*(nn.Linear(3, 3) for _ in range(11)))
+    tape = record_tape(model, {"x": X}, squares, noise=False)
+    tape.save(tmp_path / "tape")
+    assert list(load_tape(tmp_path / "tape").leaves) == list(tape.leaves)
+
+
 def test_a_damaged_or_other_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "step.tape"
     record_tape(Net(), {"x": X}, squares, keep=0).save(path)
@@ -185,6 +192,23 @@ def test_a_large_array_is_described_in_chunks() -> None:
     assert kept.marginals[0] is not None
     assert np.allclose(kept.marginals[0][0], array.mean(1))
     assert np.isclose(kept.order, fingerprint(array.reshape(-1, 300)).order)
+
+
+@pytest.mark.parametrize("shape", [(5, 40_000), (70_000, 3), (3, 41, 7, 90), (2, 1, 65_537), (90_001,)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_every_axis_of_a_large_array_counts(shape: tuple[int, ...], turned: bool) -> None:
+    array = np.random.default_rng(0).normal(size=shape)
+    array = array.T if turned else array
+    kept, (mean, sizes, root, skew, low, high) = fingerprint(array), fingerprint(array).moments
+    exact = array.mean(), np.abs(array).mean(), np.sqrt((array**2).mean()), (array**3).mean() / (array**2).mean()
+    assert np.allclose((mean, sizes, root, skew), exact, rtol=1e-12, atol=1e-15)
+    assert (low, high) == (array.min(), array.max())
+    for axis, marginal in enumerate(kept.marginals):
+        others = tuple(i for i in range(array.ndim) if i != axis)
+        if marginal is not None:
+            assert np.allclose(marginal, [array.mean(others), (array**2).mean(others) / root], rtol=1e-11, atol=1e-14)
+    assert [m is not None for m in kept.marginals] == [1 < length <= 4096 for length in array.shape]
+    assert np.isclose(kept.order, fingerprint(np.ascontiguousarray(array)).order, rtol=1e-11)
 
 
 def test_masks_count_by_where_they_stand() -> None:

@@ -229,7 +229,7 @@ def test_ctrl_c_is_heard(data: dict[str, np.ndarray], monkeypatch: pytest.Monkey
     ctrl_c = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
 
     class Pressed(Progress):
-        def __call__(self, step: int, losses: Any) -> None:
+        def __call__(self, step: int, losses: Any = ()) -> None:
             if ctrl_c.ident is None:  # not started yet
                 ctrl_c.start()
 

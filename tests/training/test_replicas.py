@@ -137,7 +137,7 @@ def test_ctrl_c_ends_all_threads(data: dict[str, np.ndarray], monkeypatch: pytes
     ctrl_c = threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT])  # to the process, as a terminal does
 
     class Pressed(Progress):
-        def __call__(self, step: int, losses: Any) -> None:
+        def __call__(self, step: int, losses: Any = ()) -> None:
             if ctrl_c.ident is None:
                 ctrl_c.start()
 

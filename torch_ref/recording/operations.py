@@ -75,9 +75,11 @@ class Operations(TorchDispatchMode):
         self._dtype_of: dict[int, str] = {}  # of what was lifted on its way in
         self._alive: list[Tensor] = []
 
-    def leaf(self, name: str, tensor: Tensor, dtype: torch.dtype) -> None:
-        """Gives a tensor that exists already a value of its own."""
-        number = self.writer.leaf(name, _numpy(tensor), _name_of(dtype))
+    def leaf(self, name: str, tensor: Tensor, dtype: torch.dtype, original: Tensor | None = None) -> None:
+        """Gives a tensor that exists already a value of its own; `original` has the same numbers in fewer bytes."""
+        narrow = original is not None and original.dtype is torch.float32
+        array = original.detach().cpu().numpy() if original is not None and narrow else _numpy(tensor)
+        number = self.writer.leaf(name, array, _name_of(dtype))
         self._views.setdefault(_storage(tensor), {})[_view(tensor)] = number
         self._alive.append(tensor)
 

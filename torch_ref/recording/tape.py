@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..common.call_names import leaves
+from ..common.memory import release
+from ..common.progress import Progress
 from ..common.tape.fingerprint import Fingerprint
 from ..common.tape.tape import Tape, TapeWriter
 from .operations import Operations, plain_kernels
@@ -20,7 +22,13 @@ _NEAR = 4 * float(np.finfo(np.float64).eps)  # how far the second run's numbers 
 
 
 def record_tape(
-    model: nn.Module, batch: Mapping[str, Any], loss: Callable[..., Any], *, keep: int = KEEP, noise: bool = True
+    model: nn.Module,
+    batch: Mapping[str, Any],
+    loss: Callable[..., Any],
+    *,
+    keep: int = KEEP,
+    noise: bool = True,
+    progress: bool = True,
 ) -> Tape:
     """Runs one forward and backward pass in float64 and returns every operation of it.
 
@@ -35,6 +43,7 @@ def record_tape(
         loss: takes the model and the batch by their names, and returns a number, or several to be added.
         keep: how many bytes of the values themselves are kept, for a divergence to be repaired.
         noise: whether the second run is made.
+        progress: shows a bar, or plain lines, once it takes long.
 
     Returns:
         The tape: operations with their lines, fingerprints of all values, losses, outputs and gradients.
@@ -49,10 +58,14 @@ def record_tape(
         >>> tape.framework, [name for name in tape.results if name.startswith("loss/")]
         ('torch', ['loss/0', 'loss/1'])
     """
-    writer = _run(model, batch, loss, keep, 0.0)
+    with Progress(None, progress, "value") as report:
+        writer = _run(model, batch, loss, keep, 0.0, report)
+    release(writer.seen)
     found = None
     if noise:
-        again = _run(model, batch, loss, 0, _NEAR)
+        with Progress(len(writer.values), progress, "value") as report:
+            again = _run(model, batch, loss, 0, _NEAR, report)
+        release(again.seen)
         if len(again.values) == len(writer.values):
             pairs = zip(writer.values, again.values, strict=True)
             found = np.array([_apart(a, b) if a.size <= _LARGEST else 0.0 for a, b in pairs])
@@ -68,21 +81,29 @@ def record_tape(
     return tape
 
 
-def _run(model: nn.Module, batch: Mapping[str, Any], loss: Callable[..., Any], keep: int, near: float) -> TapeWriter:
+def _run(
+    model: nn.Module,
+    batch: Mapping[str, Any],
+    loss: Callable[..., Any],
+    keep: int,
+    near: float,
+    report: Callable[[int], None],
+) -> TapeWriter:
     written = {name: tensor.dtype for name, tensor in model.state_dict().items()}
     copied = copy.deepcopy(model).double()
     device = next((parameter.device for parameter in copied.parameters()), None)
     drawn = torch.Generator().manual_seed(0)
 
     def moved(tensor: Tensor) -> Tensor:
-        if not near or not tensor.is_floating_point():
-            return tensor
-        by = 2 * torch.rand(tensor.shape, generator=drawn, dtype=torch.float64) - 1
-        return tensor * (1 + near * by.to(tensor.device))
+        """Moves the numbers of a tensor in place; autograd does not count it, as views made later would not know."""
+        if near and tensor.is_floating_point():
+            by = torch.rand(tensor.shape, generator=drawn, dtype=torch.float64).mul_(2).sub_(1)
+            tensor.data.mul_(by.mul_(near).add_(1).to(tensor.device))
+        return tensor
 
     with torch.no_grad():
         for tensor in (*copied.parameters(), *copied.buffers()):
-            tensor.copy_(moved(tensor))
+            moved(tensor)
     tensors = {name: _tensor(array).to(device) for name, array in batch.items()}
     dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
     tensors = {
@@ -90,12 +111,13 @@ def _run(model: nn.Module, batch: Mapping[str, Any], loss: Callable[..., Any], k
     }
     trained = {name: p for name, p in copied.named_parameters() if p.requires_grad}
     by_input = {name: tensor.requires_grad_() for name, tensor in tensors.items() if tensor.is_floating_point()}
-    writer = TapeWriter(keep, _LARGEST if near else None)
+    writer = TapeWriter(keep, _LARGEST if near else None, report)
     mode = Operations(writer, copied)
     parameters = dict(copied.named_parameters())
+    originals = {} if near else {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name, tensor in (parameters | dict(copied.named_buffers())).items():
         phase = "param" if name in parameters else "buffer"
-        mode.leaf(f"{phase}/{name}", tensor, written.get(name, tensor.dtype))
+        mode.leaf(f"{phase}/{name}", tensor, written.get(name, tensor.dtype), originals.get(name))
     for name, tensor in tensors.items():
         mode.leaf(f"input/{name}", tensor, dtypes[name])
     outputs: list[Tensor] = []

@@ -1,11 +1,14 @@
 """Finds the weights of a port by their values: whatever makes its next operation agree with the reference's."""
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from torch_ref.common.progress import Progress
 from torch_ref.common.tape.fingerprint import fingerprint
 from torch_ref.common.tape.tape import Tape
 
@@ -13,14 +16,17 @@ from ..alignment.likeness import likeness
 from ..alignment.repair import MOVES, Runnable
 from ..weight_map.names import above
 from . import expressions
-from .conversion import Conversion, assembled
+from .conversion import Conversion
 from .entries import Entries, entries_of
 from .evidence import Evidence
 from .expressions import Entry, Expression, Moved, Summed
+from .places import Places
 
 _APART = 2.0  # times as far the next best has to be
 _TRIALS = 400  # expressions that are tried for one weight
+_LIKELY = 16  # the same, where one of another layer was found in the same way
 _NEARBY = 100  # the same, where the nearest is looked for
+_LARGE = 1 << 18  # numbers of a value that is forgotten once it is of no use
 _FAR = 5  # operations that a trial is followed through
 
 
@@ -35,30 +41,26 @@ class Search:
         reference: the reference's tape, with its values kept.
         structure: the port's tape, whatever its weights.
         port: runs single operations.
+        progress: shows a bar, or plain lines, once it takes long.
     """
 
     reference: Tape
     structure: Tape
     port: Runnable
+    progress: bool = False
     known: dict[int, np.ndarray] = field(default_factory=dict)
-    places: dict[int, np.ndarray] = field(default_factory=dict)
     guessed: set[str] = field(default_factory=set)
     _failed: set[int] = field(default_factory=set)
     _forced: dict[int, np.ndarray] = field(default_factory=dict)
+    _learned: dict[tuple[Any, ...], str] = field(default_factory=dict)  # names: methods would keep the search alive
+    _uses: Counter[int] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         tape = self.structure
         self.entries = Entries(entries_of(self.reference))
         leaves = [(name, number) for name, number in tape.leaves.items() if not name.startswith("input/")]
         self.leaves = {name.partition("/")[2]: number for name, number in leaves if tape.values[number].kind == "f"}
-        sizes = [tape.values[number].size for number in self.leaves.values()]
-        self.starts = dict(zip(self.leaves, np.cumsum([0, *sizes]), strict=False))
-        total = int(sum(sizes))
-        # Of each number of the port: its value, and up to two entries of the reference that it is made of.
-        self.numbers, self.sources = np.full(total, np.nan), np.full((2, total), -1, np.int64)
-        for name, number in self.leaves.items():
-            shape = tape.values[number].shape
-            self.places[number] = self.starts[name] + np.arange(tape.values[number].size, dtype=float).reshape(shape)
+        self.places = Places(tape, self.leaves, self.entries.single)
         self.evidence = Evidence(self.reference)
 
     def run(self) -> Conversion:
@@ -75,19 +77,33 @@ class Search:
                 self.known[number] = array
         results = [number for name, number in tape.results.items() if not name.startswith("grad/")]
         pending = [i for i in tape.upstream(results) if not tape.operations[i].backward]
+        self._uses.update(value for i in pending for value in set(tape.operations[i].inputs))
+        with Progress(len(pending), self.progress, "operation") as report:
+            self._go_through(pending, report)
+        for name in self.leaves:
+            self._leftover(name)
+        return self._conversion()
+
+    def _go_through(self, pending: list[int], report: Callable[[int], None]) -> None:
+        total = len(pending)
         while pending:
-            rest = [i for i in pending if not self._step(i)]
+            rest = []
+            for done, i in enumerate(pending, 1):
+                if not self._step(i):
+                    rest.append(i)
+                report(total - len(pending) + done - len(rest))
             if len(rest) == len(pending):  # nothing is certain: look further, and at last guess
                 stuck = [(i, v) for i in rest for v in self._open_inputs(i) if self._is_ready(i, v)]
                 if not stuck:
                     break
                 finders = (self._sliced, self._later, self._gate, self._nearest)
-                if not any(find(i, value) for find in finders for i, value in stuck):
+                found = ((find, i) for find in finders for i, value in stuck if find(i, value))
+                find, i = next(found, (None, -1))
+                if find is None:
                     self._guess(*stuck[0])
+                elif find in (self._sliced, self._later):
+                    self._learned[self._kind(i)] = find.__name__
             pending = rest
-        for name in self.leaves:
-            self._leftover(name)
-        return self._conversion()
 
     def _step(self, i: int) -> bool:
         """Runs an operation where all is known that goes into it, or can be found; returns whether it did."""
@@ -97,17 +113,27 @@ class Search:
             return False
         floats = [value for value in operation.inputs if self.structure.values[value].kind == "f"]
         if unknown and operation.name in (*MOVES, "concatenate") and set(floats) <= set(unknown):
-            arrays = [self.places[value] if value in unknown else self.known[value] for value in operation.inputs]
-            self.places.update(zip(operation.outputs, self.port.evaluate(i, arrays), strict=True))
-            return True
+            arrays = [self.places.ids(value) if value in unknown else self.known[value] for value in operation.inputs]
+            for value, ids in zip(operation.outputs, self.port.evaluate(i, arrays), strict=True):
+                self.places.move(value, ids)
+            return self._used(i)
         if unknown and self._is_indifferent(i, unknown):
-            return True
+            return self._used(i)
         if i not in self._failed and not all(self._resolve(i, value) for value in unknown):
             self._failed.add(i)
         if self._open_inputs(i):
             return False
         outputs = [self._forced[i]] if i in self._forced else self._evaluated(i, {})
         self.known.update(zip(operation.outputs, outputs, strict=True))
+        return self._used(i)
+
+    def _used(self, i: int) -> bool:
+        """Forgets large values that no operation will ask for again."""
+        for value in set(self.structure.operations[i].inputs):
+            self._uses[value] -= 1
+            if not self._uses[value] and self.structure.values[value].size > _LARGE:
+                self.known.pop(value, None)
+                self.places.drop(value)
         return True
 
     def _open_inputs(self, i: int) -> list[int]:
@@ -121,7 +147,7 @@ class Search:
         others = [v for v in self.structure.operations[i].inputs if v not in unknown]
         if not others or any(np.asarray(self.known[v]).any() for v in others):
             return False
-        trials = [{v: np.full(self.places[v].shape, size) for v in unknown} for size in (0.0, 1.0)]
+        trials = [{v: np.full(self.structure.values[v].shape, size) for v in unknown} for size in (0.0, 1.0)]
         first, second = (self._evaluated(i, trial) for trial in trials)
         if not all(map(np.array_equal, first, second)):
             return False
@@ -132,8 +158,8 @@ class Search:
         """Returns whether a value is a weight that is not known yet; it is looked up where it is."""
         if value in self.known or value not in self.places:
             return False
-        numbers = self.numbers[self.places[value].astype(np.int64)]
-        if np.isnan(numbers).any():
+        numbers = self.places.numbers(value)
+        if numbers is None:
             return True
         self.known[value] = numbers
         return False
@@ -144,21 +170,31 @@ class Search:
 
     def _resolve(self, i: int, value: int) -> bool:
         """Finds a weight where it is used, by what the operation gives; returns whether it did."""
-        return not self._is_open(value) or self._first(
-            i, value, lambda made, array: self.evidence.fits(self._evaluated(i, {value: array}), made)
-        )
+        if not self._is_open(value):
+            return True
+        before = self._learned.get(self._kind(i))  # what found it in the layers before
+        if before is not None and getattr(self, before)(i, value, _LIKELY):
+            return True
+        return self._first(i, value, lambda made, array: self.evidence.fits(self._evaluated(i, {value: array}), made))
 
-    def _sliced(self, i: int, value: int) -> bool:
-        return self._first(i, value, lambda made, array: self.evidence.is_part(self._evaluated(i, {value: array})))
+    def _kind(self, i: int) -> tuple[Any, ...]:
+        """Returns what an operation has in common with those of other layers."""
+        operation = self.structure.operations[i]
+        return operation.name, operation.lines, *(self.structure.values[value].shape for value in operation.inputs)
 
-    def _later(self, i: int, value: int) -> bool:
-        return self._first(i, value, lambda made, array: self._fits_later(i, value, array, made))
+    def _sliced(self, i: int, value: int, most: int = _TRIALS) -> bool:
+        def fits(made: Expression, array: np.ndarray) -> bool:
+            return self.evidence.is_part(self._evaluated(i, {value: array}))
+
+        return self._first(i, value, fits, most)
+
+    def _later(self, i: int, value: int, most: int = _TRIALS) -> bool:
+        return self._first(i, value, lambda made, array: self._fits_later(i, value, array, made), most)
 
     def _gate(self, i: int, value: int) -> bool:
         """Takes the gate that a name says: nothing of torch's is just its product."""
-        ids = _base(self.places[value].astype(np.int64))
-        names = self._names(ids)
-        made = next(self.entries.gates(names, ids), None)
+        names = self.places.names(value)
+        made = next(self.entries.gates(names, self.places.base(value).shape), None)
         if made is None:
             return False
         self.guessed.update(names)
@@ -180,8 +216,9 @@ class Search:
         self._take(value, made)
         return True
 
-    def _first(self, i: int, value: int, fits: Callable[[Expression, np.ndarray], bool]) -> bool:
-        found = next((made for made, array in self._trials(i, value) if fits(made, array)), None)
+    def _first(self, i: int, value: int, fits: Callable[[Expression, np.ndarray], bool], most: int = _TRIALS) -> bool:
+        trials = itertools.islice(self._trials(i, value), most)
+        found = next((made for made, array in trials if fits(made, array)), None)
         if found is not None:
             self._take(value, found)
         return found is not None
@@ -190,21 +227,19 @@ class Search:
         """Yields what a weight may be, and the array; nothing where something else is unknown, too."""
         if not self._is_open(value) or not self._is_ready(i, value):
             return
-        ids = self.places[value].astype(np.int64)
-        base = _base(ids)
-        candidates = self.entries.candidates(base, self._names(ids), self._image(i, value))
+        shape, base = self.structure.values[value].shape, self.places.base(value).shape
+        candidates = self.entries.candidates(base, self.places.names(value), self._image(i, value))
         for made in itertools.islice(candidates, _TRIALS):
             array = made.of(self.entries.arrays)
-            if array.shape == base.shape:
-                yield made, np.broadcast_to(array, ids.shape)
+            if array.shape == base:
+                yield made, np.broadcast_to(array, shape)
 
     def _guess(self, i: int, value: int) -> None:
         """Takes what the names and shapes say."""
-        ids = _base(self.places[value].astype(np.int64))
-        names = self._names(ids)
+        base, names = self.places.base(value).shape, self.places.names(value)
         self.guessed.update(names)
-        found = self.entries.by_name(ids, names)
-        made = next((m for m in found if m.of(self.entries.arrays).shape == ids.shape), None)
+        found = self.entries.by_name(base, names)
+        made = next((m for m in found if m.of(self.entries.arrays).shape == base), None)
         if made is None:
             shape = list(self.structure.values[self.leaves[names[0]]].shape)
             raise ValueError(
@@ -214,18 +249,10 @@ class Search:
         self._take(value, made)
 
     def _take(self, value: int, made: Expression) -> None:
-        ids = _base(self.places[value].astype(np.int64))
-        self.numbers[ids] = made.of(self.entries.arrays)
-        for row, part in enumerate(made.parts if isinstance(made, Summed) else (made,)):
-            self.sources[row, ids] = part.of(self.entries.numbered)
+        self.places.take(value, made, self.entries.arrays, self.entries.numbered)
+        for part in made.parts if isinstance(made, Summed) else (made,):
             self.entries.taken[part.of(self.entries.numbered)] = True
         self.entries.used.update(_entries(made))
-
-    def _names(self, ids: np.ndarray) -> list[str]:
-        """Returns the port's weights that some numbers belong to, in the order in which they come."""
-        starts = np.array(list(self.starts.values()))
-        owners, first = np.unique(np.searchsorted(starts, ids.ravel(), "right") - 1, return_index=True)
-        return [list(self.starts)[i] for i in owners[np.argsort(first)]]
 
     def _image(self, i: int, value: int) -> tuple[int, int, int] | None:
         """Returns the height, width and channels of what was flattened to be multiplied with a weight."""
@@ -267,20 +294,18 @@ class Search:
 
     def _beside(self, made: Expression, value: int) -> np.ndarray | None:
         """Returns what the reference holds beside an entry, in the shape of a weight of the port."""
-        ids = self.places[value].astype(np.int64)
-        base = _base(ids)
+        shape, base = self.structure.values[value].shape, self.places.base(value).shape
         arrays = self.entries.arrays
-        for name in self.entries.ranked(self._names(base)):
+        for name in self.entries.ranked(self.places.names(value)):
             if isinstance(made, Entry | Moved) and above(name)[:1] == above(next(_entries(made)))[:1]:
-                for other in expressions.layouts(Entry(name), arrays[name].shape, base.shape):
-                    return np.broadcast_to(other.of(arrays), ids.shape)
+                for other in expressions.layouts(Entry(name), arrays[name].shape, base):
+                    return np.broadcast_to(other.of(arrays), shape)
         return None
 
     def _leftover(self, name: str) -> None:
         """Fills what the forward pass did not use."""
         number = self.leaves[name]
-        ids = self.places[number].astype(np.int64)
-        if np.isnan(self.numbers[ids]).any():
+        if self.structure.values[number].size and self.places.numbers(number) is None:
             self._guess(-1, number)
 
     def _add_biases(self) -> None:
@@ -291,33 +316,24 @@ class Search:
             if arrays[a].shape != arrays[b].shape or above(a)[:1] != above(b)[:1]:
                 continue
             own, other = (starts[name] + np.arange(arrays[name].size) for name in (a, b))
-            lone = np.isin(own, self.sources) & ~np.isin(other, self.sources)
-            for place in np.flatnonzero(lone):
-                taken = self.sources[0] == own[place]
-                self.sources[1, taken] = other[place]
-            self.entries.used.update([b] if lone.any() else [])
+            lone = own[self.entries.taken[own] & ~self.entries.taken[other]]
+            for sources in self.places.sources.values() if lone.size else ():
+                taken = np.isin(sources[0], lone)
+                sources[1, taken] = sources[0, taken] - own[0] + other[0]
+            self.entries.used.update([b] if lone.size else [])
+            self.entries.taken[other[np.isin(own, lone)]] = True
 
     def _conversion(self) -> Conversion:
         self._add_biases()
-        found, single = {}, self.entries.single()
-        for name, number in self.leaves.items():
-            ids = self.places[number].astype(np.int64)
-            made = [assembled(row[ids], single) for row in self.sources if (row[ids] >= 0).any()]
-            if not made or None in made:
+        found: dict[str, Expression] = {}
+        for name in self.leaves:
+            made = self.places.expression(name)
+            if made is None:
                 raise ValueError(f"params: expected {name} to be made of whole blocks of the reference's weights")
-            found[name] = made[0] if len(made) == 1 else Summed((made[0], made[1]))  # pyright: ignore
+            found[name] = made
         unused = tuple(name for name in self.entries.arrays if name not in self.entries.used)
         shapes = {name: array.shape for name, array in self.entries.arrays.items()}
         return Conversion(found, shapes, None, tuple(sorted(self.guessed)), unused)
-
-
-def _base(ids: np.ndarray) -> np.ndarray:
-    """Returns the numbers of a weight without the axes along which it was repeated."""
-    for axis in range(ids.ndim):
-        first = ids.take([0], axis)
-        if ids.shape[axis] > 1 and (ids == first).all():
-            ids = first
-    return ids
 
 
 def _entries(made: Expression) -> Iterator[str]:

@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from flax.errors import InvalidRngError
 
+from torch_ref.common.memory import release
 from torch_ref.common.record_inputs import named_batches
 from torch_ref.common.settings.optimizers import Adam
 from torch_ref.common.tape.tape import Tape
@@ -132,6 +133,7 @@ def opened_step(
     params: Any = None,
     shapes: Any = None,
     renames: Mapping[str, str] | None = None,
+    progress: bool = False,
 ) -> tuple[TracedStep, Conversion]:
     """Returns a port's step with the weights that a tape's reference had, and how they are made of them.
 
@@ -145,6 +147,7 @@ def opened_step(
         params: the port's own parameters; None takes the reference's.
         shapes: of a function's parameters, where those are to be taken from the reference.
         renames: corrects the map by names.
+        progress: shows a bar, or plain lines, once it takes long.
 
     Raises:
         ValueError: neither `params` nor `shapes` of a function, or the port has weights that the reference does not.
@@ -152,15 +155,16 @@ def opened_step(
     entries = entries_of(tape)
     is_module = isinstance(model, nn.Module | nnx.Module)
     if params is not None:
-        step = TracedStep(model, params, batch, loss)
+        step = TracedStep(model, params, batch, loss, progress=progress)
         return step, match(entries, step.weights)
     if shapes is None and not is_module:
         raise ValueError("params: expected the port's parameters, or their shapes in `shapes`, got None")
     shapes = linen_shapes(model, loss, batch) if shapes is None else shapes
-    step = TracedStep(model, _zeros(shapes), batch, loss)
+    step = TracedStep(model, _zeros(shapes), batch, loss, progress=progress)
     made = _by_name(tape, entries, model, shapes, renames) if is_module else None
-    found = Search(tape, step.tape(), step).run() if made is None else made
+    found = Search(tape, step.structure(), step, progress).run() if made is None else made
     step.fill(found.arrays(entries))
+    release(sum(array.nbytes for array in entries.values()))
     return step, replace(found, unflatten=lambda arrays: step.params(dict(zip(found.made, arrays, strict=True))))
 
 

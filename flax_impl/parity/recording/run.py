@@ -14,10 +14,14 @@ from torch_ref.common.record_inputs import config_of
 from torch_ref.common.trace import Trace
 
 from ..weight_map.map import WeightMap
-from .channels import channels_as_torch
 from .moments import moments_of, with_moments
 from .program import Program, forward_and_backward, init_state, optimizer_step
 from .variables import Variables, cast
+
+# Of torch's classes: those that hold channels in the second axis, where Flax has them in the last.
+_CHANNELS_FIRST = (
+    "Conv", "BatchNorm", "GroupNorm", "InstanceNorm", "MaxPool", "AvgPool", "AdaptiveAvgPool", "Upsample",
+)  # fmt: skip
 
 
 class Run:
@@ -140,6 +144,24 @@ class Run:
 
     def _named_buffers(self, variables: Variables) -> dict[str, np.ndarray]:
         return self._named(Variables({}, variables.buffers, {}))
+
+
+def channels_as_torch(array: np.ndarray, reference: np.ndarray | None, kind: str) -> np.ndarray:
+    """Returns what a module of the port took or returned, with its channels where torch has them.
+
+    Args:
+        array: of the port.
+        reference: torch's entry, whose shape decides where the class does not; None where there is none.
+        kind: torch's class.
+    """
+    if array.ndim < 3:
+        return array
+    turned = np.moveaxis(array, -1, 1)
+    if kind.startswith(_CHANNELS_FIRST):
+        return turned
+    if reference is None or array.shape == reference.shape or turned.shape != reference.shape:
+        return array
+    return turned
 
 
 def _unit(moments: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], leader: Trace) -> Any:

@@ -12,10 +12,13 @@ from flax import nnx
 
 from torch_ref.common.call_names import leaves
 from torch_ref.common.checks.arguments import shown
+from torch_ref.common.memory import release
+from torch_ref.common.progress import Progress
 from torch_ref.common.tape.tape import Tape, TapeWriter
 
 from ..alignment.repair import Exchange
 from .rerun import Walked
+from .structure import Structure
 from .walk import Walk, wide
 
 KEEP = 256_000_000
@@ -31,6 +34,7 @@ class TracedStep:
         loss: takes the model and the batch by their names, and returns a number, or several to be added.
         rewrite: takes the jaxpr of the forward pass, and returns a function of the same arrays, to be differentiated in
             its place; so faults are planted.
+        progress: shows a bar, or plain lines, once a walk takes long.
     """
 
     def __init__(
@@ -40,6 +44,8 @@ class TracedStep:
         batch: Mapping[str, Any],
         loss: Callable[..., Any],
         rewrite: Callable[[Any], Callable[..., Any]] | None = None,
+        *,
+        progress: bool = False,
     ) -> None:
         call, params = _as_function(model, params)
         trained, rest = _parted(params)
@@ -67,7 +73,7 @@ class TracedStep:
                 step = _rewritten(step, arguments, rewrite)
             made = jax.make_jaxpr(jax.value_and_grad(step, (0, 1), has_aux=True), return_shape=True)(*arguments)
         self.jaxpr, (((_, (losses, outputs)), gradients)) = made
-        self._trees = trained, rest
+        self._trees, self._progress, self._count = (trained, rest), progress, None
         self._walked: Walked | None = None  # as the step runs by itself
         self.arguments = jax.tree.leaves((trained, {name: exact[name] for name in by_input}, rest, others))
         self._dtypes = [str(array.dtype) for array in self.arguments]
@@ -117,7 +123,9 @@ class TracedStep:
         for i, name in enumerate(self.names):
             if not name.startswith("input/") and name.partition("/")[2] in arrays:
                 array = arrays[name.partition("/")[2]]
-                self.arguments[i] = array.astype(self.arguments[i].dtype) if array.dtype.kind != "f" else array
+                taken = array.astype(self.arguments[i].dtype) if array.dtype.kind != "f" else array.view()
+                taken.flags.writeable = False  # so that no tape copies it
+                self.arguments[i] = taken
 
     def tape(
         self,
@@ -133,21 +141,35 @@ class TracedStep:
         """
         if exchanges and self._walked is not None and (tape := self._walked.again(exchanges)) is not None:
             return tape
-        writer = TapeWriter(keep)
-        walk = Walk(writer, exchanges)
+        with Progress(self._count, self._progress, "value") as report:
+            walk = Walk(TapeWriter(keep, report=report), exchanges)
+            tape = self._written_by(walk)
+        release(walk.writer.seen)
+        if not exchanges:
+            self._walked = Walked(tape, walk.equations, frozenset(walk.decisive))
+        return tape
+
+    def structure(self) -> Tape:
+        """Returns the tape of the step without its values, which is not run unless it must be."""
+        walk = Structure(TapeWriter(KEEP))
+        try:
+            tape = self._written_by(walk)
+        except TypeError:  # what a value decides
+            return self.tape()
+        self._walked, self._count = Walked(tape, walk.equations, frozenset(walk.decisive)), len(tape.values)
+        return tape
+
+    def _written_by(self, walk: Walk) -> Tape:
         with wide():
             named = zip(self.names, self.arguments, self._dtypes, strict=True)
             inputs = [walk.leaf(name, array, dtype) for name, array, dtype in named]
             jaxpr, consts = walk.opened(self.jaxpr)
-            found = walk.run(jaxpr, consts, inputs)
-        writer.results.update(
+            found = walk.run(jaxpr, consts, inputs, drop=True)
+        walk.writer.results.update(
             (name, number) for name, (_, number) in zip(self.results, found, strict=True) if name and number >= 0
         )
         versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "numpy")}
-        tape = writer.finish("jax", versions=versions)
-        if not exchanges:
-            self._walked = Walked(tape, walk.equations, frozenset(walk.decisive))
-        return tape
+        return walk.writer.finish("jax", versions=versions)
 
     def evaluate(self, operation: int, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Returns what one operation of the last tape without exchanges gives for other inputs.
@@ -165,7 +187,13 @@ class TracedStep:
 
 
 def record_tape(
-    model: Any, params: Any, batch: Mapping[str, Any], loss: Callable[..., Any], *, keep: int = KEEP
+    model: Any,
+    params: Any,
+    batch: Mapping[str, Any],
+    loss: Callable[..., Any],
+    *,
+    keep: int = KEEP,
+    progress: bool = True,
 ) -> Tape:
     """Runs one forward and backward pass in float64 and returns every operation of it.
 
@@ -180,6 +208,7 @@ def record_tape(
         batch: arrays by the names that `loss` gives them.
         loss: takes the model and the batch by their names, and returns a number, or several to be added.
         keep: how many bytes of the values themselves are kept, for a divergence to be repaired.
+        progress: shows a bar, or plain lines, once it takes long.
 
     Returns:
         The tape: operations with their lines, fingerprints of all values, losses, outputs and gradients.
@@ -195,7 +224,7 @@ def record_tape(
         >>> sorted(tape.results), tape.operations[0].name
         (['grad/w', 'grad/x', 'loss/0', 'output/0'], 'dot_general')
     """
-    return TracedStep(model, params, batch, loss).tape(keep=keep)
+    return TracedStep(model, params, batch, loss, progress=progress).tape(keep=keep)
 
 
 def _rewritten(step: Callable[..., Any], arguments: Any, rewrite: Callable[[Any], Callable[..., Any]]) -> Any:

@@ -13,7 +13,7 @@ from torch_ref.common.tape.literals import as_written
 from torch_ref.common.tape.tape import Line, Operation, TapeWriter
 
 from ..alignment.repair import Exchange
-from .lines import is_of_jax, lines_of
+from .equations import constants_of, is_of_jax, last_uses, lines_of, moved_by, variables_in
 
 # Operations that only hold others, by the parameter that holds them.
 INLINED = {
@@ -30,7 +30,9 @@ INLINED = {
     "custom_vjp_call_jaxpr": "fun_jaxpr",
     "custom_lin": "call_jaxpr",
 }
-_LOW = ("float32", "float16", "bfloat16")
+LOW = ("float32", "float16", "bfloat16")
+_MOVING = ("transpose", "reshape", "squeeze")
+_LARGE = 1 << 16
 
 
 class Walk:
@@ -73,13 +75,15 @@ class Walk:
             array: the value.
             dtype: as it was written.
         """
-        wide = jnp.asarray(array, "float64") if jnp.issubdtype(array.dtype, jnp.floating) else array
         number = len(self.writer.values)
         if number in self._everywhere:
-            wide = jnp.asarray(self._everywhere[number], wide.dtype)
-        return wide, self.writer.leaf(name, _numpy(wide), dtype)
+            array = jnp.asarray(self._everywhere[number], "float64" if _is_low(array.dtype) else array.dtype)
+        kept = array if array.dtype == np.float32 else widened(array)
+        return kept, self.writer.leaf(name, _numpy(kept), dtype)
 
-    def run(self, jaxpr: Jaxpr, consts: Sequence[Any], inputs: Sequence[Any], stack: str = "") -> list[Any]:
+    def run(
+        self, jaxpr: Jaxpr, consts: Sequence[Any], inputs: Sequence[Any], stack: str = "", *, drop: bool = False
+    ) -> list[Any]:
         """Evaluates a jaxpr; what goes in and comes out are pairs of an array and its number.
 
         Args:
@@ -87,16 +91,18 @@ class Walk:
             consts: pairs for its constants.
             inputs: pairs for its arguments.
             stack: the name stack that it stands in.
+            drop: whether only the numbers of the results are wanted, so that no result is held to the end.
         """
         held: dict[Var, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True))
-        last = _last_uses(jaxpr)
+        last, results = last_uses(jaxpr), set() if drop else variables_in(jaxpr.outvars)
         for i, equation in enumerate(jaxpr.eqns):
             lines = self._lines(equation)
             given = [(written(a, lines), -1) if isinstance(a, Literal) else held[a] for a in equation.invars]
             made = self._equation(equation, given, stack)
             held.update(zip(equation.outvars, made, strict=True))
             for variable in last.get(i, ()):
-                held.pop(variable, None)
+                if variable not in results:
+                    held[variable] = None, held[variable][1]
         return [(written(atom), -1) if isinstance(atom, Literal) else held[atom] for atom in jaxpr.outvars]
 
     def _equation(self, equation: JaxprEqn, given: list[Any], stack: str) -> list[Any]:
@@ -124,10 +130,10 @@ class Walk:
         if self._at:
             here = len(self.writer.operations)
             given = [(jnp.asarray(self._at.get((n, here), a), a.dtype), n) for a, n in given]
-        outputs = evaluated(equation, [array for array, _ in given])
-        moved = _moved(equation, [number for _, number in given])
+        outputs = self.outputs(equation, [array for array, _ in given])
+        moved = moved_by(equation, [number for _, number in given])
         made = [self.value(out, _dtype(_aval(var)), moved) for out, var in zip(outputs, equation.outvars, strict=True)]
-        self._write(name, given, made, _constants(equation), self._lines(equation), inner, equation)
+        self._write(name, given, made, constants_of(equation), self._lines(equation), inner, equation)
         return made
 
     def _lines(self, equation: JaxprEqn) -> tuple[Line, ...]:
@@ -144,7 +150,7 @@ class Walk:
         for i in reversed(order) if params["reverse"] else order:
             taken = []
             for array, number in rows:
-                row = self.value(array[i], self.writer.dtypes[number])
+                row = self.value(self.row(array, i), self.writer.dtypes[number])
                 self._write("scan.slice", [(array, number)], [row], {"index": i}, lines, stack, i)
                 taken.append(row)
             outputs = self.run(jaxpr, closed, [*given[:consts], *carry, *taken], f"{stack}[{i}]")
@@ -155,8 +161,7 @@ class Walk:
         stacked = []
         for j, variable in enumerate(equation.outvars[carried:]):
             parts = [step[j] for step in steps]
-            whole = jnp.stack([part[0] for part in parts]) if parts else jnp.zeros(_aval(variable).shape)
-            made = self.value(whole, _dtype(_aval(variable)))
+            made = self.value(self.stacked([part[0] for part in parts], _aval(variable)), _dtype(_aval(variable)))
             self._write("scan.stack", parts, [made], {}, lines, stack)
             stacked.append(made)
         return [*carry, *stacked]
@@ -174,6 +179,20 @@ class Walk:
                 return carry
             carry = self.run(*body, [*given[of_cond : of_cond + of_body], *carry], f"{stack}[{i}]")
             i += 1
+
+    def outputs(self, equation: JaxprEqn, arrays: list[Any]) -> list[Any]:
+        """Returns what an operation gives; a large weight that is only moved stays as narrow as it is."""
+        if equation.primitive.name in _MOVING and len(arrays) == 1 and np.size(arrays[0]) > _LARGE:
+            return [equation.primitive.bind(jnp.asarray(arrays[0]), **equation.params)]
+        return evaluated(equation, [widened(array) for array in arrays])
+
+    def row(self, array: Any, i: int) -> Any:
+        """Returns what a scan takes of an array at one step."""
+        return widened(array[i])
+
+    def stacked(self, rows: list[Any], aval: Any) -> Any:
+        """Returns what a scan makes of the rows of its steps."""
+        return jnp.stack([widened(row) for row in rows]) if rows else jnp.zeros(aval.shape)
 
     def opened(self, jaxpr: Any) -> tuple[Jaxpr, list[Any]]:
         """Returns a jaxpr and its constants, written down."""
@@ -250,7 +269,7 @@ def _wider(value: Any) -> Any:
             return [written(atom) if isinstance(atom, Literal) else held[atom] for atom in jaxpr.outvars]
 
         shapes = [
-            jax.ShapeDtypeStruct(_aval(var).shape, "float64" if str(_aval(var).dtype) in _LOW else _aval(var).dtype)
+            jax.ShapeDtypeStruct(_aval(var).shape, "float64" if str(_aval(var).dtype) in LOW else _aval(var).dtype)
             for var in jaxpr.invars
         ]
         made = jax.make_jaxpr(run)(*shapes)
@@ -261,11 +280,16 @@ def _wider(value: Any) -> Any:
 def narrowed(array: np.ndarray, atom: Any) -> np.ndarray:
     """Returns an array in the dtype that an equation takes in 64-bit mode: integers as written, floating ones wide."""
     dtype = _dtype(_aval(atom))
-    return np.asarray(array, "float64" if dtype in _LOW else dtype)
+    return np.asarray(array, "float64" if dtype in LOW else dtype)
+
+
+def widened(array: Any) -> Any:
+    """Returns an array in float64 where it is in a smaller floating dtype: parameters are held as they are."""
+    return jnp.asarray(array, "float64") if str(getattr(array, "dtype", "")) in LOW else array
 
 
 def _cast(array: Any, aval: Any) -> Any:
-    return jnp.asarray(array, aval.dtype) if str(aval.dtype) in _LOW else array
+    return jnp.asarray(array, aval.dtype) if str(aval.dtype) in LOW else array
 
 
 def lifted(array: Any, source: str = "") -> Any:
@@ -278,7 +302,7 @@ def lifted(array: Any, source: str = "") -> Any:
     if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.extended):
         return array
     array = array if isinstance(array, jax.Array) else np.asarray(array)
-    if str(array.dtype) not in _LOW:
+    if str(array.dtype) not in LOW:
         return array
     if array.ndim == 0:
         return np.asarray(as_written(float(array), source) if str(array.dtype) == "float32" else float(array))
@@ -290,48 +314,14 @@ def written(atom: Literal, lines: Sequence[Line] = ()) -> Any:
 
     A literal has no value of its own on the tape: it is one of its operation's constants.
     """
-    if str(_aval(atom).dtype) not in _LOW:
+    if str(_aval(atom).dtype) not in LOW:
         return np.asarray(atom.val, _aval(atom).dtype)
     return lifted(np.asarray(atom.val, "float32"), " ".join(line.text for line in lines))
 
 
-def _last_uses(jaxpr: Jaxpr) -> dict[int, list[Var]]:
-    """Returns, by equation, the variables that are of no use after it."""
-    last: dict[Var, int] = {}
-    for i, equation in enumerate(jaxpr.eqns):
-        for atom in (*equation.invars, *equation.outvars):
-            if not isinstance(atom, Literal):
-                last[atom] = i
-    kept = {atom for atom in jaxpr.outvars if not isinstance(atom, Literal)}
-    found: dict[int, list[Var]] = {}
-    for variable, i in last.items():
-        if variable not in kept:
-            found.setdefault(i, []).append(variable)
-    return found
-
-
-def _constants(equation: JaxprEqn) -> dict[str, Any]:
-    return {name: value for name, value in equation.params.items() if _plain(value)}
-
-
-def _moved(equation: JaxprEqn, numbers: list[int]) -> tuple[int, Sequence[int]] | None:
-    """Returns the value that an operation passes on, and the order of its axes, where it does nothing else."""
-    if len(numbers) != 1 or numbers[0] < 0:
-        return None
-    if equation.primitive.name in ("copy", "copy_p", "stop_gradient"):
-        return numbers[0], range(_aval(equation.invars[0]).ndim)
-    return (numbers[0], equation.params["permutation"]) if equation.primitive.name == "transpose" else None
-
-
-def _plain(value: Any) -> bool:
-    if isinstance(value, tuple):
-        return bool(value) and all(map(_plain, value))
-    return isinstance(value, bool | int | float | str)
-
-
 def _is_low(value: Any) -> bool:
     try:
-        return not isinstance(value, str) and value is not None and str(jnp.dtype(value)) in _LOW
+        return not isinstance(value, str) and value is not None and str(jnp.dtype(value)) in LOW
     except TypeError:
         return False
 

@@ -1,7 +1,7 @@
 """Describes an array by a few numbers that survive another layout, so that two frameworks' values can be paired."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -11,7 +11,9 @@ from jaxtyping import Float
 MOMENTS = ("mean", "mean of sizes", "root mean square", "skew", "smallest", "largest")
 _LONGEST = 4096  # of an axis longer than this, only the moments are kept
 _PERIOD = 524287  # of the weights by position: a prime, so that no axis falls in with it
-_CHUNK = 1 << 16  # numbers looked at in one go: they stay in the processor's cache
+_CHUNK = 1 << 15  # numbers looked at in one go: they stay in the processor's cache
+_ROW = 1 << 13  # numbers side by side in it
+_NARROW = 256  # a table is not narrower than this, where the axes allow it
 _HUGE = 1e8  # masks hold -inf, -1e9 or the smallest number of a dtype: only where they stand counts
 
 
@@ -71,39 +73,113 @@ def fingerprint(array: np.ndarray) -> Fingerprint:
     """
     kind, shape = array.dtype.kind, array.shape
     if array.size == 0:
-        return Fingerprint(shape, kind, 0.0, np.zeros(len(MOMENTS)), (None,) * len(shape), 0.0)
-    sums = np.zeros(4)
-    low, high, order, masked = np.inf, -np.inf, 0.0, 0
-    kept = [length > 1 and length <= _LONGEST for length in shape]
-    marginals = [np.zeros((2, length)) if keep else None for length, keep in zip(shape, kept, strict=True)]
-    rows = max(1, _CHUNK * shape[0] // array.size) if shape else 1
-    for start in range(0, shape[0] if shape else 1, rows):
-        part = array[start : start + rows] if shape else array
-        part = np.ascontiguousarray(part, np.float64)
-        if kind == "f" and not max(-part.min(), part.max()) < _HUGE:  # not: NaN, too
-            huge = ~(np.abs(part) < _HUGE)
-            masked += int(huge.sum()) + int(np.isnan(part).sum())
-            part = np.where(huge, 0.0, part)
-        squares = part * part
-        flat = part.ravel()
-        sums += (flat.sum(), np.abs(flat).sum(), flat @ flat, squares.ravel() @ flat)
-        low, high = min(low, part.min()), max(high, part.max())
-        order += float(flat @ _weights(start * (array.size // shape[0]) if shape else 0, part.size))
-        for axis, marginal in enumerate(marginals):
-            if marginal is not None:
-                others = tuple(i for i in range(part.ndim) if i != axis)
-                where = slice(start, start + rows) if axis == 0 else slice(None)
-                marginal[0, where] += part.sum(others)
-                marginal[1, where] += squares.sum(others)
-    means = sums / array.size
-    root = np.sqrt(means[2])
-    skew = means[3] / means[2] if means[2] > 0 else 0.0
-    moments = np.array([means[0], means[1], root, skew, low, high])
-    shares = tuple(
-        None if marginal is None else np.stack([marginal[0], marginal[1] / (root or 1.0)]) * (length / array.size)
-        for marginal, length in zip(marginals, shape, strict=True)
-    )
-    return Fingerprint(shape, kind, masked / array.size, moments, shares, order / np.sqrt(array.size))
+        return unseen(shape, kind)
+    sums = _Sums(shape, kind)
+    for start, block in _blocks(np.atleast_1d(array), sums.width):
+        sums.add(start, block)
+    return sums.fingerprint()
+
+
+class _Sums:
+    """What a fingerprint is made of, added up block by block.
+
+    An array is a table here, with its last axes side by side and those before them below each other: the sums of its
+    rows and columns hold the marginals of all axes.
+
+    Args:
+        shape: of the array.
+        kind: numpy's letter.
+    """
+
+    def __init__(self, shape: tuple[int, ...], kind: str) -> None:
+        self.shape, self.kind = shape, kind
+        self.cut, self.width = len(shape), 1  # axes from `cut` on lie side by side
+        while self.cut and self.width < _NARROW and (self.width == 1 or self.width * shape[self.cut - 1] <= _ROW):
+            self.cut -= 1
+            self.width *= shape[self.cut]
+        # Of the numbers, and of their squares.
+        self.rows = np.zeros((2, math.prod(shape[: self.cut])))
+        self.columns = np.zeros((2, self.width)) if self._kept(self.cut, len(shape)) else None
+        self.sizes = self.cubes = self.order = 0.0
+        self.low, self.high, self.masked = np.inf, -np.inf, 0
+        self.space = np.empty((2, min(max(_CHUNK, self.width), math.prod(shape))))
+
+    def add(self, start: int, block: np.ndarray) -> None:
+        """Adds whole rows of the table, or a piece of one.
+
+        Args:
+            start: how many numbers of the array stand before the block.
+            block: in float64, rows by columns.
+        """
+        low, high = block.min(), block.max()
+        if self.kind == "f" and not max(-low, high) < _HUGE:  # not: NaN, too
+            huge = ~(np.abs(block) < _HUGE)
+            self.masked += int(huge.sum()) + int(np.isnan(block).sum())
+            block = np.where(huge, 0.0, block)
+            low, high = block.min(), block.max()
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        squares, sizes = (space[: block.size].reshape(block.shape) for space in self.space)
+        np.multiply(block, block, out=squares)
+        np.abs(block, out=sizes)
+        ones = _ones()[: block.shape[1]]
+        # By rows: no product is so long that several threads would share it, which a busy machine makes slow.
+        self.sizes += np.vecdot(sizes, ones).sum()
+        self.cubes += np.vecdot(squares, block).sum()
+        self.order += np.vecdot(block, _weights(start, block.size).reshape(block.shape)).sum()
+        row, column = divmod(start, self.width)
+        self.rows[0, row : row + len(block)] += np.vecdot(block, ones)
+        self.rows[1, row : row + len(block)] += np.vecdot(block, block)
+        if self.columns is not None:
+            self.columns[0, column : column + block.shape[1]] += np.add.reduce(block, 0)
+            self.columns[1, column : column + block.shape[1]] += np.add.reduce(squares, 0)
+
+    def fingerprint(self) -> Fingerprint:
+        """Returns the fingerprint of all that was added."""
+        shape, size = self.shape, math.prod(self.shape)
+        total, of_squares = self.rows.sum(1)
+        root = np.sqrt(of_squares / size)
+        skew = self.cubes / of_squares if of_squares > 0 else 0.0
+        moments = np.array([total / size, self.sizes / size, root, skew, self.low, self.high])
+        marginals: list[np.ndarray | None] = [None] * len(shape)
+        for sums, first, end in ((self.rows, 0, self.cut), (self.columns, self.cut, len(shape))):
+            for axis in self._kept(first, end) if sums is not None else ():
+                others = tuple(1 + i for i in range(end - first) if i != axis - first)
+                marginal = sums.reshape(2, *shape[first:end]).sum(others)  # pyright: ignore[reportOptionalMemberAccess]
+                marginal[1] /= root or 1.0
+                marginals[axis] = marginal * (shape[axis] / size)
+        return Fingerprint(shape, self.kind, self.masked / size, moments, tuple(marginals), self.order / np.sqrt(size))
+
+    def _kept(self, start: int, end: int) -> list[int]:
+        return [axis for axis in range(start, end) if 1 < self.shape[axis] <= _LONGEST]
+
+
+def _blocks(array: np.ndarray, width: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields an array in float64, in blocks of a table, with how many numbers stand before each.
+
+    Args:
+        array: not empty.
+        width: of the table.
+    """
+    high = max(1, _CHUNK // width)
+    laid_out = array.flags.c_contiguous or array.ndim == 1 or array.size <= _CHUNK
+    slab = len(array) if laid_out else max(1, _CHUNK * len(array) // array.size)  # else a copy of the whole is made
+    for first in range(0, len(array), slab):
+        table = np.ascontiguousarray(array[first : first + slab]).reshape(-1, width)
+        before = first * (array.size // len(array))
+        for row in range(0, len(table), high):
+            for column in range(0, width, _ROW):
+                block = table[row : row + high, column : column + _ROW]
+                yield before + row * width + column, np.ascontiguousarray(block, np.float64)
+
+
+def unseen(shape: Sequence[int], kind: str) -> Fingerprint:
+    """Returns the fingerprint of a value of which only the shape is known, or which is empty.
+
+    Args:
+        shape: of the value.
+        kind: numpy's letter.
+    """
+    return Fingerprint(tuple(shape), kind, 0.0, np.zeros(len(MOMENTS)), (None,) * len(shape), 0.0)
 
 
 def transposed(kept: Fingerprint, axes: Sequence[int]) -> Fingerprint:
@@ -120,13 +196,16 @@ def transposed(kept: Fingerprint, axes: Sequence[int]) -> Fingerprint:
 def _weights(start: int, length: int) -> np.ndarray:
     """Returns the weight of each position in row-major order: numbers from -1 to 1 without a pattern."""
     start %= _PERIOD
-    table = _table()
-    if start + length <= _PERIOD:
-        return table[start : start + length]
-    return np.resize(np.roll(table, -start), length)
+    return _table()[start : start + length]
 
 
 @cache
 def _table() -> np.ndarray:
     position = np.arange(_PERIOD, dtype=np.float64)
-    return np.modf(np.modf(position * 0.6180339887498949)[0] * 7919.13)[0] * 2 - 1
+    weights = np.modf(np.modf(position * 0.6180339887498949)[0] * 7919.13)[0] * 2 - 1
+    return np.concatenate([weights, weights[:_CHUNK]])
+
+
+@cache
+def _ones() -> np.ndarray:
+    return np.ones(_ROW)

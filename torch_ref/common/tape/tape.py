@@ -13,7 +13,7 @@ import numpy as np
 
 from ..checks.arguments import check_choice, shown
 from ..files.array_file import read_arrays, write_arrays
-from .fingerprint import Fingerprint, fingerprint, transposed
+from .fingerprint import Fingerprint, fingerprint, transposed, unseen
 
 FORMAT = "tape/1"
 _LARGE = 1 << 16  # numbers of an array that is not looked at twice
@@ -258,7 +258,7 @@ def unpacked(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> T
         values,
         dtypes,
         arrays["noise"],
-        metadata["leaves"],
+        dict(sorted(metadata["leaves"].items(), key=lambda leaf: leaf[1])),  # JSON keeps them by name
         metadata["results"],
         {int(name[6:]): array for name, array in arrays.items() if name.startswith("array/")},
         metadata["metadata"],
@@ -270,11 +270,15 @@ class TapeWriter:
 
     Args:
         keep: how many bytes of the values themselves are kept, the first ones first; parameters and inputs are always.
-        largest: of more numbers than this, only the shape is kept; None keeps a fingerprint of all.
+        largest: of more numbers than this, only the shape is kept, and no parameters are; None keeps all fingerprints.
+        report: takes the number of values that are written down, after each.
     """
 
-    def __init__(self, keep: int = 0, largest: int | None = None) -> None:
-        self.keep, self.largest = keep, largest
+    def __init__(
+        self, keep: int = 0, largest: int | None = None, report: Callable[[int], None] = lambda number: None
+    ) -> None:
+        self.keep, self.largest, self.report = keep, largest, report
+        self.seen = 0  # bytes of all values, in float64
         self.operations: list[Operation] = []
         self.values: list[Fingerprint] = []
         self.dtypes: list[str] = []
@@ -292,9 +296,10 @@ class TapeWriter:
                 array is not looked at twice.
         """
         number = self._add(array, dtype, moved)
-        if array.nbytes <= self.keep:
-            self.keep -= array.nbytes
-            self.arrays[number] = np.array(array)
+        wide = np.float64 if array.dtype.kind == "f" else array.dtype
+        if (size := array.size * np.dtype(wide).itemsize) <= self.keep:
+            self.keep -= size
+            self.arrays[number] = np.array(array, wide)
         return number
 
     def leaf(self, name: str, array: np.ndarray, dtype: str) -> int:
@@ -302,17 +307,28 @@ class TapeWriter:
 
         Args:
             name: `param/…`, `buffer/…` or `input/…`.
-            array: the value, in float64.
+            array: the value, in float64 or as written; not copied where it can only be read.
             dtype: as the model wrote it.
         """
         number = self.leaves[name] = self._add(array, dtype)
-        narrow = array.astype(np.float32) if dtype == "float32" else array
-        self.arrays[number] = narrow if narrow is not array and np.array_equal(narrow, array) else np.array(array)
+        if self.largest is None:
+            narrow = array.astype(np.float32, copy=False) if dtype == "float32" else array
+            kept = narrow if narrow is array or np.array_equal(narrow, array) else array
+            self.arrays[number] = np.array(kept) if kept is array and array.flags.writeable else kept
         return number
 
+    def unseen(self, shape: Sequence[int], kind: str, dtype: str) -> int:
+        """Writes down a value of which only the shape and numpy's letter are known, and returns its number."""
+        return self._written(unseen(shape, kind), dtype)
+
     def _add(self, array: np.ndarray, dtype: str, moved: tuple[int, Sequence[int]] | None = None) -> int:
-        self.values.append(self._fingerprint(array, moved))
+        return self._written(self._fingerprint(array, moved), dtype)
+
+    def _written(self, value: Fingerprint, dtype: str) -> int:
+        self.values.append(value)
         self.dtypes.append(dtype)
+        self.seen += 8 * value.size
+        self.report(len(self.values))
         return len(self.values) - 1
 
     def _fingerprint(self, array: np.ndarray, moved: tuple[int, Sequence[int]] | None) -> Fingerprint:
@@ -321,7 +337,7 @@ class TapeWriter:
             kept = self.values[number]
             return kept if list(axes) == sorted(axes) else transposed(kept, axes)
         if self.largest is not None and array.size > self.largest:
-            return fingerprint(array[:0] if array.ndim else array)
+            return unseen(array.shape, array.dtype.kind)
         return fingerprint(array)
 
     def finish(self, framework: str, noise: np.ndarray | None = None, **metadata: Any) -> Tape:
