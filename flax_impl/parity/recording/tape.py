@@ -143,14 +143,23 @@ class TracedStep:
         versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "numpy")}
         return writer.finish("jax", versions=versions)
 
-    def evaluate(self, operation: int, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def evaluate(
+        self,
+        operation: int,
+        arrays: Sequence[np.ndarray],
+        literals: Mapping[int, float] | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> list[np.ndarray]:
         """Returns what one operation of the last tape gives for other inputs.
 
         Args:
             operation: its number.
             arrays: its inputs, literals left out.
+            literals: other numbers for its literals, by their place among the inputs.
+            params: other values for what else it was given, by name.
         """
-        equation, literals = self._equations[operation]
+        equation, written = self._equations[operation]
+        numbers = {i: np.asarray((literals or {}).get(i, own), own.dtype) for i, own in written.items()}
         if equation is None:
             return [np.stack(arrays)]
         if isinstance(equation, int):
@@ -158,9 +167,9 @@ class TracedStep:
         with wide():
             rest = iter(arrays)  # a row order of integers stays in the dtype that it was written in
             given = [
-                literals[i] if i in literals else narrowed(next(rest), atom) for i, atom in enumerate(equation.invars)
+                numbers[i] if i in numbers else narrowed(next(rest), atom) for i, atom in enumerate(equation.invars)
             ]
-            return [np.asarray(output) for output in evaluated(equation, given)]
+            return [np.asarray(output) for output in evaluated(equation, given, params or {})]
 
 
 def record_tape(

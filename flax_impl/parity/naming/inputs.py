@@ -1,0 +1,50 @@
+"""Names another weight or another value that goes in, and operands of a product that are turned or exchanged."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .cause import Cause
+from .cut import Cut
+from .words import told
+
+_MOST = 24
+
+
+def input_causes(cut: Cut) -> Iterator[Cause]:
+    """Yields an agreed value of the port in whose place another, which the reference takes, gives its value."""
+    taken = set(cut.theirs_given)
+    twins = {twin for value in taken for twin in cut.partners.of_port.get(value, ())}
+    others = [value for value in cut.ours_given if value not in twins]
+    for i in reversed(cut.working[-_MOST:]):
+        for value in cut.port.operations[i].inputs:
+            own = cut.port.arrays.get(value)
+            if own is None or own.dtype.kind != "f" or own.size < 2:
+                continue
+            for other in others:
+                for array in cut.arrays_like(other):
+                    if array.shape == own.shape and cut.works({value: array}):
+                        words = told(cut.reference, other), told(cut.port, value)
+                        if words[0] != words[1]:
+                            text = f"the port takes {words[1]} where the reference takes {words[0]}"
+                            yield Cause(text, kind="input")
+                            return
+
+
+def product_causes(cut: Cut) -> Iterator[Cause]:
+    """Yields a product of the port whose matrix must be transposed, where both axes are as long."""
+    for i in reversed(cut.working[-_MOST:]):
+        operation = cut.port.operations[i]
+        if operation.name not in ("dot_general", "conv_general_dilated"):
+            continue
+        for value in reversed(operation.inputs):
+            array = cut.port.arrays.get(value)
+            if array is None or array.ndim < 2:
+                continue
+            for a in range(array.ndim):
+                for b in range(a):
+                    turned = np.swapaxes(array, a, b)
+                    if turned.shape == array.shape and cut.works({value: turned}):
+                        text = f"the port takes {told(cut.port, value)} transposed: exchange its axes {b} and {a}"
+                        yield Cause(text, kind="order")
+                        return

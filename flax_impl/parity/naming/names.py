@@ -1,0 +1,72 @@
+"""Names the cause of a divergence: tries each known difference on the port and sees whether the reference comes out."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from ..alignment.divergence import Divergence
+from .cause import Cause
+from .constants import constant_causes, solved_causes
+from .cut import Cut, Runnable
+from .factors import factor_causes, offset_causes, reciprocal_causes, sign_causes
+from .functions import activation_causes, reduction_causes, unary_causes
+from .gradients import gradient_causes
+from .inputs import input_causes, product_causes
+from .masks import mask_causes, masked_causes
+from .operations import extra_causes, lacking_causes, missing_causes, operand_causes
+from .orders import flattened_causes, inner_order_causes, order_causes, same_numbers
+
+# What says most comes first: the first that holds is the name.
+_KNOWN: tuple[Callable[[Cut], Iterator[Cause]], ...] = (
+    order_causes,
+    constant_causes,
+    extra_causes,
+    operand_causes,
+    sign_causes,
+    mask_causes,
+    masked_causes,
+    missing_causes,
+    unary_causes,
+    activation_causes,
+    product_causes,
+    input_causes,
+    reduction_causes,
+    factor_causes,
+    reciprocal_causes,
+    solved_causes,
+    offset_causes,
+    flattened_causes,
+    inner_order_causes,
+    lacking_causes,
+    same_numbers,
+)
+
+
+def name_causes(divergence: Divergence, port: Runnable, *, strict: bool = False) -> tuple[Cause, ...]:
+    """Returns what the port does otherwise at a place, best first; nothing where no known difference explains it.
+
+    A cause is certain where the port, changed so, gives the reference's value, and where with that value all that comes
+    after agrees.
+
+    Args:
+        divergence: the place, with the reference's value that was put in.
+        port: runs operations of the port again.
+        strict: whether an error in here is raised; else it costs the name.
+    """
+    try:
+        found = next(_found(divergence, port), None)
+    except Exception:  # a name that cannot be looked for costs the name, never the report
+        if strict:
+            raise
+        return ()
+    if found is None:
+        return ()
+    return (replace(found, certain=found.certain and divergence.proved),)
+
+
+def _found(divergence: Divergence, port: Runnable) -> Iterator[Cause]:
+    if divergence.backward:
+        yield from gradient_causes(divergence)
+    cut = Cut.of(divergence, port)
+    if cut is not None:
+        for known in _KNOWN:
+            yield from known(cut)

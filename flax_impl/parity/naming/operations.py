@@ -1,0 +1,177 @@
+"""Names an operation that only one side has, and one that is another or takes its operands the other way round."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ..alignment.repair import MOVES
+from .cause import Cause
+from .cut import Cut, literals_of
+from .words import neat, plain, told
+
+_MOST = 24  # operations of each side that are looked at
+_BINARY: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.divide,
+    "max": np.maximum,
+    "min": np.minimum,
+}
+_DOES = {"add": "add", "sub": "subtract", "mul": "multiply by", "div": "divide by"}
+_THIRD = {
+    "add": "adds", "sub": "subtracts", "mul": "multiplies by", "div": "divides by", "max": "takes the larger of",
+    "min": "takes the smaller of", "neg": "changes the sign of", "clamp": "clips", "add_any": "adds",
+}  # fmt: skip
+_CLIPS = {"max", "min", "clamp"}
+_SHAPED = 10  # operations that may all be too many
+
+
+def extra_causes(cut: Cut) -> Iterator[Cause]:
+    """Yields an operation of the port without which the reference's value comes out."""
+    for i in reversed(cut.working[-_MOST:]):
+        operation = cut.port.operations[i]
+        made = operation.outputs[0]
+        for value in operation.inputs:
+            array = cut.port.arrays.get(value)
+            if array is None or array.shape != cut.port.values[made].shape:
+                continue
+            if cut.works({made: array}):
+                yield _extra(cut, i, value)
+                return
+    given = [value for value in cut.theirs_given if cut.gives(cut.port.arrays.get(value))]
+    if given and len(cut.working) <= _SHAPED:
+        names = [cut.port.operations[i].name for i in cut.working]
+        if names and set(names) <= _CLIPS:
+            yield _clipped(cut, cut.working)
+        elif names:
+            words = ", ".join(dict.fromkeys(map(plain, names)))
+            yield Cause(f"the port has operations more, which the reference does not: {words}", kind="extra")
+
+
+def _extra(cut: Cut, i: int, passed: int) -> Cause:
+    operation = cut.port.operations[i]
+    if operation.name == "neg":
+        return Cause("the port changes the sign, which the reference does not", kind="sign")
+    if operation.name in _CLIPS:
+        near = [j for j in cut.working if cut.port.operations[j].name in _CLIPS]
+        return _clipped(cut, near)
+    literals = [neat(number) for number in literals_of(cut.port, i).values()]
+    others = [told(cut.port, value) for value in operation.inputs if value != passed]
+    verb = _THIRD.get(operation.name)
+    if verb is None or not (literals or others):
+        return Cause(f"the port applies {plain(operation.name)}, which the reference does not", kind="extra")
+    return Cause(f"the port {verb} {(literals or others)[0]}, which the reference does not: leave it out", kind="extra")
+
+
+def _clipped(cut: Cut, operations: list[int]) -> Cause:
+    bounds = sorted(number for i in operations for number in literals_of(cut.port, i).values())
+    where = f" to {neat(bounds[0])} and {neat(bounds[-1])}" if len(bounds) > 1 else ""
+    return Cause(f"the port clips{where}, which the reference does not: leave it out", kind="extra")
+
+
+def missing_causes(cut: Cut) -> Iterator[Cause]:
+    """Yields an operation that the reference has, and that gives its value when the port has it, too."""
+    applied = [(cut.exchange.port, cut.own)]
+    for i in cut.working[-_MOST:]:
+        for value in (*cut.port.operations[i].inputs, *cut.port.operations[i].outputs):
+            array = cut.port.arrays.get(value)
+            if array is not None and array.dtype.kind == "f" and array.size > 1:
+                applied.append((value, np.asarray(array, np.float64)))
+    applied = list({value: (value, array) for value, array in applied}.values())
+    for j in reversed(cut.ours[-_MOST:]):
+        operation = cut.reference.operations[j]
+        name = plain(operation.name)
+        if name not in _DOES:
+            continue
+        for words, other, what in _operands_of(cut, j):
+            for value, array in applied:
+                for made in _applied(name, array, other):
+                    fits = cut.gives(made) if value == cut.exchange.port else cut.works({value: made})
+                    if fits:
+                        yield _missing(name, words, what)
+                        return
+
+
+def _operands_of(cut: Cut, j: int) -> Iterator[tuple[str, np.ndarray, str]]:
+    """Yields what goes into an operation of the reference: in words, as the port has it, and what it is."""
+    operation = cut.reference.operations[j]
+    numbers = [v for n, v in operation.constants.items() if n in ("other", "self") and isinstance(v, int | float)]
+    for number in numbers:
+        yield neat(float(number)), np.asarray(float(number)), "constant"
+    for value in reversed(operation.inputs):
+        words = told(cut.reference, value)
+        kind = words.split(" ")[1] if words.startswith("the ") else "value"
+        for array in cut.arrays_like(value):
+            yield words, array, kind
+
+
+def _applied(name: str, array: np.ndarray, other: np.ndarray) -> Iterator[np.ndarray]:
+    with np.errstate(all="ignore"):
+        try:
+            pairs = [(array, other)] if name in ("add", "mul") else [(array, other), (other, array)]
+            made = [_BINARY[name](a, b) for a, b in pairs]
+        except ValueError:  # shapes that do not go together
+            return
+    yield from (found for found in made if found.shape == array.shape)
+
+
+def _missing(name: str, words: str, what: str) -> Cause:
+    does = _DOES[name]
+    text = f"the port does not {does} {words}, which the reference does"
+    if name == "add" and what == "parameter":
+        return Cause(f"{text}: add it, as with use_bias=True", kind="missing")
+    if name == "mul" and what == "parameter":
+        return Cause(f"{text}: multiply by it, as with use_scale=True", kind="missing")
+    if name == "add" and what == "value":
+        return Cause(f"{text}: add it (a skip connection, a position, a bias)", kind="missing")
+    return Cause(text, kind="missing")
+
+
+def lacking_causes(cut: Cut) -> Iterator[Cause]:
+    """Yields what the reference does between two values that the port has one after the other."""
+    working = [i for i in cut.ours if cut.reference.operations[i].name not in MOVES]
+    if cut.theirs or not working or len(working) > _SHAPED:
+        return
+    passed = set(cut.partners.of_port.get(cut.exchange.port, ()))
+    leaves = set(cut.reference.leaves.values())
+    if not passed.intersection(cut.ours_given) or set(cut.ours_given) - passed - leaves:
+        return  # it is made of other values, too
+    modules = {cut.reference.operations[i].module for i in working}
+    classes = cut.reference.metadata.get("modules", {})
+    module = modules.pop() if len(modules) == 1 else ""
+    if len(working) > 1 and module in classes and not any(name.startswith(f"{module}.") for name in classes):
+        yield Cause(f"the port does not apply `{module}` ({classes[module]}), which the reference does", kind="missing")
+        return
+    names = [plain(cut.reference.operations[i].name) for i in working]
+    if len(working) == 1 and names[0] in ("neg", "reciprocal"):
+        return
+    words = ", ".join(dict.fromkeys(names))
+    yield Cause(f"the port does not do what the reference does here: {words}", kind="missing")
+
+
+def operand_causes(cut: Cut) -> Iterator[Cause]:
+    """Yields an operation of the port that is another one in the reference, or takes its operands otherwise."""
+    ours = {plain(cut.reference.operations[i].name) for i in cut.ours}
+    for i in reversed(cut.working[-_MOST:]):
+        operation = cut.port.operations[i]
+        operands = cut.operands(i)
+        if operation.name not in _BINARY or operands is None or len(operands) != 2:
+            continue
+        made, (a, b) = operation.outputs[0], operands
+        with np.errstate(all="ignore"):
+            if operation.name in ("sub", "div") and cut.works({made: _BINARY[operation.name](b, a)}):
+                verb = "subtracts" if operation.name == "sub" else "divides"
+                text = f"the port {verb} the other way round: exchange the operands of {operation.name}"
+                yield Cause(text, kind="operands")
+                return
+            for name, function in _BINARY.items():
+                if name == operation.name or plain(_TORCH.get(name, name)) not in ours:
+                    continue
+                if cut.works({made: function(a, b)}):
+                    text = f"the port {_THIRD[operation.name]} where the reference {_THIRD[name]}"
+                    yield Cause(text, kind="operation")
+                    return
+
+
+_TORCH = {"max": "maximum", "min": "minimum"}

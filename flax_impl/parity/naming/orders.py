@@ -1,0 +1,134 @@
+"""Names the same numbers in another order: transposed, reversed, shifted, exchanged halves, interleaved, heads."""
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from .cause import Cause
+from .cut import Cut
+
+_MOST = 30  # operations of the port that an order is tried at
+_LONGEST = 64  # of an axis that is shifted step by step
+_SOME = 1 << 16  # numbers that are sorted to compare them
+
+
+def order_causes(cut: Cut) -> Iterator[Cause]:
+    """Yields how the port's numbers are ordered otherwise, at the exchanged value itself."""
+    words = reordered(cut.own, cut.gives)
+    if words is not None:
+        yield Cause(f"the port has the same numbers in another order: {words}", kind="order")
+
+
+def inner_order_causes(cut: Cut) -> Iterator[Cause]:
+    """Yields an operation of the port whose input or output gives the reference's value in another order."""
+    seen: set[int] = set()
+    for i in cut.theirs[-_MOST:]:
+        operation = cut.port.operations[i]
+        for value in (*operation.inputs, *operation.outputs):
+            array = cut.port.arrays.get(value)
+            if array is None or array.ndim == 0 or value in seen or array.dtype.kind != "f" or array.size < 2:
+                continue
+            seen.add(value)
+            words = reordered(np.asarray(array), lambda other, value=value: cut.works({value: other}), quick=True)
+            if words is not None:
+                line = f" at `{operation.lines[0].text}`" if operation.lines else ""
+                yield Cause(f"the port has numbers in another order{line}: {words}", kind="order")
+                return
+
+
+def same_numbers(cut: Cut) -> Iterator[Cause]:
+    """Yields that the numbers are the same, where no known order makes the one of the other."""
+    a, b = cut.own.ravel(), cut.wanted.ravel()
+    if not 2 < a.size <= _SOME or len(np.unique(a)) < 3:
+        return
+    if cut.gives(np.sort(a)[np.argsort(np.argsort(b, kind="stable"))].reshape(cut.wanted.shape)):
+        yield Cause("the port has the same numbers in another order", kind="order")
+
+
+def reordered(array: np.ndarray, fits: Callable[[np.ndarray], bool], quick: bool = False) -> str | None:
+    """Returns which order an array must be brought in to fit, in words; None where none does.
+
+    Args:
+        array: the port's.
+        fits: says whether an array does.
+        quick: whether only the common orders are tried.
+    """
+    for other, words in _orders(array, quick):
+        if other.shape == array.shape and not np.array_equal(other, array) and fits(other):
+            return words
+    return None
+
+
+def _orders(array: np.ndarray, quick: bool) -> Iterator[tuple[np.ndarray, str]]:
+    axes = [axis for axis, length in enumerate(array.shape) if length > 1]
+    for a, b in itertools.combinations(axes, 2):
+        if array.shape[a] == array.shape[b]:
+            yield array.swapaxes(a, b), f"axes {a} and {b} are exchanged, swap them back"
+    for axis in axes:
+        yield np.flip(array, axis), f"axis {axis} runs backwards, turn it round"
+    for axis in axes:
+        length = array.shape[axis]
+        steps = range(1, length) if length <= _LONGEST and not quick else sorted({1, length - 1, length // 2})
+        for by in sorted(steps, key=lambda step: min(step, length - step)):
+            if not 0 < by < length:
+                continue
+            if 2 * by == length:
+                words = f"the halves of axis {axis} are exchanged, concatenate in the reference's order"
+            else:
+                back = by if by <= length - by else by - length
+                words = f"axis {axis} is shifted by {-back}, shift it by {back}"
+            yield np.roll(array, by, axis), words
+    for axis in axes:
+        length = array.shape[axis]
+        for parts in (part for part in range(2, length) if length % part == 0):
+            moved = np.moveaxis(array, axis, -1)
+            turned = moved.reshape(*moved.shape[:-1], parts, length // parts).swapaxes(-1, -2).reshape(moved.shape)
+            what = "blocks" if parts != 2 and length // parts != 2 else "halves against pairs, as a rotation has them"
+            words = f"axis {axis} is interleaved otherwise ({what}: {parts} by {length // parts})"
+            yield np.moveaxis(turned, -1, axis), words
+    if quick:
+        return
+    for axis in axes:
+        length = array.shape[axis]
+        for count in (3, 4):
+            if length % count == 0:
+                blocks = np.split(array, count, axis)
+                for order in itertools.permutations(range(count)):
+                    yield (
+                        np.concatenate([blocks[i] for i in order], axis),
+                        f"the {count} blocks of axis {axis} stand otherwise, put them in the order {list(order)}",
+                    )
+    if 1 < len(axes) <= 4:
+        for order in itertools.permutations(range(array.ndim)):
+            if list(order) != sorted(order):
+                yield (
+                    array.transpose(order).reshape(array.shape),
+                    f"its axes are merged or split in another order: transpose to {list(order)} before the reshape",
+                )
+        for order in itertools.permutations(range(array.ndim)):
+            shape = tuple(array.shape[i] for i in order)
+            if list(order) != sorted(order):
+                yield (
+                    array.reshape(shape).transpose(np.argsort(order)),
+                    f"its axes are split in another order: reshape to {list(shape)} and transpose",
+                )
+
+
+def flattened_causes(cut: Cut) -> Iterator[Cause]:
+    """Yields a reshape of the port before which the axes must be transposed."""
+    for i in cut.theirs:
+        operation = cut.port.operations[i]
+        array = cut.port.arrays.get(operation.inputs[0]) if operation.inputs else None
+        if operation.name != "reshape" or array is None or array.ndim > 5:
+            continue
+        shape = cut.port.values[operation.outputs[0]].shape
+        for order in itertools.permutations(range(array.ndim)):
+            if list(order) != sorted(order) and cut.works(
+                {operation.outputs[0]: array.transpose(order).reshape(shape)}
+            ):
+                text = (
+                    f"the port flattens the axes of {list(array.shape)} as they are: transpose to {list(order)} first"
+                )
+                yield Cause(text, kind="order")
+                return
