@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .cause import Cause
+from ..report.entries import Finding
 from .cut import Cut, literals_of
 from .words import is_neat, neat
 
@@ -19,12 +19,13 @@ _VERBS = {
 }  # fmt: skip
 
 
-def constant_causes(cut: Cut) -> Iterator[Cause]:
+def constant_causes(cut: Cut) -> Iterator[Finding]:
     """Yields a literal of the port that gives the reference's value when it is one of the reference's numbers."""
     known = cut.known_numbers
     for i, place, own in _literals(cut):
+        neutral = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0}.get(cut.port.operations[i].name)
         for number in _near(own, known):
-            if cut.gives(_with(cut, i, place, number)):
+            if number != neutral and cut.gives(_with(cut, i, place, number)):
                 yield _cause(cut, i, place, own, number)
                 return
     for i in cut.working:
@@ -33,11 +34,13 @@ def constant_causes(cut: Cut) -> Iterator[Cause]:
             own = int(operation.constants["y"])
             for power in (1, 2, 3, 4, -1, -2):
                 if power != own and cut.gives(cut.replay({}, params={i: {"y": power}})):
-                    yield Cause(f"the port raises to the power {own} where the reference has {power}", kind="constant")
+                    yield Finding(
+                        f"the port raises to the power {own} where the reference has {power}", kind="constant"
+                    )
                     return
 
 
-def solved_causes(cut: Cut) -> Iterator[Cause]:
+def solved_causes(cut: Cut) -> Iterator[Finding]:
     """Yields a literal of the port that gives the reference's value when it is another short number."""
     for i, place, own in _literals(cut):
         number = _solved(cut, i, place, own)
@@ -55,7 +58,9 @@ def _literals(cut: Cut) -> list[tuple[int, int, float]]:
         found += [(i, place, float(number)) for place, number in literals_of(cut.port, i).items()]
         for value in cut.port.operations[i].inputs:
             array = cut.port.arrays.get(value)
-            if value not in cut.port.producers and array is not None and array.size == 1 and array.dtype.kind == "f":
+            made = cut.port.values[cut.port.operations[i].outputs[0]].size
+            alone = value not in cut.port.producers or made > 1
+            if alone and array is not None and array.size == 1 and array.dtype.kind == "f":
                 found.append((i, -1 - value, float(array.item())))
     return [entry for entry in found if np.isfinite(entry[2])][:_MOST]
 
@@ -95,17 +100,17 @@ def _solved(cut: Cut, i: int, place: int, own: float) -> float | None:
     return number if cut.gives(_with(cut, i, place, number)) and cut.wanted.size > 1 else None
 
 
-def _cause(cut: Cut, i: int, place: int, own: float, number: float) -> Cause:
+def _cause(cut: Cut, i: int, place: int, own: float, number: float) -> Finding:
     operation = cut.port.operations[i]
     name = operation.name
     takers = cut.port.consumers.get(operation.outputs[0], ())
     after = {cut.port.operations[taker].name for taker in takers}
     ours, theirs = neat(own), neat(number)
     if name == "add" and 0 <= max(abs(own), abs(number)) <= _EPSILON and after & _AFTER_EPSILON:
-        return Cause(
+        return Finding(
             f"epsilon is {ours} in the port, {theirs} in the reference: pass epsilon={theirs}", kind="constant"
         )
     verb = _VERBS.get(name)
     if verb is None:
-        return Cause(f"a constant is {ours} in the port, {theirs} in the reference: use {theirs}", kind="constant")
-    return Cause(f"the port {verb} {ours} where the reference has {theirs}: use {theirs}", kind="constant")
+        return Finding(f"a constant is {ours} in the port, {theirs} in the reference: use {theirs}", kind="constant")
+    return Finding(f"the port {verb} {ours} where the reference has {theirs}: use {theirs}", kind="constant")

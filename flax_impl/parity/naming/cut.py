@@ -1,6 +1,6 @@
 """Holds both sides between the values that agree and the one that was exchanged, and runs the port's side again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ _HUGE = 1e8  # what a mask holds: its size says nothing
 _NEAR = 1e-9  # of the largest number
 _SHARE = 1e-3  # of the difference that is to be explained
 _ROUNDING = 1e-14
+_LATER = 3  # operations after the exchanged value
 
 
 class Runnable(Protocol):
@@ -43,6 +44,7 @@ class Cut:
 
     def __init__(self, exchange: Exchange, partners: Partners, port: Runnable) -> None:
         self.exchange, self.partners, self._port = exchange, partners, port
+        self.further = False  # whether it is not at the exchanged value itself
         self.reference, self.port = partners.reference, partners.port
         self.wanted = np.asarray(exchange.array, np.float64)
         self.own = np.asarray(self.port.arrays[exchange.port], np.float64)
@@ -56,13 +58,48 @@ class Cut:
         self._bound = max(_ROUNDING * self.scale, min(near, _SHARE * apart(self.own, self.wanted)))
 
     @classmethod
-    def of(cls, divergence: Divergence, port: Runnable) -> "Cut | None":
-        """Returns the cut of a divergence; None where no value could be exchanged, or it was not kept."""
+    def of(cls, divergence: Divergence, port: Runnable) -> Iterator["Cut"]:
+        """Yields the cut at the value that was exchanged, then those at what the port makes of it.
+
+        Where nothing could be exchanged, the outputs are looked at.
+        """
         exchange, partners = divergence.exchange, divergence.partners
-        if exchange is None or partners is None or exchange.port not in partners.port.arrays:
-            return None
-        cut = cls(exchange, partners, port)
-        return None if cut.gives(cut.own) or cut.own.shape != cut.wanted.shape else cut
+        if partners is None:
+            return
+        tried = _at_results(partners) if exchange is None else [exchange]
+        for of in tried:
+            if of.port not in partners.port.arrays or of.array.shape != partners.port.arrays[of.port].shape:
+                continue
+            cut = cls(of, partners, port)
+            if cut._bound > 0 and not cut.gives(cut.own) and len(cut.theirs) < _MOST:
+                yield cut
+                if exchange is not None:
+                    yield from cut.later()
+
+    def later(self) -> Iterator["Cut"]:
+        """Yields the cuts at the values that the port makes of the exchanged one, one after the other."""
+        tape, value, array = self.port, self.exchange.port, self.exchange.array
+        takers = self.exchange.takers
+        for _ in range(_LATER):
+            after = sorted(takers or tape.consumers.get(value, ()))
+            i = next((i for i in after if len(tape.operations[i].outputs) == 1), None)
+            if i is None or tape.operations[i].backward:
+                return
+            operation = tape.operations[i]
+            given = [array if other == value else tape.arrays.get(other) for other in operation.inputs]
+            if any(other is None for other in given):
+                return
+            try:
+                array = self._port.evaluate(i, given)[0]  # pyright: ignore[reportArgumentType]
+            except (TypeError, ValueError):
+                return
+            value, takers = operation.outputs[0], None
+            if value not in tape.arrays or tape.values[value].kind != "f":
+                return
+            cut = Cut(Exchange(self.exchange.reference, value, None, array), self.partners, self._port)
+            cut.further = True
+            if len(cut.theirs) < _MOST and not cut.gives(cut.own):
+                yield cut
 
     def gives(self, array: np.ndarray | None) -> bool:
         """Returns whether an array is the reference's value, and nearer to it by far than the port's own."""
@@ -105,6 +142,13 @@ class Cut:
                 held.setdefault(value, array)
         return held.get(self.exchange.port)
 
+    def run(self, operation: int, array: np.ndarray) -> np.ndarray | None:
+        """Returns what an operation of one input gives for another; None where it cannot be run."""
+        try:
+            return self._port.evaluate(operation, [array])[0]
+        except (TypeError, ValueError, IndexError):
+            return None
+
     def works(self, changed: Mapping[int, np.ndarray]) -> bool:
         """Returns whether the reference's value comes out with other values of the port."""
         return self.gives(self.replay(changed))
@@ -128,7 +172,7 @@ class Cut:
     def known_numbers(self) -> list[float]:
         """The numbers that the reference's operations were given, and those that are values of their own."""
         found: list[float] = []
-        for i in self.ours:
+        for i in (*self.ours, *self._after()):
             operation = self.reference.operations[i]
             for name, value in operation.constants.items():
                 if name in _NUMBERS and isinstance(value, int | float) and not isinstance(value, bool):
@@ -138,6 +182,14 @@ class Cut:
                 if array is not None and array.size == 1 and array.dtype.kind in "fi":
                     found.append(float(array.item()))
         return list(dict.fromkeys(found))
+
+    def _after(self) -> list[int]:
+        """Returns what the reference does with its value, where it agrees: a tiny epsilon leaves it as it is."""
+        if self.ours:
+            return []
+        twins = self.partners.of_reference.get(self.exchange.reference, ())
+        queue = {self.exchange.reference, *(own for twin in twins for own in self.partners.of_port.get(twin, ()))}
+        return sorted(i for value in queue for i in self.reference.consumers.get(value, ()))
 
     def operands(self, i: int) -> list[np.ndarray] | None:
         """Returns what goes into an operation of the port, literals in their places; None where it was not kept."""
@@ -180,6 +232,20 @@ def literals_of(tape: Tape, i: int) -> dict[int, float]:
     """Returns the literals of an operation of JAX, by their place among its inputs."""
     named = tape.operations[i].constants.items()
     return {int(name[7:]): value for name, value in named if name.startswith("literal") and name[7:].isdigit()}
+
+
+def _at_results(partners: Partners) -> Iterator[Exchange]:
+    """Yields the reference's outputs in place of those of the port that have no partner."""
+    ours, theirs = (
+        [number for name, number in tape.results.items() if name.startswith("output/")]
+        for tape in (partners.reference, partners.port)
+    )
+    ours = [n for n in ours if not set(theirs).intersection(partners.of_reference.get(n, ()))]
+    theirs = [n for n in theirs if not set(ours).intersection(partners.of_port.get(n, ()))]
+    for a, b in zip(ours, theirs, strict=False):
+        array = partners.reference.arrays.get(a)
+        if array is not None and array.shape == partners.port.values[b].shape and array.size > 2:
+            yield Exchange(a, b, None, array)
 
 
 def _between(tape: Tape, value: int, agreed: Mapping[int, Any]) -> list[int]:

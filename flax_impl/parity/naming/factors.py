@@ -4,20 +4,20 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .cause import Cause
+from ..report.entries import Finding
 from .cut import Cut
 from .words import meaning, neat
 
 _LEAST = 3  # numbers that a factor must hold for
 
 
-def sign_causes(cut: Cut) -> Iterator[Cause]:
+def sign_causes(cut: Cut) -> Iterator[Finding]:
     """Yields that the sign is another."""
     if cut.gives(-cut.own):
-        yield Cause("the port's value has the other sign: change it", kind="sign")
+        yield Finding("the port's value has the other sign: change it", kind="sign")
 
 
-def factor_causes(cut: Cut) -> Iterator[Cause]:
+def factor_causes(cut: Cut) -> Iterator[Finding]:
     """Yields the factor, and what it may be."""
     factor = _factor(cut.own, cut.wanted)
     if factor is None or not cut.gives(cut.own * factor):
@@ -26,22 +26,22 @@ def factor_causes(cut: Cut) -> Iterator[Cause]:
     shown = f"{neat(1 / factor)} times the reference's"
     what = f", as {words}" if words and not words.startswith("n ") and not words.startswith("(") else ""
     more = f" ({words})" if words and not what else ""
-    yield Cause(f"the port's value is {shown}{what}{more}: multiply by {neat(factor)}", kind="factor")
+    yield Finding(f"the port's value is {shown}{what}{more}: multiply by {neat(factor)}", kind="factor")
 
 
-def offset_causes(cut: Cut) -> Iterator[Cause]:
+def offset_causes(cut: Cut) -> Iterator[Finding]:
     """Yields the number that is added."""
     if cut.own.size < _LEAST:
         return
     offset = float(np.median(cut.wanted - cut.own))
     if np.isfinite(offset) and cut.gives(cut.own + offset):
-        yield Cause(f"the port's value is {neat(-offset)} more than the reference's everywhere", kind="constant")
+        yield Finding(f"the port's value is {neat(-offset)} more than the reference's everywhere", kind="constant")
 
 
-def reciprocal_causes(cut: Cut) -> Iterator[Cause]:
+def reciprocal_causes(cut: Cut) -> Iterator[Finding]:
     """Yields that one is the other's reciprocal."""
     if cut.own.size >= _LEAST and (cut.own != 0).all() and cut.gives(1 / cut.own):
-        yield Cause("the port's value is one over the reference's: divide the other way round", kind="operands")
+        yield Finding("the port's value is one over the reference's: divide the other way round", kind="operands")
 
 
 def _factor(own: np.ndarray, wanted: np.ndarray) -> float | None:

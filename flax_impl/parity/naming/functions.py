@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from ..comparison.activations import ACTIVATIONS
-from .cause import Cause
+from ..report.entries import Finding
 from .cut import Cut
 from .words import plain
 
@@ -50,16 +50,17 @@ _WITHIN: dict[str, _Function] = {
     "tanh of GELU's cubic": lambda x: np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)),
     "1 + tanh of GELU's cubic": lambda x: 1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)),
 }
+_SIMPLE = {**{name: of for name, of in ACTIVATIONS.items() if name != "jax.nn.softmax"}, **_WITHIN}
 _WHOLE = {"erf": "jax.nn.gelu(approximate=False)", "tanh": "jax.nn.gelu(approximate=True)"}
 
 
-def unary_causes(cut: Cut) -> Iterator[Cause]:
+def unary_causes(cut: Cut) -> Iterator[Finding]:
     """Yields a function of one argument in whose place another gives the reference's value."""
     ours = {plain(cut.reference.operations[i].name) for i in cut.ours}
     names = sorted(_UNARY, key=lambda name: plain(name) not in ours)
     for i in reversed(cut.working[-_MOST:]):
         operation = cut.port.operations[i]
-        if operation.name not in _UNARY or len(operation.inputs) != 1:
+        if operation.name not in _UNARY or len(operation.inputs) != 1 or cut.port.values[operation.outputs[0]].size < 2:
             continue
         array = cut.port.arrays.get(operation.inputs[0])
         if array is None:
@@ -74,7 +75,7 @@ def unary_causes(cut: Cut) -> Iterator[Cause]:
                 return
 
 
-def activation_causes(cut: Cut) -> Iterator[Cause]:
+def activation_causes(cut: Cut) -> Iterator[Finding]:
     """Yields the functions that make each side's value of one that both have."""
     for value in cut.theirs_given or [cut.exchange.port]:
         x = cut.port.arrays.get(value)
@@ -88,7 +89,7 @@ def activation_causes(cut: Cut) -> Iterator[Cause]:
         ours = _recognised(x, lambda made: made.shape == cut.own.shape and _equal(made, cut.own))
         if ours is None:
             names = [plain(cut.port.operations[i].name) for i in cut.working]
-            ours = next((name for name in names if name in ("tanh", "sigmoid", "erf", "exp", "maximum")), None)
+            ours = next((name for name in reversed(names) if name in ("tanh", "sigmoid", "erf")), None)
         if ours in _WITHIN or theirs in _WITHIN:
             ours, theirs = (_gelu(name) for name in (ours, theirs))
         if ours is not None and theirs is not None and ours != theirs:
@@ -96,7 +97,7 @@ def activation_causes(cut: Cut) -> Iterator[Cause]:
             return
 
 
-def reduction_causes(cut: Cut) -> Iterator[Cause]:
+def reduction_causes(cut: Cut) -> Iterator[Finding]:
     """Yields a reduction in whose place another, or one over other axes, gives the reference's value."""
     for i in reversed(cut.working):
         operation = cut.port.operations[i]
@@ -110,7 +111,7 @@ def reduction_causes(cut: Cut) -> Iterator[Cause]:
         for name, function in _REDUCED.items():
             if name != own and cut.works({operation.outputs[0]: function(array, axes)}):
                 text = f"the port takes the {own} over axes {list(axes)} where the reference takes the {name}"
-                yield Cause(text, kind="reduction")
+                yield Finding(text, kind="reduction")
                 return
         for other in itertools.combinations(range(array.ndim), len(axes)):
             made = _REDUCED[own](array, other)
@@ -118,15 +119,21 @@ def reduction_causes(cut: Cut) -> Iterator[Cause]:
                 text = (
                     f"the port takes the {own} over axes {list(axes)} where the reference takes it over {list(other)}"
                 )
-                yield Cause(text, kind="reduction")
+                yield Finding(text, kind="reduction")
                 return
 
 
 def _recognised(x: np.ndarray, fits: Callable[[np.ndarray], bool]) -> str | None:
     with np.errstate(all="ignore"):
-        for name, function in {**ACTIVATIONS, **_WITHIN}.items():
+        for name, function in _SIMPLE.items():
             if fits(np.asarray(function(x))):
                 return name
+        for axis in range(x.ndim - 1, -1, -1):
+            shares = np.exp(x - x.max(axis, keepdims=True))
+            shares = shares / shares.sum(axis, keepdims=True)
+            for name, made in (("softmax", shares), ("log_softmax", np.log(shares))):
+                if fits(made):
+                    return f"jax.nn.{name}(axis={axis})"
     return None
 
 
@@ -142,5 +149,5 @@ def _gelu(name: str | None) -> str | None:
     return next((whole for part, whole in _WHOLE.items() if part in name), name)
 
 
-def _instead(ours: str, theirs: str) -> Cause:
-    return Cause(f"the port applies {ours} where the reference applies {theirs}: use {theirs}", kind="function")
+def _instead(ours: str, theirs: str) -> Finding:
+    return Finding(f"the port applies {ours} where the reference applies {theirs}: use {theirs}", kind="function")

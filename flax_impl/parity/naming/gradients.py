@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from ..alignment.divergence import Divergence
-from .cause import Cause
+from ..report.entries import Finding
 
 
-def gradient_causes(divergence: Divergence) -> Iterator[Cause]:
+def gradient_causes(divergence: Divergence) -> Iterator[Finding]:
     """Yields that one side stops a gradient, where its operation says so.
 
     Args:
@@ -19,10 +19,10 @@ def gradient_causes(divergence: Divergence) -> Iterator[Cause]:
     where = f" at `{operation.lines[0].text}`" if operation.lines else ""
     if operation.name == "stop_gradient":
         text = f"no gradient passes{where} in the port, which the reference lets through"
-        yield Cause(f"{text}: take the jax.lax.stop_gradient off", kind="gradient")
+        yield Finding(f"{text}: take the jax.lax.stop_gradient off", kind="gradient")
     elif not operation.backward:
         text = f"no gradient comes back{where} in the port, where the reference's has one"
-        yield Cause(
+        yield Finding(
             f"{text}: look for a jax.lax.stop_gradient, or for an integer or a rounding", certain=False, kind="gradient"
         )
     elif reference is not None:
@@ -30,4 +30,4 @@ def gradient_causes(divergence: Divergence) -> Iterator[Cause]:
         if first.name == "aten.detach" and not first.backward:
             line = f" at `{first.lines[0].text}`" if first.lines else ""
             text = f"the reference stops a gradient{line} with detach(), the port does not"
-            yield Cause(f"{text}: put it through jax.lax.stop_gradient", kind="gradient")
+            yield Finding(f"{text}: put it through jax.lax.stop_gradient", kind="gradient")

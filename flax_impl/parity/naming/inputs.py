@@ -1,17 +1,18 @@
 """Names another weight or another value that goes in, and operands of a product that are turned or exchanged."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
 
-from .cause import Cause
+from ..report.entries import Finding
 from .cut import Cut
 from .words import told
 
 _MOST = 24
 
 
-def input_causes(cut: Cut) -> Iterator[Cause]:
+def input_causes(cut: Cut) -> Iterator[Finding]:
     """Yields an agreed value of the port in whose place another, which the reference takes, gives its value."""
     taken = set(cut.theirs_given)
     twins = {twin for value in taken for twin in cut.partners.of_port.get(value, ())}
@@ -27,11 +28,26 @@ def input_causes(cut: Cut) -> Iterator[Cause]:
                         words = told(cut.reference, other), told(cut.port, value)
                         if words[0] != words[1]:
                             text = f"the port takes {words[1]} where the reference takes {words[0]}"
-                            yield Cause(text, kind="input")
+                            yield Finding(text, kind="input")
                             return
 
 
-def product_causes(cut: Cut) -> Iterator[Cause]:
+def exchanged_causes(cut: Cut) -> Iterator[Finding]:
+    """Yields two values that stand in each other's place in the port."""
+    products = [i for i in cut.theirs if cut.port.operations[i].name == "dot_general"]
+    if not products:
+        return
+    for a, b in itertools.combinations(cut.theirs_given[:_MOST], 2):
+        first, second = cut.port.arrays.get(a), cut.port.arrays.get(b)
+        if first is None or second is None or first.shape != second.shape or first.size < 2:
+            continue
+        if cut.works({a: second, b: first}):
+            text = f"the port takes {told(cut.port, a)} and {told(cut.port, b)} the other way round: exchange them"
+            yield Finding(text, kind="input")
+            return
+
+
+def product_causes(cut: Cut) -> Iterator[Finding]:
     """Yields a product of the port whose matrix must be transposed, where both axes are as long."""
     for i in reversed(cut.working[-_MOST:]):
         operation = cut.port.operations[i]
@@ -46,5 +62,5 @@ def product_causes(cut: Cut) -> Iterator[Cause]:
                     turned = np.swapaxes(array, a, b)
                     if turned.shape == array.shape and cut.works({value: turned}):
                         text = f"the port takes {told(cut.port, value)} transposed: exchange its axes {b} and {a}"
-                        yield Cause(text, kind="order")
+                        yield Finding(text, kind="order")
                         return

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .cause import Cause
+from ..report.entries import Finding
 from .cut import Cut
 
 _HUGE = 1e8
 
 
-def mask_causes(cut: Cut) -> Iterator[Cause]:
+def mask_causes(cut: Cut) -> Iterator[Finding]:
     """Yields what is wrong with the port's mask, where another gives the reference's value."""
     for i in reversed(cut.theirs):
         operation = cut.port.operations[i]
@@ -24,14 +24,14 @@ def mask_causes(cut: Cut) -> Iterator[Cause]:
         mask, off, on = (np.broadcast_to(operand, shape) for operand in operands)
         for other, words in _others(mask):
             if not np.array_equal(other, mask) and cut.works({made: np.where(other, on, off)}):
-                yield Cause(f"the port's mask {words}", kind="mask")
+                yield Finding(f"the port's mask {words}", kind="mask")
                 return
         if made == cut.exchange.port:
             yield from _at_positions(cut, mask, off, on)
             return
 
 
-def masked_causes(cut: Cut) -> Iterator[Cause]:
+def masked_causes(cut: Cut) -> Iterator[Finding]:
     """Yields the positions that only one side masks, where the values say so themselves."""
     ours, theirs = (~(np.abs(array) < _HUGE) for array in (cut.own, cut.wanted))
     if not (ours != theirs).any() or not (ours.any() or theirs.any()):
@@ -41,9 +41,9 @@ def masked_causes(cut: Cut) -> Iterator[Cause]:
         return
     for other, words in _others(ours):
         if np.array_equal(other, theirs):
-            yield Cause(f"the port's mask {words}", kind="mask")
+            yield Finding(f"the port's mask {words}", kind="mask")
             return
-    yield Cause(f"the port's mask differs at {int((ours != theirs).sum())} of {ours.size} positions", kind="mask")
+    yield Finding(f"the port's mask differs at {int((ours != theirs).sum())} of {ours.size} positions", kind="mask")
 
 
 def _others(mask: np.ndarray) -> Iterator[tuple[np.ndarray, str]]:
@@ -67,7 +67,7 @@ def _others(mask: np.ndarray) -> Iterator[tuple[np.ndarray, str]]:
     yield np.zeros_like(mask), "lets nothing through that the reference takes: it has none here"
 
 
-def _at_positions(cut: Cut, mask: np.ndarray, off: np.ndarray, on: np.ndarray) -> Iterator[Cause]:
+def _at_positions(cut: Cut, mask: np.ndarray, off: np.ndarray, on: np.ndarray) -> Iterator[Finding]:
     """Yields how many positions differ, where the reference takes one branch or the other everywhere."""
     near = 1e-9 * cut.scale
     with np.errstate(all="ignore"):
@@ -77,4 +77,4 @@ def _at_positions(cut: Cut, mask: np.ndarray, off: np.ndarray, on: np.ndarray) -
         return
     wrong = np.where(mask, ~is_on, ~is_off)
     if wrong.any():
-        yield Cause(f"the port's mask differs at {int(wrong.sum())} of {mask.size} positions", kind="mask")
+        yield Finding(f"the port's mask differs at {int(wrong.sum())} of {mask.size} positions", kind="mask")

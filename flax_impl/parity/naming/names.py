@@ -4,20 +4,32 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from ..alignment.divergence import Divergence
-from .cause import Cause
+from ..report.entries import Finding
 from .constants import constant_causes, solved_causes
 from .cut import Cut, Runnable
 from .factors import factor_causes, offset_causes, reciprocal_causes, sign_causes
 from .functions import activation_causes, reduction_causes, unary_causes
 from .gradients import gradient_causes
-from .inputs import input_causes, product_causes
+from .inputs import exchanged_causes, input_causes, product_causes
 from .masks import mask_causes, masked_causes
 from .operations import extra_causes, lacking_causes, missing_causes, operand_causes
-from .orders import flattened_causes, inner_order_causes, order_causes, same_numbers
-
-# What says most comes first: the first that holds is the name.
-_KNOWN: tuple[Callable[[Cut], Iterator[Cause]], ...] = (
+from .orders import (
+    flattened_causes,
+    hidden_order_causes,
+    inner_order_causes,
     order_causes,
+    paired_causes,
+    same_numbers,
+)
+from .windows import pool_causes, window_causes
+
+_Known = Callable[[Cut], Iterator[Finding]]
+# What says most comes first: the first that holds is the name.
+_PLAIN: tuple[_Known, ...] = (
+    exchanged_causes,
+    flattened_causes,
+    order_causes,
+    window_causes,
     constant_causes,
     extra_causes,
     operand_causes,
@@ -25,23 +37,27 @@ _KNOWN: tuple[Callable[[Cut], Iterator[Cause]], ...] = (
     mask_causes,
     masked_causes,
     missing_causes,
+)
+_FUNCTIONS: tuple[_Known, ...] = (activation_causes,)
+_REST: tuple[_Known, ...] = (
     unary_causes,
-    activation_causes,
     product_causes,
     input_causes,
+    pool_causes,
     reduction_causes,
     factor_causes,
     reciprocal_causes,
     solved_causes,
     offset_causes,
-    flattened_causes,
+    paired_causes,
+    hidden_order_causes,
     inner_order_causes,
     lacking_causes,
     same_numbers,
 )
 
 
-def name_causes(divergence: Divergence, port: Runnable, *, strict: bool = False) -> tuple[Cause, ...]:
+def name_causes(divergence: Divergence, port: Runnable, *, strict: bool = False) -> tuple[Finding, ...]:
     """Returns what the port does otherwise at a place, best first; nothing where no known difference explains it.
 
     A cause is certain where the port, changed so, gives the reference's value, and where with that value all that comes
@@ -58,15 +74,16 @@ def name_causes(divergence: Divergence, port: Runnable, *, strict: bool = False)
         if strict:
             raise
         return ()
-    if found is None:
-        return ()
-    return (replace(found, certain=found.certain and divergence.proved),)
+    return () if found is None else (replace(found, certain=found.certain and divergence.proved),)
 
 
-def _found(divergence: Divergence, port: Runnable) -> Iterator[Cause]:
+def _found(divergence: Divergence, port: Runnable) -> Iterator[Finding]:
     if divergence.backward:
         yield from gradient_causes(divergence)
-    cut = Cut.of(divergence, port)
-    if cut is not None:
-        for known in _KNOWN:
-            yield from known(cut)
+    cuts = list(Cut.of(divergence, port))
+    first = cuts[:1]
+    # An activation is told as a whole: what comes last of it says most.
+    for known, where in ((_PLAIN, first), (_FUNCTIONS, cuts[::-1]), (_REST, first), ((*_PLAIN, *_REST), cuts[1:])):
+        for cut in where:
+            for causes in known:
+                yield from causes(cut)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from ..alignment.repair import MOVES
-from .cause import Cause
+from ..report.entries import Finding
 from .cut import Cut, literals_of
 from .words import neat, plain, told
 
@@ -24,10 +24,10 @@ _THIRD = {
     "min": "takes the smaller of", "neg": "changes the sign of", "clamp": "clips", "add_any": "adds",
 }  # fmt: skip
 _CLIPS = {"max", "min", "clamp"}
-_SHAPED = 10  # operations that may all be too many
+_SHAPED = 16  # operations that may all be too many
 
 
-def extra_causes(cut: Cut) -> Iterator[Cause]:
+def extra_causes(cut: Cut) -> Iterator[Finding]:
     """Yields an operation of the port without which the reference's value comes out."""
     for i in reversed(cut.working[-_MOST:]):
         operation = cut.port.operations[i]
@@ -46,13 +46,13 @@ def extra_causes(cut: Cut) -> Iterator[Cause]:
             yield _clipped(cut, cut.working)
         elif names:
             words = ", ".join(dict.fromkeys(map(plain, names)))
-            yield Cause(f"the port has operations more, which the reference does not: {words}", kind="extra")
+            yield Finding(f"the port has operations more, which the reference does not: {words}", kind="extra")
 
 
-def _extra(cut: Cut, i: int, passed: int) -> Cause:
+def _extra(cut: Cut, i: int, passed: int) -> Finding:
     operation = cut.port.operations[i]
     if operation.name == "neg":
-        return Cause("the port changes the sign, which the reference does not", kind="sign")
+        return Finding("the port changes the sign, which the reference does not", kind="sign")
     if operation.name in _CLIPS:
         near = [j for j in cut.working if cut.port.operations[j].name in _CLIPS]
         return _clipped(cut, near)
@@ -60,17 +60,19 @@ def _extra(cut: Cut, i: int, passed: int) -> Cause:
     others = [told(cut.port, value) for value in operation.inputs if value != passed]
     verb = _THIRD.get(operation.name)
     if verb is None or not (literals or others):
-        return Cause(f"the port applies {plain(operation.name)}, which the reference does not", kind="extra")
-    return Cause(f"the port {verb} {(literals or others)[0]}, which the reference does not: leave it out", kind="extra")
+        return Finding(f"the port applies {plain(operation.name)}, which the reference does not", kind="extra")
+    return Finding(
+        f"the port {verb} {(literals or others)[0]}, which the reference does not: leave it out", kind="extra"
+    )
 
 
-def _clipped(cut: Cut, operations: list[int]) -> Cause:
+def _clipped(cut: Cut, operations: list[int]) -> Finding:
     bounds = sorted(number for i in operations for number in literals_of(cut.port, i).values())
     where = f" to {neat(bounds[0])} and {neat(bounds[-1])}" if len(bounds) > 1 else ""
-    return Cause(f"the port clips{where}, which the reference does not: leave it out", kind="extra")
+    return Finding(f"the port clips{where}, which the reference does not: leave it out", kind="extra")
 
 
-def missing_causes(cut: Cut) -> Iterator[Cause]:
+def missing_causes(cut: Cut) -> Iterator[Finding]:
     """Yields an operation that the reference has, and that gives its value when the port has it, too."""
     applied = [(cut.exchange.port, cut.own)]
     for i in cut.working[-_MOST:]:
@@ -116,19 +118,19 @@ def _applied(name: str, array: np.ndarray, other: np.ndarray) -> Iterator[np.nda
     yield from (found for found in made if found.shape == array.shape)
 
 
-def _missing(name: str, words: str, what: str) -> Cause:
+def _missing(name: str, words: str, what: str) -> Finding:
     does = _DOES[name]
     text = f"the port does not {does} {words}, which the reference does"
     if name == "add" and what == "parameter":
-        return Cause(f"{text}: add it, as with use_bias=True", kind="missing")
+        return Finding(f"{text}: add it, as with use_bias=True", kind="missing")
     if name == "mul" and what == "parameter":
-        return Cause(f"{text}: multiply by it, as with use_scale=True", kind="missing")
+        return Finding(f"{text}: multiply by it, as with use_scale=True", kind="missing")
     if name == "add" and what == "value":
-        return Cause(f"{text}: add it (a skip connection, a position, a bias)", kind="missing")
-    return Cause(text, kind="missing")
+        return Finding(f"{text}: add it (a skip connection, a position, a bias)", kind="missing")
+    return Finding(text, kind="missing")
 
 
-def lacking_causes(cut: Cut) -> Iterator[Cause]:
+def lacking_causes(cut: Cut) -> Iterator[Finding]:
     """Yields what the reference does between two values that the port has one after the other."""
     working = [i for i in cut.ours if cut.reference.operations[i].name not in MOVES]
     if cut.theirs or not working or len(working) > _SHAPED:
@@ -141,36 +143,41 @@ def lacking_causes(cut: Cut) -> Iterator[Cause]:
     classes = cut.reference.metadata.get("modules", {})
     module = modules.pop() if len(modules) == 1 else ""
     if len(working) > 1 and module in classes and not any(name.startswith(f"{module}.") for name in classes):
-        yield Cause(f"the port does not apply `{module}` ({classes[module]}), which the reference does", kind="missing")
+        yield Finding(
+            f"the port does not apply `{module}` ({classes[module]}), which the reference does", kind="missing"
+        )
         return
     names = [plain(cut.reference.operations[i].name) for i in working]
     if len(working) == 1 and names[0] in ("neg", "reciprocal"):
         return
     words = ", ".join(dict.fromkeys(names))
-    yield Cause(f"the port does not do what the reference does here: {words}", kind="missing")
+    if "rsqrt" in names and {"sum", "mean"} & set(names):
+        words = f"a normalisation ({words})"
+    yield Finding(f"the port does not do what the reference does here: {words}", kind="missing")
 
 
-def operand_causes(cut: Cut) -> Iterator[Cause]:
+def operand_causes(cut: Cut) -> Iterator[Finding]:
     """Yields an operation of the port that is another one in the reference, or takes its operands otherwise."""
     ours = {plain(cut.reference.operations[i].name) for i in cut.ours}
     for i in reversed(cut.working[-_MOST:]):
         operation = cut.port.operations[i]
         operands = cut.operands(i)
-        if operation.name not in _BINARY or operands is None or len(operands) != 2:
+        size = cut.port.values[operation.outputs[0]].size
+        if operation.name not in _BINARY or operands is None or len(operands) != 2 or size < 2:
             continue
         made, (a, b) = operation.outputs[0], operands
         with np.errstate(all="ignore"):
             if operation.name in ("sub", "div") and cut.works({made: _BINARY[operation.name](b, a)}):
                 verb = "subtracts" if operation.name == "sub" else "divides"
                 text = f"the port {verb} the other way round: exchange the operands of {operation.name}"
-                yield Cause(text, kind="operands")
+                yield Finding(text, kind="operands")
                 return
             for name, function in _BINARY.items():
                 if name == operation.name or plain(_TORCH.get(name, name)) not in ours:
                     continue
                 if cut.works({made: function(a, b)}):
                     text = f"the port {_THIRD[operation.name]} where the reference {_THIRD[name]}"
-                    yield Cause(text, kind="operation")
+                    yield Finding(text, kind="operation")
                     return
 
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from .cause import Cause
+from ..alignment.repair import layouts
+from ..report.entries import Finding
 from .cut import Cut
 
 _MOST = 30  # operations of the port that an order is tried at
@@ -13,14 +14,14 @@ _LONGEST = 64  # of an axis that is shifted step by step
 _SOME = 1 << 16  # numbers that are sorted to compare them
 
 
-def order_causes(cut: Cut) -> Iterator[Cause]:
+def order_causes(cut: Cut) -> Iterator[Finding]:
     """Yields how the port's numbers are ordered otherwise, at the exchanged value itself."""
     words = reordered(cut.own, cut.gives)
     if words is not None:
-        yield Cause(f"the port has the same numbers in another order: {words}", kind="order")
+        yield Finding(f"the port has the same numbers in another order: {words}", kind="order")
 
 
-def inner_order_causes(cut: Cut) -> Iterator[Cause]:
+def inner_order_causes(cut: Cut) -> Iterator[Finding]:
     """Yields an operation of the port whose input or output gives the reference's value in another order."""
     seen: set[int] = set()
     for i in cut.theirs[-_MOST:]:
@@ -33,17 +34,54 @@ def inner_order_causes(cut: Cut) -> Iterator[Cause]:
             words = reordered(np.asarray(array), lambda other, value=value: cut.works({value: other}), quick=True)
             if words is not None:
                 line = f" at `{operation.lines[0].text}`" if operation.lines else ""
-                yield Cause(f"the port has numbers in another order{line}: {words}", kind="order")
+                yield Finding(f"the port has numbers in another order{line}: {words}", kind="order")
                 return
 
 
-def same_numbers(cut: Cut) -> Iterator[Cause]:
+def paired_causes(cut: Cut) -> Iterator[Finding]:
+    """Yields that the port pairs other numbers, as a rotation of neighbours and one of halves do."""
+    for value in cut.theirs_given:
+        array = cut.port.arrays[value]
+        if array.ndim == 0 or array.shape[-1] % 2 or array.shape[-1] < 4 or array.shape != cut.own.shape:
+            continue
+        for parts in (2, array.shape[-1] // 2):
+            made = cut.replay({value: _interleaved(array, parts)})
+            if made is not None and cut.gives(_interleaved(made, array.shape[-1] // parts)):
+                ours, theirs = ("neighbours", "halves") if parts == 2 else ("halves", "neighbours")
+                text = f"the port pairs the {ours} of the last axis where the reference pairs its {theirs}"
+                yield Finding(f"{text}: split it that way before it is rotated", kind="order")
+                return
+
+
+def _interleaved(array: np.ndarray, parts: int) -> np.ndarray:
+    length = array.shape[-1]
+    return array.reshape(*array.shape[:-1], parts, length // parts).swapaxes(-1, -2).reshape(array.shape)
+
+
+def hidden_order_causes(cut: Cut) -> Iterator[Finding]:
+    """Yields an agreed value that is in another order on both sides: the fingerprints of some orders are the same."""
+    for value in dict.fromkeys((cut.exchange.port, *cut.theirs_given)):
+        own = cut.port.arrays.get(value)
+        for twin in cut.ours_given:
+            theirs = cut.reference.arrays.get(twin)
+            if own is None or theirs is None or own.shape != theirs.shape or own.size < 4:
+                continue
+            near = 1e-9 * float(np.abs(theirs).max(initial=0.0))
+            if any(np.abs(made - theirs).max() <= near for made in layouts(own, own.shape)):
+                continue
+            words = reordered(own, lambda made, theirs=theirs, near=near: bool(np.abs(made - theirs).max() <= near))
+            if words is not None:
+                yield Finding(f"the port has the same numbers in another order: {words}", certain=False, kind="order")
+                return
+
+
+def same_numbers(cut: Cut) -> Iterator[Finding]:
     """Yields that the numbers are the same, where no known order makes the one of the other."""
     a, b = cut.own.ravel(), cut.wanted.ravel()
     if not 2 < a.size <= _SOME or len(np.unique(a)) < 3:
         return
     if cut.gives(np.sort(a)[np.argsort(np.argsort(b, kind="stable"))].reshape(cut.wanted.shape)):
-        yield Cause("the port has the same numbers in another order", kind="order")
+        yield Finding("the port has the same numbers in another order", kind="order")
 
 
 def reordered(array: np.ndarray, fits: Callable[[np.ndarray], bool], quick: bool = False) -> str | None:
@@ -115,7 +153,7 @@ def _orders(array: np.ndarray, quick: bool) -> Iterator[tuple[np.ndarray, str]]:
                 )
 
 
-def flattened_causes(cut: Cut) -> Iterator[Cause]:
+def flattened_causes(cut: Cut) -> Iterator[Finding]:
     """Yields a reshape of the port before which the axes must be transposed."""
     for i in cut.theirs:
         operation = cut.port.operations[i]
@@ -130,5 +168,5 @@ def flattened_causes(cut: Cut) -> Iterator[Cause]:
                 text = (
                     f"the port flattens the axes of {list(array.shape)} as they are: transpose to {list(order)} first"
                 )
-                yield Cause(text, kind="order")
+                yield Finding(text, kind="order")
                 return
