@@ -18,7 +18,7 @@ WIDTH, HEADS, LENGTH = 8, 2, 4
 DRAWN = np.random.default_rng(0)
 X = DRAWN.normal(size=(3, LENGTH, WIDTH)).astype(np.float32)
 IMAGE = DRAWN.normal(size=(2, 3, 6, 6)).astype(np.float32)
-SHAPES = {"w": (WIDTH, WIDTH), "v": (WIDTH, WIDTH), "b": (WIDTH,), "s": (WIDTH,), "k": (4, 3, 3, 3), "l": (144, 5)}
+SHAPES = {"w": (WIDTH, WIDTH), "v": (WIDTH, WIDTH), "b": (WIDTH,), "s": (WIDTH,), "k": (4, 3, 3, 3), "m": (144, 5)}
 WEIGHTS = {name: (0.4 * DRAWN.normal(size=shape)).astype(np.float32) for name, shape in SHAPES.items()}
 
 
@@ -108,7 +108,10 @@ def pooled(x: Any, count: bool) -> Any:
     return sums / (9 if count else lax.reduce_window(jnp.ones_like(x), 0.0, lax.add, *window))
 
 
-FLAT = lambda of, x, k, l: of(x, k).reshape(len(x), -1) @ l  # noqa: E731
+def flat(of: Callable[..., Any], x: Any, kernel: Any, weight: Any) -> Any:
+    return of(x, kernel).reshape(len(x), -1) @ weight
+
+
 CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], str, np.ndarray, str]] = {
     "epsilon": (
         lambda x, s, b: F.layer_norm(x, (WIDTH,), s, b),
@@ -160,14 +163,14 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], str, np.ndarray, 
     "mask": (of_torch_attention, attention(1), "wv", X, "mask"),
     "query and key": (of_torch_attention, attention(swapped=True), "wv", X, "takes"),
     "softmax axis": (
-        lambda x, w: (x @ w).softmax(-1), lambda x, w: jax.nn.softmax(x @ w, 1), "w", X, "over axes [1]",
+        lambda x, w: (x @ w).softmax(-1), lambda x, w: jax.nn.softmax(x @ w, 1), "w", X, "jax.nn.softmax(axis=1) where the reference applies jax.nn.softmax(axis=2)",
     ),
     "concatenation": (
         lambda x, w: torch.cat([x @ w, x.tanh()], -1), lambda x, w: jnp.concatenate([jnp.tanh(x), x @ w], -1),
         "w", X, "the halves of axis 2 are exchanged",
     ),
     "rotary": (
-        lambda x, w: turned_torch(x @ w), lambda x, w: turned(x @ w), "w", X, "order",
+        lambda x, w: turned_torch(x @ w), lambda x, w: turned(x @ w), "w", X, "pairs the neighbours of the last axis",
     ),
     "wrong weight": (lambda x, w, v: x @ w @ v, lambda x, w, v: x @ w @ w, "wv", X, "takes the parameter `w`"),
     "transposed weight": (lambda x, w: x @ w, lambda x, w: x @ w.T, "w", X, "transposed"),
@@ -182,8 +185,8 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], str, np.ndarray, 
         "w", X, "order",
     ),
     "channels last": (
-        lambda x, k, l: FLAT(lambda x, k: F.conv2d(x, k, padding=1), x, k, l),
-        lambda x, k, l: FLAT(lambda x, k: convolution()(x, k).transpose(0, 2, 3, 1), x, k, l), "kl", IMAGE, "order",
+        lambda x, k, m: flat(lambda x, k: F.conv2d(x, k, padding=1), x, k, m),
+        lambda x, k, m: flat(lambda x, k: convolution()(x, k).transpose(0, 2, 3, 1), x, k, m), "km", IMAGE, "order",
     ),
     "average pool": (
         lambda x, k: F.avg_pool2d(F.conv2d(x, k, padding=1), 3, 2, 1), lambda x, k: pooled(convolution()(x, k), False),

@@ -142,6 +142,8 @@ def _parted(tape: Tape, operation: int) -> tuple[list[int], list[int]]:
     for value in tape.operations[operation].inputs:
         source = value
         while (made_by := tape.producers.get(source)) is not None and tape.operations[made_by].name in MOVES:
+            if not tape.operations[made_by].inputs:  # a literal
+                break
             source = tape.operations[made_by].inputs[0]
         if source in leaves:
             weights.append(source)

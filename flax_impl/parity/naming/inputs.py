@@ -37,6 +37,8 @@ def exchanged_causes(cut: Cut) -> Iterator[Finding]:
     products = [i for i in cut.theirs if cut.port.operations[i].name == "dot_general"]
     if not products:
         return
+    if cut.exchange.reference in cut.partners.of_reference and not cut.further:
+        return
     for a, b in itertools.combinations(cut.theirs_given[:_MOST], 2):
         first, second = cut.port.arrays.get(a), cut.port.arrays.get(b)
         if first is None or second is None or first.shape != second.shape or first.size < 2:

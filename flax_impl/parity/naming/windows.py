@@ -28,10 +28,8 @@ def window_causes(cut: Cut) -> Iterator[Finding]:
                 for chosen in itertools.combinations(changes, count):
                     params = {name: value for _, name, value in chosen}
                     if cut.gives(cut.replay({}, params={i: params})):
-                        said = [
-                            f"{words} is {_listed(operation.constants[name])} in the port, {_listed(value)} in the reference"
-                            for words, name, value in chosen
-                        ]
+                        given = [(words, operation.constants[name], value) for words, name, value in chosen]
+                        said = [f"{w} is {_listed(a)} in the port, {_listed(b)} in the reference" for w, a, b in given]
                         yield Finding(f"{'; '.join(said)}: pass that", kind="window")
                         return
 
