@@ -161,9 +161,10 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], str, np.ndarray, 
     "scale": (of_torch_attention, attention(scale=8.0), "wv", X, "divides by 8 where the reference has 2"),
     "no scale": (of_torch_attention, attention(scale=1.0), "wv", X, "2"),
     "mask": (of_torch_attention, attention(1), "wv", X, "mask"),
-    "query and key": (of_torch_attention, attention(swapped=True), "wv", X, "takes"),
+    "query and key": (of_torch_attention, attention(swapped=True), "wv", X, "order"),
     "softmax axis": (
-        lambda x, w: (x @ w).softmax(-1), lambda x, w: jax.nn.softmax(x @ w, 1), "w", X, "jax.nn.softmax(axis=1) where the reference applies jax.nn.softmax(axis=2)",
+        lambda x, w: (x @ w).softmax(-1), lambda x, w: jax.nn.softmax(x @ w, 1), "w", X,
+        "jax.nn.softmax(axis=1) where the reference applies jax.nn.softmax(axis=2)",
     ),
     "concatenation": (
         lambda x, w: torch.cat([x @ w, x.tanh()], -1), lambda x, w: jnp.concatenate([jnp.tanh(x), x @ w], -1),

@@ -67,7 +67,8 @@ def _extra(cut: Cut, i: int, passed: int) -> Finding:
 
 
 def _clipped(cut: Cut, operations: list[int]) -> Finding:
-    bounds = sorted(number for i in operations for number in literals_of(cut.port, i).values())
+    operands = [operand for i in operations for operand in cut.operands(i) or ()]
+    bounds = sorted(float(operand.item()) for operand in operands if operand.size == 1)
     where = f" to {neat(bounds[0])} and {neat(bounds[-1])}" if len(bounds) > 1 else ""
     return Finding(f"the port clips{where}, which the reference does not: leave it out", kind="extra")
 

@@ -11,14 +11,33 @@ from .cut import Cut
 
 _MOST = 30  # operations of the port that an order is tried at
 _LONGEST = 64  # of an axis that is shifted step by step
+_BACK = "swap them back"
 _SOME = 1 << 16  # numbers that are sorted to compare them
 
 
 def order_causes(cut: Cut) -> Iterator[Finding]:
     """Yields how the port's numbers are ordered otherwise, at the exchanged value itself."""
     words = reordered(cut.own, cut.gives)
+    if words is not None and words.endswith(_BACK) and _is_product(cut):
+        words += ", or exchange the factors of the product, as query and key"
     if words is not None:
         yield Finding(f"the port has the same numbers in another order: {words}", kind="order")
+
+
+def _is_product(cut: Cut) -> bool:
+    """Whether a value is a product of two values, scaled or not."""
+    value = cut.exchange.port
+    for _ in range(4):
+        made_by = cut.port.producers.get(value)
+        if made_by is None:
+            return False
+        operation = cut.port.operations[made_by]
+        if operation.name == "dot_general":
+            return len(set(operation.inputs) - set(cut.port.leaves.values())) == 2
+        if operation.name not in ("div", "mul", "transpose") or not operation.inputs:
+            return False
+        value = operation.inputs[0]
+    return False
 
 
 def inner_order_causes(cut: Cut) -> Iterator[Finding]:
@@ -102,7 +121,7 @@ def _orders(array: np.ndarray, quick: bool) -> Iterator[tuple[np.ndarray, str]]:
     axes = [axis for axis, length in enumerate(array.shape) if length > 1]
     for a, b in itertools.combinations(axes, 2):
         if array.shape[a] == array.shape[b]:
-            yield array.swapaxes(a, b), f"axes {a} and {b} are exchanged, swap them back"
+            yield array.swapaxes(a, b), f"axes {a} and {b} are exchanged, {_BACK}"
     for axis in axes:
         yield np.flip(array, axis), f"axis {axis} runs backwards, turn it round"
     for axis in axes:
