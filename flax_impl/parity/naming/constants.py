@@ -6,10 +6,12 @@ import numpy as np
 
 from ..report.entries import Finding
 from .cut import Cut, literals_of
-from .words import is_neat, neat
+from .words import is_neat, neat, plain
 
 _MOST = 12  # literals of the port that are tried
 _STEPS = 12
+_NEUTRAL = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0}
+_CLIPS = {"max", "min", "clamp"}
 _EPSILON = 1e-2  # larger numbers are no epsilon
 _AFTER_EPSILON = {"rsqrt", "sqrt", "div", "log", "pow"}
 _VERBS = {
@@ -23,7 +25,13 @@ def constant_causes(cut: Cut) -> Iterator[Finding]:
     """Yields a literal of the port that gives the reference's value when it is one of the reference's numbers."""
     known = cut.known_numbers
     for i, place, own in _literals(cut):
-        neutral = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0}.get(cut.port.operations[i].name)
+        name = cut.port.operations[i].name
+        neutral = _NEUTRAL.get(name)
+        if name in _CLIPS and not any(_is_clip(cut.reference.operations[j].name) for j in cut.ours):
+            continue
+        is_extra = neutral is not None and cut.gives(_with(cut, i, place, neutral))
+        if is_extra and not _is_epsilon(cut, i, own):
+            continue
         for number in _near(own, known):
             if number != neutral and cut.gives(_with(cut, i, place, number)):
                 yield _cause(cut, i, place, own, number)
@@ -76,6 +84,7 @@ def _near(own: float, known: list[float]) -> list[float]:
     """Returns the reference's numbers, and what they are the other way round, which are not the port's own."""
     found = list(known)
     found += [1 / number for number in known if number]
+    found += [number**power for number in known if number > 0 for power in (2, -2, 0.5, -0.5)]
     found += [-number for number in known]
     return [number for number in dict.fromkeys(found) if abs(number - own) > 1e-12 * abs(own)]
 
@@ -100,13 +109,23 @@ def _solved(cut: Cut, i: int, place: int, own: float) -> float | None:
     return number if cut.gives(_with(cut, i, place, number)) and cut.wanted.size > 1 else None
 
 
+def _is_epsilon(cut: Cut, i: int, own: float) -> bool:
+    """Whether a small number is added to what is divided by, or to what a root or a logarithm is taken of."""
+    operation = cut.port.operations[i]
+    takers = cut.port.consumers.get(operation.outputs[0], ())
+    after = {cut.port.operations[taker].name for taker in takers}
+    return operation.name == "add" and abs(own) <= _EPSILON and bool(after & _AFTER_EPSILON)
+
+
+def _is_clip(name: str) -> bool:
+    return plain(name) in ("maximum", "minimum", "clip", "relu", "hardtanh", "clamp_min", "clamp_max", "clip_min")
+
+
 def _cause(cut: Cut, i: int, place: int, own: float, number: float) -> Finding:
     operation = cut.port.operations[i]
     name = operation.name
-    takers = cut.port.consumers.get(operation.outputs[0], ())
-    after = {cut.port.operations[taker].name for taker in takers}
     ours, theirs = neat(own), neat(number)
-    if name == "add" and 0 <= max(abs(own), abs(number)) <= _EPSILON and after & _AFTER_EPSILON:
+    if _is_epsilon(cut, i, own) and abs(number) <= _EPSILON:
         return Finding(
             f"epsilon is {ours} in the port, {theirs} in the reference: pass epsilon={theirs}", kind="constant"
         )

@@ -1,5 +1,6 @@
 """Holds both sides between the values that agree and the one that was exchanged, and runs the port's side again."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ _HUGE = 1e8  # what a mask holds: its size says nothing
 _NEAR = 1e-9  # of the largest number
 _SHARE = 1e-3  # of the difference that is to be explained
 _ROUNDING = 1e-14
+_FIRST = 6  # operations of each side whose values are tried where nothing could be exchanged
 _LATER = 3  # operations after the exchanged value
 
 
@@ -49,7 +51,7 @@ class Cut:
         self.wanted = np.asarray(exchange.array, np.float64)
         self.own = np.asarray(self.port.arrays[exchange.port], np.float64)
         self.ours = _between(self.reference, exchange.reference, partners.of_reference)
-        at_edge = exchange.takers is not None
+        at_edge = exchange.takers is not None and not self.port.values[exchange.port].constant
         self.theirs = [] if at_edge else _between(self.port, exchange.port, partners.of_port)
         finite = self.wanted[np.abs(self.wanted) < _HUGE]
         self.scale = float(np.abs(finite).max(initial=0.0))
@@ -66,7 +68,7 @@ class Cut:
         exchange, partners = divergence.exchange, divergence.partners
         if partners is None:
             return
-        tried = _at_results(partners) if exchange is None else [exchange]
+        tried = [*_at_results(partners), *_at_places(divergence)] if exchange is None else [exchange]
         for of in tried:
             if of.port not in partners.port.arrays or of.array.shape != partners.port.arrays[of.port].shape:
                 continue
@@ -248,10 +250,32 @@ def _at_results(partners: Partners) -> Iterator[Exchange]:
             yield Exchange(a, b, None, array)
 
 
+def _at_places(divergence: Divergence) -> Iterator[Exchange]:
+    """Yields what the reference's first operations that differ make in place of what the port's first ones do."""
+    partners, places = divergence.partners, (divergence.reference, divergence.port)
+    if partners is None or None in places or divergence.backward:
+        return
+    made = [
+        [
+            value
+            for i in dict.fromkeys((place.first, *place.others, *place.cone[:_FIRST]))
+            for value in tape.operations[i].outputs
+            if value in tape.arrays and tape.values[value].kind == "f" and tape.values[value].size > 2
+        ][:_FIRST]
+        for place, tape in zip(places, (partners.reference, partners.port), strict=True)
+        if place is not None
+    ]
+    for a, b in itertools.product(*made):
+        if partners.reference.values[a].size == partners.port.values[b].size:
+            for array in layouts(partners.reference.arrays[a], partners.port.values[b].shape):
+                yield Exchange(a, b, None, array)
+
+
 def _between(tape: Tape, value: int, agreed: Mapping[int, Any]) -> list[int]:
-    if value in agreed:
-        return []
-    return tape.upstream([value], lambda other: other not in agreed)[-_MOST:]
+    def is_open(other: int) -> bool:  # numbers that are all the same may be anything's
+        return other not in agreed or (tape.values[other].constant and tape.values[other].size > 1)
+
+    return tape.upstream([value], is_open)[-_MOST:] if is_open(value) else []
 
 
 def _given(tape: Tape, operations: Sequence[int], agreed: Mapping[int, Any]) -> list[int]:

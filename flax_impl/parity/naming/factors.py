@@ -13,7 +13,14 @@ _LEAST = 3  # numbers that a factor must hold for
 
 def sign_causes(cut: Cut) -> Iterator[Finding]:
     """Yields that the sign is another."""
-    if cut.gives(-cut.own):
+    if not cut.gives(-cut.own):
+        return
+    takers = {cut.port.operations[i].name for i in cut.exchange.takers or ()}
+    if takers == {"add"}:
+        yield Finding("the port adds where the reference subtracts: subtract", kind="operation")
+    elif takers == {"sub"}:
+        yield Finding("the port subtracts where the reference adds: add", kind="operation")
+    else:
         yield Finding("the port's value has the other sign: change it", kind="sign")
 
 

@@ -104,7 +104,7 @@ def reduction_causes(cut: Cut) -> Iterator[Finding]:
         if operation.name not in _REDUCES or len(operation.inputs) != 1:
             continue
         array = cut.port.arrays.get(operation.inputs[0])
-        if array is None or array.size < 2:
+        if array is None or array.size < 2 or "axes" not in operation.constants:
             continue
         axes, own = tuple(operation.constants["axes"]), _REDUCES[operation.name]
         shape = cut.port.values[operation.outputs[0]].shape
