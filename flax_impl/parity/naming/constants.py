@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..alignment.repair import MOVES
 from ..report.entries import Finding
 from .cut import Cut, literals_of
 from .words import is_neat, neat, plain
@@ -25,12 +26,12 @@ def constant_causes(cut: Cut) -> Iterator[Finding]:
     """Yields a literal of the port that gives the reference's value when it is one of the reference's numbers."""
     known = cut.known_numbers
     for i, place, own in _literals(cut):
-        name = cut.port.operations[i].name
+        name = cut.port.operations[_user(cut, i)].name
         neutral = _NEUTRAL.get(name)
         if name in _CLIPS and not any(_is_clip(cut.reference.operations[j].name) for j in cut.ours):
             continue
         is_extra = neutral is not None and cut.gives(_with(cut, i, place, neutral))
-        if is_extra and not _is_epsilon(cut, i, own):
+        if is_extra and not _is_epsilon(cut, _user(cut, i), own):
             continue
         for number in _near(own, known):
             if number != neutral and cut.gives(_with(cut, i, place, number)):
@@ -109,6 +110,16 @@ def _solved(cut: Cut, i: int, place: int, own: float) -> float | None:
     return number if cut.gives(_with(cut, i, place, number)) and cut.wanted.size > 1 else None
 
 
+def _user(cut: Cut, i: int) -> int:
+    """Returns the operation that works with a number, which may be moved before."""
+    while cut.port.operations[i].name in MOVES:
+        takers = [j for j in cut.port.consumers.get(cut.port.operations[i].outputs[0], ()) if j in cut.theirs]
+        if len(takers) != 1:
+            break
+        i = takers[0]
+    return i
+
+
 def _is_epsilon(cut: Cut, i: int, own: float) -> bool:
     """Whether a small number is added to what is divided by, or to what a root or a logarithm is taken of."""
     operation = cut.port.operations[i]
@@ -122,8 +133,8 @@ def _is_clip(name: str) -> bool:
 
 
 def _cause(cut: Cut, i: int, place: int, own: float, number: float) -> Finding:
-    operation = cut.port.operations[i]
-    name = operation.name
+    i = _user(cut, i)
+    name = cut.port.operations[i].name
     ours, theirs = neat(own), neat(number)
     if _is_epsilon(cut, i, own) and abs(number) <= _EPSILON:
         return Finding(

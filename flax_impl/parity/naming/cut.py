@@ -15,8 +15,8 @@ from ..alignment.repair import MOVES, Exchange, layouts
 
 _MOST = 80  # operations of each side
 _HUGE = 1e8  # what a mask holds: its size says nothing
-_NEAR = 1e-9  # of the largest number
-_SHARE = 1e-3  # of the difference that is to be explained
+_NEAR = 1e-7  # of the largest number
+_SHARE = 1e-4  # of the difference that is to be explained
 _ROUNDING = 1e-14
 _FIRST = 6  # operations of each side whose values are tried where nothing could be exchanged
 _LATER = 3  # operations after the exchanged value

@@ -112,11 +112,11 @@ def _operands_of(cut: Cut, j: int) -> Iterator[tuple[str, np.ndarray, str]]:
 def _applied(name: str, array: np.ndarray, other: np.ndarray) -> Iterator[np.ndarray]:
     with np.errstate(all="ignore"):
         try:
-            pairs = [(array, other)] if name in ("add", "mul") else [(array, other), (other, array)]
-            made = [_BINARY[name](a, b) for a, b in pairs]
+            made = _BINARY[name](array, other)
         except ValueError:  # shapes that do not go together
             return
-    yield from (found for found in made if found.shape == array.shape)
+    if made.shape == array.shape:
+        yield made
 
 
 def _missing(name: str, words: str, what: str) -> Finding:
