@@ -7,7 +7,12 @@ _RIGHT: dict[str, dict[str, tuple[str, ...]]] = {
     "a constant 1% off": {"constant": (), "factor": ()},
     "a constant ten times as large": {"constant": (), "factor": ()},
     "a factor of 1.1": {"factor": ("1.1 ", "0.909"), "extra": ("multiplies by 1.1",), "constant": ("1.1 ",)},
-    "the square root of the factor": {"constant": (), "factor": (), "extra": ("sqrt",)},
+    "the square root of the factor": {
+        "constant": (),
+        "factor": (),
+        "extra": ("sqrt",),
+        "missing": ("multiply", "divide"),
+    },
     "operands exchanged": {"operands": (), "sign": ()},
     "sum for difference": {"operation": ("adds",)},
     "the sign": {"sign": (), "operands": ("subtracts",)},
@@ -27,7 +32,7 @@ _RIGHT: dict[str, dict[str, tuple[str, ...]]] = {
     "clipped": {"extra": ("clips",)},
     "largest for sum": {"reduction": ("largest",)},
     "kept in bfloat16": {"precision": ()},
-}
+}  # fmt: skip
 _DROPPED = {
     "add": {"missing": ("add",), "input": ()},
     "sub": {"missing": ("subtract",), "input": ()},

@@ -160,7 +160,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], str, np.ndarray, 
     ),
     "scale": (of_torch_attention, attention(scale=8.0), "wv", X, "divides by 8 where the reference has 2"),
     "no scale": (of_torch_attention, attention(scale=1.0), "wv", X, "2"),
-    "mask": (of_torch_attention, attention(1), "wv", X, "mask"),
+    "mask": (of_torch_attention, attention(1), "wv", X, "jnp.tril(..., 0)"),
     "query and key": (of_torch_attention, attention(swapped=True), "wv", X, "order"),
     "softmax axis": (
         lambda x, w: (x @ w).softmax(-1), lambda x, w: jax.nn.softmax(x @ w, 1), "w", X,
@@ -205,7 +205,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], str, np.ndarray, 
         lambda x, w, v: (x @ w).tanh() @ v, lambda x, w, v: lax.stop_gradient(jnp.tanh(x @ w)) @ v, "wv", X,
         "stop_gradient",
     ),
-    "running over": (lambda x, w: (x @ w).cumsum(1), lambda x, w: x @ w, "w", X, ""),
+    "running sum": (lambda x, w: (x @ w).cumsum(1), lambda x, w: x @ w, "w", X, "does not do what the reference does"),
 }  # fmt: skip
 
 
@@ -222,8 +222,45 @@ def test_a_difference_is_named(case: str) -> None:
     report = report_of(reference, port, names, x)
     assert not report.passed
     causes = report.causes[0]
-    if words:
-        assert causes, report
-        assert words in causes[0].text, causes
-    else:
-        assert not causes, causes
+    assert causes, report
+    assert words in causes[0].text, causes
+
+
+OTHER = jnp.asarray(DRAWN.normal(size=(WIDTH, WIDTH)), jnp.float32)
+NEAR: dict[str, tuple[Callable[..., Any], Callable[..., Any], str]] = {
+    "an activation of its own": (lambda x, w: F.gelu(x @ w), lambda x, w: (x @ w) * jnp.sin(x @ w), "w"),
+    "a weight of its own": (lambda x, w: x @ w, lambda x, w: x @ (OTHER + 0 * w), "w"),
+    "another function in another order": (
+        lambda x, w: (x @ w).tanh(), lambda x, w: jnp.sin(jnp.flip(x @ w, 1)), "w",
+    ),
+    "a mask and another scale": (
+        lambda x, w: (x @ w).relu() * 2, lambda x, w: jnp.where(x @ w > 0.1, x @ w, 0.3), "w",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NEAR)
+def test_a_near_miss_is_not_named(case: str) -> None:
+    reference, port, names = NEAR[case]
+    report = report_of(reference, port, names)
+    assert not report.passed
+    assert not any(cause.certain for causes in report.causes for cause in causes), report
+    assert not report.causes[0], report
+
+
+def test_a_cause_is_shown() -> None:
+    reference, port, names, x, words = CASES["epsilon"]
+    report = report_of(reference, port, names, x)
+    assert f"   cause      {words}" in str(report)
+    assert report.to_json()["places"][0]["cause"] == [{"text": words, "certain": True}]
+
+
+def test_an_error_costs_the_name_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any) -> Any:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("flax_impl.parity.naming.names.Cut.of", broken)
+    reference, port, names, x, _ = CASES["epsilon"]
+    report = report_of(reference, port, names, x)
+    assert report.causes == ((),)
+    assert report.places[0].proved

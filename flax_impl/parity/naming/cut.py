@@ -1,6 +1,5 @@
 """Holds both sides between the values that agree and the one that was exchanged, and runs the port's side again."""
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
@@ -12,13 +11,13 @@ from torch_ref.common.tape.tape import Tape
 from ..alignment.divergence import Divergence
 from ..alignment.partners import Partners
 from ..alignment.repair import MOVES, Exchange, layouts
+from .targets import targets
 
 _MOST = 80  # operations of each side
 _HUGE = 1e8  # what a mask holds: its size says nothing
 _NEAR = 1e-7  # of the largest number
 _SHARE = 1e-4  # of the difference that is to be explained
 _ROUNDING = 1e-14
-_FIRST = 6  # operations of each side whose values are tried where nothing could be exchanged
 _LATER = 3  # operations after the exchanged value
 
 
@@ -68,7 +67,7 @@ class Cut:
         exchange, partners = divergence.exchange, divergence.partners
         if partners is None:
             return
-        tried = [*_at_results(partners), *_at_places(divergence)] if exchange is None else [exchange]
+        tried = targets(divergence) if exchange is None else [exchange]
         for of in tried:
             if of.port not in partners.port.arrays or of.array.shape != partners.port.arrays[of.port].shape:
                 continue
@@ -234,41 +233,6 @@ def literals_of(tape: Tape, i: int) -> dict[int, float]:
     """Returns the literals of an operation of JAX, by their place among its inputs."""
     named = tape.operations[i].constants.items()
     return {int(name[7:]): value for name, value in named if name.startswith("literal") and name[7:].isdigit()}
-
-
-def _at_results(partners: Partners) -> Iterator[Exchange]:
-    """Yields the reference's outputs in place of those of the port that have no partner."""
-    ours, theirs = (
-        [number for name, number in tape.results.items() if name.startswith("output/")]
-        for tape in (partners.reference, partners.port)
-    )
-    ours = [n for n in ours if not set(theirs).intersection(partners.of_reference.get(n, ()))]
-    theirs = [n for n in theirs if not set(ours).intersection(partners.of_port.get(n, ()))]
-    for a, b in zip(ours, theirs, strict=False):
-        array = partners.reference.arrays.get(a)
-        if array is not None and array.shape == partners.port.values[b].shape and array.size > 2:
-            yield Exchange(a, b, None, array)
-
-
-def _at_places(divergence: Divergence) -> Iterator[Exchange]:
-    """Yields what the reference's first operations that differ make in place of what the port's first ones do."""
-    partners, places = divergence.partners, (divergence.reference, divergence.port)
-    if partners is None or None in places or divergence.backward:
-        return
-    made = [
-        [
-            value
-            for i in dict.fromkeys((place.first, *place.others, *place.cone[:_FIRST]))
-            for value in tape.operations[i].outputs
-            if value in tape.arrays and tape.values[value].kind == "f" and tape.values[value].size > 2
-        ][:_FIRST]
-        for place, tape in zip(places, (partners.reference, partners.port), strict=True)
-        if place is not None
-    ]
-    for a, b in itertools.product(*made):
-        if partners.reference.values[a].size == partners.port.values[b].size:
-            for array in layouts(partners.reference.arrays[a], partners.port.values[b].shape):
-                yield Exchange(a, b, None, array)
 
 
 def _between(tape: Tape, value: int, agreed: Mapping[int, Any]) -> list[int]:

@@ -8,6 +8,7 @@ from ..report.entries import Finding
 from .cut import Cut
 
 _HUGE = 1e8
+_DIAGONALS = (0, -1, 1, -2, 2)
 
 
 def mask_causes(cut: Cut) -> Iterator[Finding]:
@@ -46,9 +47,22 @@ def masked_causes(cut: Cut) -> Iterator[Finding]:
     yield Finding(f"the port's mask differs at {int((ours != theirs).sum())} of {ours.size} positions", kind="mask")
 
 
+def _diagonal(mask: np.ndarray) -> int | None:
+    """Returns up to which diagonal a mask is true; None where it is no such mask."""
+    if mask.ndim < 2 or min(mask.shape[-2:]) < 2:
+        return None
+    ones = np.ones(mask.shape[-2:], bool)
+    return next((k for k in _DIAGONALS if np.array_equal(mask, np.broadcast_to(np.tril(ones, k), mask.shape))), None)
+
+
 def _others(mask: np.ndarray) -> Iterator[tuple[np.ndarray, str]]:
     """Yields other masks, and what is wrong with this one if it should be that."""
     yield ~mask, "is the other way round: invert it"
+    for sign in (False, True):
+        own = _diagonal(mask ^ sign)
+        for other in _DIAGONALS if own is not None else ():
+            moved = np.broadcast_to(np.tril(np.ones(mask.shape[-2:], bool), other), mask.shape)
+            yield moved ^ sign, f"ends at diagonal {own} where the reference's ends at {other}: jnp.tril(..., {other})"
     axes = [axis for axis, length in enumerate(mask.shape) if length > 1]
     for axis in reversed(axes):
         for by in (1, -1):

@@ -9,7 +9,6 @@ from .constants import constant_causes, solved_causes
 from .cut import Cut, Runnable
 from .factors import factor_causes, offset_causes, reciprocal_causes, sign_causes
 from .functions import activation_causes, reduction_causes, unary_causes
-from .gradients import gradient_causes
 from .inputs import exchanged_causes, input_causes, product_causes
 from .masks import mask_causes, masked_causes
 from .operations import extra_causes, lacking_causes, missing_causes, operand_causes
@@ -79,11 +78,41 @@ def name_causes(divergence: Divergence, port: Runnable, *, strict: bool = False)
 
 def _found(divergence: Divergence, port: Runnable) -> Iterator[Finding]:
     if divergence.backward:
-        yield from gradient_causes(divergence)
+        yield from _gradient_causes(divergence)
     cuts = list(Cut.of(divergence, port))
     first = cuts[:1]
+    if first and not first[0].theirs:  # what the port lacks here it may have later, with another number
+        for cut in cuts[1:]:
+            yield from constant_causes(cut)
     # An activation is told as a whole: what comes last of it says most.
     for known, where in ((_PLAIN, first), (_FUNCTIONS, cuts[::-1]), (_REST, first), ((*_PLAIN, *_REST), cuts[1:])):
         for cut in where:
             for causes in known:
                 yield from causes(cut)
+
+
+def _gradient_causes(divergence: Divergence) -> Iterator[Finding]:
+    """Yields that one side stops a gradient, where its operation says so.
+
+    Args:
+        divergence: of gradients, while losses and outputs agree.
+    """
+    partners, port, reference = divergence.partners, divergence.port, divergence.reference
+    if partners is None or port is None:
+        return
+    operation = partners.port.operations[port.first]
+    where = f" at `{operation.lines[0].text}`" if operation.lines else ""
+    if operation.name == "stop_gradient":
+        text = f"no gradient passes{where} in the port, which the reference lets through"
+        yield Finding(f"{text}: take the jax.lax.stop_gradient off", kind="gradient")
+    elif not operation.backward:
+        text = f"no gradient comes back{where} in the port, where the reference's has one"
+        yield Finding(
+            f"{text}: look for a jax.lax.stop_gradient, or for an integer or a rounding", certain=False, kind="gradient"
+        )
+    elif reference is not None:
+        first = partners.reference.operations[reference.first]
+        if first.name == "aten.detach" and not first.backward:
+            line = f" at `{first.lines[0].text}`" if first.lines else ""
+            text = f"the reference stops a gradient{line} with detach(), the port does not"
+            yield Finding(f"{text}: put it through jax.lax.stop_gradient", kind="gradient")

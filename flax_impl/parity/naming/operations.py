@@ -57,13 +57,18 @@ def _extra(cut: Cut, i: int, passed: int) -> Finding:
         near = [j for j in cut.working if cut.port.operations[j].name in _CLIPS]
         return _clipped(cut, near)
     literals = [neat(number) for number in literals_of(cut.port, i).values()]
-    others = [told(cut.port, value) for value in operation.inputs if value != passed]
+    others = [_number(cut, value) or told(cut.port, value) for value in operation.inputs if value != passed]
     verb = _THIRD.get(operation.name)
     if verb is None or not (literals or others):
         return Finding(f"the port applies {plain(operation.name)}, which the reference does not", kind="extra")
     return Finding(
         f"the port {verb} {(literals or others)[0]}, which the reference does not: leave it out", kind="extra"
     )
+
+
+def _number(cut: Cut, value: int) -> str:
+    array = cut.port.arrays.get(value)
+    return neat(float(array.item())) if array is not None and array.size == 1 else ""
 
 
 def _clipped(cut: Cut, operations: list[int]) -> Finding:
