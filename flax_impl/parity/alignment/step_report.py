@@ -193,6 +193,8 @@ def _difference(place: Divergence, partners: Partners) -> dict[str, float] | Non
     if exchange is None or exchange.port not in partners.port.arrays:
         return None
     own = partners.port.arrays[exchange.port]
+    if (np.isfinite(exchange.array) != np.isfinite(own)).any():  # another mask has no size
+        return None
     apart = np.abs(exchange.array - own)
     finite = np.isfinite(apart)
     return {

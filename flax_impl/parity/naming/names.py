@@ -83,7 +83,8 @@ def _found(divergence: Divergence, port: Runnable) -> Iterator[Finding]:
     first = cuts[:1]
     if first and not first[0].theirs:  # what the port lacks here it may have later, with another number
         for cut in cuts[1:]:
-            yield from constant_causes(cut)
+            for known in (constant_causes, mask_causes, masked_causes):
+                yield from known(cut)
     # An activation is told as a whole: what comes last of it says most.
     for known, where in ((_PLAIN, first), (_FUNCTIONS, cuts[::-1]), (_REST, first), ((*_PLAIN, *_REST), cuts[1:])):
         for cut in where:

@@ -46,7 +46,8 @@ def extra_causes(cut: Cut) -> Iterator[Finding]:
             yield _clipped(cut, cut.working)
         elif names:
             words = ", ".join(dict.fromkeys(map(plain, names)))
-            yield Finding(f"the port has operations more, which the reference does not: {words}", kind="extra")
+            text = f"the port has operations more, which the reference does not: {words}"
+            yield Finding(text, certain=len(names) == 1, kind="extra")
 
 
 def _extra(cut: Cut, i: int, passed: int) -> Finding:
@@ -159,7 +160,8 @@ def lacking_causes(cut: Cut) -> Iterator[Finding]:
     words = ", ".join(dict.fromkeys(names))
     if "rsqrt" in names and {"sum", "mean"} & set(names):
         words = f"a normalisation ({words})"
-    yield Finding(f"the port does not do what the reference does here: {words}", kind="missing")
+    text = f"the port does not do what the reference does here: {words}"
+    yield Finding(text, certain=len(working) == 1, kind="missing")
 
 
 def operand_causes(cut: Cut) -> Iterator[Finding]:
