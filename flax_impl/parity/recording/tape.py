@@ -169,7 +169,8 @@ class TracedStep:
             given = [
                 numbers[i] if i in numbers else narrowed(next(rest), atom) for i, atom in enumerate(equation.invars)
             ]
-            return [np.asarray(output) for output in evaluated(equation, given, params or {})]
+            equation = equation.replace(params={**equation.params, **params}) if params else equation
+            return [np.asarray(output) for output in evaluated(equation, given)]
 
 
 def record_tape(

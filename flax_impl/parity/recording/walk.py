@@ -1,6 +1,6 @@
 """Evaluates a jaxpr operation by operation, in float64 whatever was written, and writes every operation down."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -212,16 +212,10 @@ def wide() -> Iterator[None]:
         yield
 
 
-def evaluated(equation: JaxprEqn, arrays: list[Any], changed: Mapping[str, Any] | None = None) -> list[Any]:
-    """Returns what an operation gives in float64; where it has no such form, what it gives as written.
-
-    Args:
-        equation: the operation.
-        arrays: its inputs.
-        changed: of its parameters, those that are to be others.
-    """
+def evaluated(equation: JaxprEqn, arrays: list[Any]) -> list[Any]:
+    """Returns what an operation gives in float64; where it has no such form, what it gives as written."""
     primitive = equation.primitive
-    params = {**equation.params, **(changed or {})}
+    params = equation.params
     if primitive.name == "reduce_precision":
         return arrays
     wider = {name: _wider(value) for name, value in params.items()}
