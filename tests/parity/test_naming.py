@@ -244,6 +244,27 @@ def test_a_near_miss_is_not_named(case: str) -> None:
     assert not report.causes[0], report
 
 
+def half(model: Any, x: Any) -> Any:
+    return (model(x) ** 2).mean() / 2
+
+
+def summed(model: Any, x: Any) -> Any:
+    return (model(x) ** 2).sum()
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [(half, "half the reference's, as optax.l2_loss has it"), (summed, "a sum where that is a mean over 96")],
+)
+def test_a_factor_of_the_whole_loss(loss: Any, words: str) -> None:
+    tape = record_tape(Made(lambda x, w: (x @ w).tanh(), "w"), {"x": X}, squares)
+    params = {"w": WEIGHTS["w"]}
+    report = check_step(tape, lambda p, x: jnp.tanh(x @ p["w"]), {"x": X}, loss, params=params)
+    assert report.causes[0], report
+    assert words in report.causes[0][0].text
+    assert report.causes[0][0].certain
+
+
 def test_weights_that_differ_have_no_name() -> None:
     tape = record_tape(Made(lambda x, w: (x @ w).tanh(), "w"), {"x": X}, squares)
     params = {"w": WEIGHTS["w"] + 0.01 * WEIGHTS["w"] ** 2}

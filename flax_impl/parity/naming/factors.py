@@ -1,9 +1,12 @@
 """Names what makes the reference's value of the port's as a whole: a sign, a factor, a number added, a reciprocal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from torch_ref.common.tape.tape import Tape
+
+from ..alignment.divergence import Divergence
 from ..report.entries import Finding
 from .cut import Cut
 from .words import meaning, neat
@@ -49,6 +52,46 @@ def reciprocal_causes(cut: Cut) -> Iterator[Finding]:
     """Yields that one is the other's reciprocal."""
     if cut.own.size >= _LEAST and (cut.own != 0).all() and cut.gives(1 / cut.own):
         yield Finding("the port's value is one over the reference's: divide the other way round", kind="operands")
+
+
+def loss_causes(divergence: Divergence) -> Iterator[Finding]:
+    """Yields that the whole loss is a multiple of the reference's, where every gradient is the same multiple.
+
+    Args:
+        divergence: of the loss, while all outputs agree.
+    """
+    partners = divergence.partners
+    if partners is None or divergence.backward:
+        return
+    ours, theirs = (_results(tape, "loss/") for tape in (partners.reference, partners.port))
+    if len(ours) != 1 or len(theirs) != 1 or ours[0].size != 1 or not ours[0].any():
+        return
+    factor = float(theirs[0].item() / ours[0].item())
+    sizes = [array.size for tape in (partners.reference, partners.port) for array in _results(tape, "grad/")]
+    wanted, own = (_sorted(_results(tape, "grad/")) for tape in (partners.reference, partners.port))
+    if not np.isfinite(factor) or len(wanted) != len(own) or len(wanted) < _LEAST or abs(factor - 1) < 1e-9:
+        return
+    if np.abs(own - abs(factor) * wanted).max() > 1e-7 * np.abs(own).max():
+        return
+    lengths = {length for name, n in partners.port.results.items() if name.startswith("output/")
+               for length in (*partners.port.values[n].shape, partners.port.values[n].size)}  # fmt: skip
+    words = {2.0: "twice the reference's", 0.5: "half the reference's, as optax.l2_loss has it"}.get(round(factor, 9))
+    if words is None and any(abs(factor - length) < 1e-7 * length for length in lengths | set(sizes)):
+        words = f"{neat(factor)} times the reference's: a sum where that is a mean over {neat(factor)}"
+    elif words is None and any(abs(factor * length - 1) < 1e-7 for length in lengths | set(sizes)):
+        words = f"{neat(factor)} times the reference's: a mean over {neat(1 / factor)} where that is a sum"
+    words = words or f"{neat(factor)} times the reference's"
+    yield Finding(f"the port's loss is {words}, and so is every gradient: take the factor out", kind="loss")
+
+
+def _results(tape: Tape, kind: str) -> list[np.ndarray]:
+    found = [tape.arrays.get(number) for name, number in tape.results.items() if name.startswith(kind)]
+    return [np.asarray(array, np.float64) for array in found if array is not None]
+
+
+def _sorted(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the sizes of all numbers, whatever the layouts."""
+    return np.sort(np.concatenate([np.abs(array).ravel() for array in arrays])) if arrays else np.zeros(0)
 
 
 def _factor(own: np.ndarray, wanted: np.ndarray) -> float | None:

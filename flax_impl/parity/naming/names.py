@@ -7,7 +7,7 @@ from ..alignment.divergence import Divergence
 from ..report.entries import Finding
 from .constants import constant_causes, solved_causes
 from .cut import Cut, Runnable
-from .factors import factor_causes, offset_causes, reciprocal_causes, sign_causes
+from .factors import factor_causes, loss_causes, offset_causes, reciprocal_causes, sign_causes
 from .functions import activation_causes, reduction_causes, unary_causes
 from .inputs import exchanged_causes, input_causes, product_causes
 from .masks import mask_causes, masked_causes
@@ -73,12 +73,17 @@ def name_causes(divergence: Divergence, port: Runnable, *, strict: bool = False)
         if strict:
             raise
         return ()
-    return () if found is None else (replace(found, certain=found.certain and divergence.proved),)
+    if found is None:
+        return ()
+    # All gradients, too, are the proof for a loss.
+    return (replace(found, certain=found.certain and (divergence.proved or found.kind == "loss")),)
 
 
 def _found(divergence: Divergence, port: Runnable) -> Iterator[Finding]:
     if divergence.backward:
         yield from _gradient_causes(divergence)
+    elif divergence.exchange is None:
+        yield from loss_causes(divergence)
     cuts = list(Cut.of(divergence, port))
     first = cuts[:1]
     if first and not first[0].theirs:  # what the port lacks here it may have later, with another number
