@@ -18,6 +18,7 @@ _HUGE = 1e8  # what a mask holds: its size says nothing
 _NEAR = 1e-7  # of the largest number
 _SHARE = 1e-4  # of the difference that is to be explained
 _ROUNDING = 1e-14
+_BUDGET = 20_000  # operations that are run again
 _LATER = 3  # operations after the exchanged value
 
 
@@ -45,6 +46,7 @@ class Cut:
 
     def __init__(self, exchange: Exchange, partners: Partners, port: Runnable) -> None:
         self.exchange, self.partners, self._port = exchange, partners, port
+        self._left = _BUDGET
         self.further = False  # whether it is not at the exchanged value itself
         self.reference, self.port = partners.reference, partners.port
         self.wanted = np.asarray(exchange.array, np.float64)
@@ -133,7 +135,8 @@ class Cut:
             if not touched or all(value in changed for value in operation.outputs):
                 continue
             given = [held.get(value, self.port.arrays.get(value)) for value in operation.inputs]
-            if any(array is None for array in given):
+            self._left -= 1
+            if self._left < 0 or any(array is None for array in given):
                 return None
             try:
                 made = self._port.evaluate(i, given, literals.get(i), params.get(i))  # pyright: ignore[reportArgumentType]
@@ -173,7 +176,7 @@ class Cut:
     def known_numbers(self) -> list[float]:
         """The numbers that the reference's operations were given, and those that are values of their own."""
         found: list[float] = []
-        for i in (*self.ours, *self._after()):
+        for i in (*self.ours, *self.after()):
             operation = self.reference.operations[i]
             for name, value in operation.constants.items():
                 if name in _NUMBERS and isinstance(value, int | float) and not isinstance(value, bool):
@@ -184,7 +187,7 @@ class Cut:
                     found.append(float(array.item()))
         return list(dict.fromkeys(found))
 
-    def _after(self) -> list[int]:
+    def after(self) -> list[int]:
         """Returns what the reference does with its value, where it agrees: a tiny epsilon leaves it as it is."""
         if self.ours:
             return []

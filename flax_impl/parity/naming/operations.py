@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ..alignment.repair import MOVES
+from ..alignment.repair import MOVES, layouts
 from ..report.entries import Finding
-from .cut import Cut, literals_of
+from .cut import Cut, apart, literals_of
 from .words import neat, plain, told
 
 _MOST = 24  # operations of each side that are looked at
@@ -24,6 +24,7 @@ _THIRD = {
     "min": "takes the smaller of", "neg": "changes the sign of", "clamp": "clips", "add_any": "adds",
 }  # fmt: skip
 _CLIPS = {"max", "min", "clamp"}
+_TELLING = 8  # numbers that do not come out by chance
 _SHAPED = 16  # operations that may all be too many
 
 
@@ -37,7 +38,7 @@ def extra_causes(cut: Cut) -> Iterator[Finding]:
             if array is None or array.shape != cut.port.values[made].shape:
                 continue
             if cut.works({made: array}):
-                yield _extra(cut, i, value)
+                yield _exchanged(cut, i) or _extra(cut, i, value)
                 return
     given = [value for value in cut.theirs_given if cut.gives(cut.port.arrays.get(value))]
     if given and len(cut.working) <= _SHAPED:
@@ -48,6 +49,29 @@ def extra_causes(cut: Cut) -> Iterator[Finding]:
             words = ", ".join(dict.fromkeys(map(plain, names)))
             text = f"the port has operations more, which the reference does not: {words}"
             yield Finding(text, certain=len(names) == 1, kind="extra")
+
+
+def _exchanged(cut: Cut, i: int) -> Finding | None:
+    """Returns that the reference goes on with what an operation gives when its operands are exchanged.
+
+    A softmax is the same with the largest number taken off and without: that the operation can be left out says little.
+    """
+    operation, operands = cut.port.operations[i], cut.operands(i)
+    if operation.name not in ("sub", "div") or operands is None or len(operands) != 2:
+        return None
+    with np.errstate(all="ignore"):
+        other = _BINARY[operation.name](operands[1], operands[0])
+    for j in cut.after():
+        for value in cut.reference.operations[j].outputs:
+            array = cut.reference.arrays.get(value)
+            if array is None or array.size != other.size or array.size < _TELLING:
+                continue
+            for turned in layouts(np.asarray(array, np.float64), other.shape):
+                if apart(turned, other) <= 1e-9 * np.abs(other[np.abs(other) < 1e8]).max(initial=0.0):
+                    verb = "subtracts" if operation.name == "sub" else "divides"
+                    text = f"the port {verb} the other way round: exchange the operands of {operation.name}"
+                    return Finding(text, kind="operands")
+    return None
 
 
 def _extra(cut: Cut, i: int, passed: int) -> Finding:
@@ -181,7 +205,8 @@ def operand_causes(cut: Cut) -> Iterator[Finding]:
                 yield Finding(text, kind="operands")
                 return
             for name, function in _BINARY.items():
-                if name == operation.name or plain(_TORCH.get(name, name)) not in ours:
+                is_told = size >= _TELLING or plain(_TORCH.get(name, name)) in ours
+                if name == operation.name or not is_told:
                     continue
                 if cut.works({made: function(a, b)}):
                     text = f"the port {_THIRD[operation.name]} where the reference {_THIRD[name]}"
