@@ -21,6 +21,7 @@ from .orders import (
     same_numbers,
 )
 from .windows import pool_causes, window_causes
+from .words import line_of
 
 _Known = Callable[[Cut], Iterator[Finding]]
 # What says most comes first: the first that holds is the name.
@@ -107,7 +108,7 @@ def _gradient_causes(divergence: Divergence) -> Iterator[Finding]:
     if partners is None or port is None:
         return
     operation = partners.port.operations[port.first]
-    where = f" at `{operation.lines[0].text}`" if operation.lines else ""
+    where = f" at {line_of(operation)}" if operation.lines else ""
     if operation.name == "stop_gradient":
         text = f"no gradient passes{where} in the port, which the reference lets through"
         yield Finding(f"{text}: take the jax.lax.stop_gradient off", kind="gradient")
@@ -119,6 +120,6 @@ def _gradient_causes(divergence: Divergence) -> Iterator[Finding]:
     elif reference is not None:
         first = partners.reference.operations[reference.first]
         if first.name == "aten.detach" and not first.backward:
-            line = f" at `{first.lines[0].text}`" if first.lines else ""
+            line = f" at {line_of(first)}" if first.lines else ""
             text = f"the reference stops a gradient{line} with detach(), the port does not"
             yield Finding(f"{text}: put it through jax.lax.stop_gradient", kind="gradient")

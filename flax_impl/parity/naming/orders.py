@@ -8,6 +8,7 @@ import numpy as np
 from ..alignment.repair import layouts
 from ..report.entries import Finding
 from .cut import Cut
+from .words import line_of
 
 _MOST = 30  # operations of the port that an order is tried at
 _LONGEST = 64  # of an axis that is shifted step by step
@@ -52,7 +53,7 @@ def inner_order_causes(cut: Cut) -> Iterator[Finding]:
             seen.add(value)
             words = reordered(np.asarray(array), lambda other, value=value: cut.works({value: other}), quick=True)
             if words is not None:
-                line = f" at `{operation.lines[0].text}`" if operation.lines else ""
+                line = f" at {line_of(operation)}" if operation.lines else ""
                 yield Finding(f"the port has numbers in another order{line}: {words}", kind="order")
                 return
 

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterable
 
-from torch_ref.common.tape.tape import Tape
+from torch_ref.common.tape.tape import Operation, Tape
 
 from ..alignment.repair import MOVES
 
 _CLOSE = 1e-8
+_LONGEST = 80  # characters of a line
 
 
 def neat(number: float) -> str:
@@ -41,11 +42,17 @@ def told(tape: Tape, value: int) -> str:
             return "a constant"
         operation = tape.operations[made_by]
         if operation.name not in MOVES or not operation.inputs:
-            return f"what `{operation.lines[0].text}` gives" if operation.lines else f"the {plain(operation.name)}"
+            return f"what {line_of(operation)} gives" if operation.lines else f"the {plain(operation.name)}"
         value = operation.inputs[0]
     kind, _, name = names[value].partition("/")
     words = {"param": "the parameter", "buffer": "the buffer", "input": "the input"}
     return f"{words.get(kind, 'the')} `{name}`"
+
+
+def line_of(operation: Operation) -> str:
+    """Returns the text of an operation's line, the beginning of a long one."""
+    text = operation.lines[0].text if operation.lines else ""
+    return f"`{text if len(text) <= _LONGEST else text[:_LONGEST] + ' ...'}`"
 
 
 def plain(name: str) -> str:
