@@ -32,6 +32,32 @@ def input_causes(cut: Cut) -> Iterator[Finding]:
                             return
 
 
+def unused_causes(cut: Cut) -> Iterator[Finding]:
+    """Yields a parameter of the port that is used nowhere, and gives the reference's value when it is."""
+    tape = cut.port
+    results = [number for name, number in tape.results.items() if not name.startswith("grad/")]
+    used = {value for i in tape.upstream(results) for value in tape.operations[i].inputs}
+    unused = [n for name, n in tape.leaves.items() if name.startswith("param/") and n not in used]
+    values = dict.fromkeys(v for i in cut.working for v in (*tape.operations[i].inputs, *tape.operations[i].outputs))
+    for leaf in unused[:_MOST]:
+        own = np.asarray(tape.arrays[leaf], np.float64)
+        for value in (*values, cut.exchange.port):
+            array = tape.arrays.get(value)
+            if array is None or array.dtype.kind != "f" or array.ndim == 0 or array.size < 2:
+                continue
+            for shaped in (own, own.reshape(-1)):
+                for function, words in ((np.add, "add"), (np.multiply, "multiply by")):
+                    try:
+                        made = function(array, shaped)
+                    except ValueError:  # shapes that do not go together
+                        continue
+                    at_end = value == cut.exchange.port
+                    if made.shape == array.shape and (cut.gives(made) if at_end else cut.works({value: made})):
+                        text = f"the port does not {words} {told(tape, leaf)}, which the reference does: it is unused"
+                        yield Finding(text, kind="missing")
+                        return
+
+
 def exchanged_causes(cut: Cut) -> Iterator[Finding]:
     """Yields two values that stand in each other's place in the port."""
     products = [i for i in cut.theirs if cut.port.operations[i].name == "dot_general"]

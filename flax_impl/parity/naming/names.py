@@ -9,7 +9,7 @@ from .constants import constant_causes, solved_causes
 from .cut import Cut, Runnable
 from .factors import factor_causes, loss_causes, offset_causes, reciprocal_causes, sign_causes
 from .functions import activation_causes, reduction_causes, unary_causes
-from .inputs import exchanged_causes, input_causes, product_causes
+from .inputs import exchanged_causes, input_causes, product_causes, unused_causes
 from .masks import mask_causes, masked_causes
 from .operations import extra_causes, lacking_causes, missing_causes, operand_causes
 from .orders import (
@@ -37,6 +37,7 @@ _PLAIN: tuple[_Known, ...] = (
     mask_causes,
     masked_causes,
     missing_causes,
+    unused_causes,
 )
 _FUNCTIONS: tuple[_Known, ...] = (activation_causes,)
 _REST: tuple[_Known, ...] = (
