@@ -67,7 +67,7 @@ def compare(
         if after is None or after.step != first.step or after.group not in _OF_A_STEP:  # the models are cut elsewhere
             entries, first = kept, after
     diagnosis = diagnose(first, ported, reference) if first else []
-    if step is not None:  # the operations say more where nothing else is sure
+    if step is not None:  # after what is known of modules, which is worded for them
         diagnosis += [cause for causes in step.causes[:1] for cause in causes if cause.certain]
     return Report(
         model=reference.metadata["model"],
@@ -78,7 +78,7 @@ def compare(
         entries=tuple(entries),
         free=tuple(loose),
         first_divergence=first,
-        diagnosis=tuple(sorted(dict.fromkeys(diagnosis), key=lambda finding: not finding.certain)),
+        diagnosis=tuple(diagnosis),
         unmatched=tuple(unmatched(ported, reference)),
         weight_map=str(ported.metadata.get("weight_map", "")),
         operations=step if first else None,
