@@ -23,6 +23,7 @@ from torch_ref.common.files.array_file import replacing
 
 TABLES = (huggingface, layers, diffusion)
 NAMES = {name: table.pair for table in TABLES for name in table.TABLE}
+_SHARES = ("found", "port", "reference", "proved", "named", "misnamed", "unsure")
 FOLDER = Path(__file__).parents[1] / "docs" / "parity"
 
 
@@ -146,12 +147,12 @@ def planted(names: Sequence[str], arguments: argparse.Namespace) -> list[Outcome
 def faults_table(outcomes: Sequence[Outcome], together: int) -> str:
     """Returns a line for each kind of fault."""
     head = f"{len(outcomes)} faults, {together} at once; those that change no result by more than rounding do not count"
-    rows = [head, "", f"{'kind':<34} count  caught  port's place  torch's line  proved"]
+    rows = [head, "", f"{'kind':<34} count  caught  port's place  torch's line  proved   named  misnamed  perhaps"]
     counted = [outcome for outcome in outcomes if outcome.changes]
     for kind, of_kind in {**by_kind(counted), "all": counted}.items():
         n = max(len(of_kind), 1)
-        shares = [sum(getattr(o, name) for o in of_kind) / n for name in ("found", "port", "reference", "proved")]
-        cells = zip(shares, (6, 12, 12, 6), strict=True)
+        shares = [sum(getattr(o, name) for o in of_kind) / n for name in _SHARES]
+        cells = zip(shares, (6, 12, 12, 6, 6, 8, 7), strict=True)
         rows.append(f"{kind:<34} {len(of_kind):>5}  " + "  ".join(f"{share:>{width}.1%}" for share, width in cells))
     seconds = sorted(outcome.seconds for outcome in outcomes)
     rows += ["", f"median seconds a fault: {seconds[len(seconds) // 2]:.1f}" if seconds else "", "", summary(counted)]
@@ -164,12 +165,13 @@ def faults_table(outcomes: Sequence[Outcome], together: int) -> str:
 
 def summary(outcomes: Sequence[Outcome]) -> str:
     """Returns one line for all faults."""
-    caught, port, reference, proved = (
-        sum(getattr(outcome, name) for outcome in outcomes) for name in ("found", "port", "reference", "proved")
+    caught, port, reference, proved, named, misnamed, unsure = (
+        sum(getattr(outcome, name) for outcome in outcomes) for name in _SHARES
     )
     return (
         f"{len(outcomes)} faults that change a result: {caught} caught, {port} at the planted operation, "
-        f"{reference} at its line in torch, {proved} proved by repair."
+        f"{reference} at its line in torch, {proved} proved by repair, {named} named, {misnamed} named wrongly, "
+        f"{unsure} named wrongly with a perhaps."
     )
 
 

@@ -66,6 +66,9 @@ def compare(
         after = localise(kept, loose, ported, reference)
         if after is None or after.step != first.step or after.group not in _OF_A_STEP:  # the models are cut elsewhere
             entries, first = kept, after
+    diagnosis = diagnose(first, ported, reference) if first else []
+    if step is not None:  # after what is known of modules, which is worded for them
+        diagnosis += [cause for causes in step.causes[:1] for cause in causes if cause.certain]
     return Report(
         model=reference.metadata["model"],
         dtype=reference.dtype,
@@ -75,7 +78,7 @@ def compare(
         entries=tuple(entries),
         free=tuple(loose),
         first_divergence=first,
-        diagnosis=tuple(diagnose(first, ported, reference)) if first else (),
+        diagnosis=tuple(diagnosis),
         unmatched=tuple(unmatched(ported, reference)),
         weight_map=str(ported.metadata.get("weight_map", "")),
         operations=step if first else None,

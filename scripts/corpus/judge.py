@@ -9,16 +9,18 @@ import jax
 import numpy as np
 
 from flax_impl.parity import check_step
-from flax_impl.parity.alignment.divergence import find_divergences
+from flax_impl.parity.alignment.divergence import Divergence, find_divergences
 from flax_impl.parity.alignment.likeness import tolerance
 from flax_impl.parity.alignment.partners import Partners, find_partners
 from flax_impl.parity.alignment.place import Place
 from flax_impl.parity.alignment.proof.tables import rounded_tables
 from flax_impl.parity.alignment.repair import MOVES
+from flax_impl.parity.naming.names import name_causes
 from flax_impl.parity.recording.tape import TracedStep
 from torch_ref.common.tape.tape import Tape
 from torch_ref.recording.tape import record_tape
 
+from .named import is_right
 from .pair import Pair
 from .plant import Fault, Planted, equations, kinds_for
 from .single import float32_ratio
@@ -39,6 +41,9 @@ class Outcome:
         proved: whether putting the reference's value in makes the rest agree.
         places: how many places are reported.
         seconds: that it took.
+        named: whether the first cause that is named is what was planted.
+        misnamed: whether it is another, without a "perhaps".
+        unsure: whether it is another, with one.
     """
 
     pair: str
@@ -51,6 +56,9 @@ class Outcome:
     proved: bool = False
     places: int = 0
     seconds: float = 0.0
+    named: bool = False
+    misnamed: bool = False
+    unsure: bool = False
 
 
 class Bench:
@@ -103,9 +111,19 @@ class Bench:
                     any(of_reference[: len(first)]),
                     bool(places) and places[-1].proved,
                     len(places),
+                    **self._named(fault, first, step),
                 )
             )
         return outcomes
+
+    def _named(self, fault: Fault, places: Sequence[Divergence], step: TracedStep) -> dict[str, bool]:
+        """Says whether the causes that are named at some places are what was planted."""
+        primitive = self.equations[fault.equation].primitive.name
+        findings = [finding for place in places for finding in name_causes(place, step)[:1]]
+        right = [finding for finding in findings if is_right(fault.kind, primitive, finding)]
+        wrong = findings if not right else []
+        certain = any(finding.certain for finding in wrong)
+        return {"named": bool(right), "misnamed": certain, "unsure": bool(wrong) and not certain}
 
     def _step(self, rewrite: Any) -> TracedStep:
         pair = self.pair

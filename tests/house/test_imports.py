@@ -35,9 +35,13 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {COMMON, "flax_impl.parity.weight_map", "flax_impl.parity.alignment"},
         {"numpy"},
     ),
+    "flax_impl.parity.naming": (
+        {COMMON, *(f"flax_impl.parity.{room}" for room in ("report", "comparison", "alignment"))},
+        {"numpy"},
+    ),
     "flax_impl.parity.recording": (
         {COMMON, "flax_impl.models", "flax_impl.training",
-            *(f"flax_impl.parity.{room}" for room in ("weight_map", "alignment", "conversion"))},
+            *(f"flax_impl.parity.{room}" for room in ("weight_map", "alignment", "conversion", "naming"))},
         {"jax", "flax", "optax", "numpy"},
     ),
     "flax_impl.parity": (

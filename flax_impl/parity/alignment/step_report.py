@@ -18,6 +18,7 @@ from .repair import MOVES
 
 if TYPE_CHECKING:
     from ..conversion.conversion import Conversion
+    from ..report.entries import Finding
 
 _SHOWN = 12  # operations of each side in the picture of a place
 
@@ -30,6 +31,7 @@ class StepReport:
         partners: which values of the two tapes are the same.
         places: where they part, in the order in which that was found; none where all results agree.
         weight_map: how the port's weights are made of the reference's; `print` shows it as code. None of two tapes.
+        causes: for each place, what the port does otherwise there, as far as that is known.
 
     Example:
         >>> from flax_impl.parity import compare_tapes, record_tape
@@ -46,6 +48,7 @@ class StepReport:
     partners: Partners
     places: tuple[Divergence, ...]
     weight_map: "Conversion | None" = None
+    causes: tuple[Sequence["Finding"], ...] = ()
 
     def convert(self, state: Mapping[str, Any]) -> Any:
         """Returns the port's parameters, in its own structure, made of a state of the reference.
@@ -73,7 +76,7 @@ class StepReport:
         several = "1 place" if len(self.places) == 1 else f"{len(self.places)} places"
         lines = [f"the step diverges at {several} ({counts})"]
         for i, place in enumerate(self.places, 1):
-            lines += ["", *_block(i, place, place.partners or self.partners)]
+            lines += ["", *_block(i, place, place.partners or self.partners), *_named(self._causes_of(i - 1))]
         if self.weight_map is not None and self.weight_map.guessed:
             names = listed(self.weight_map.guessed)
             lines += ["", f"perhaps: {names} went by name and shape; see report.weight_map, or pass the port's params="]
@@ -91,10 +94,14 @@ class StepReport:
                     "port": _told(place.port, self.partners.port),
                     "difference": _difference(place, self.partners),
                     "proved": place.proved,
+                    "cause": [{"text": cause.text, "certain": cause.certain} for cause in self._causes_of(i)],
                 }
-                for place in self.places
+                for i, place in enumerate(self.places)
             ],
         }
+
+    def _causes_of(self, place: int) -> Sequence["Finding"]:
+        return self.causes[place] if place < len(self.causes) else ()
 
     def _repr_html_(self) -> str:
         """Returns what a notebook shows: the text, and for each place the operations of both sides around it."""
@@ -136,6 +143,11 @@ def _block(number: int, place: Divergence, partners: Partners) -> Iterator[str]:
         yield f"   {'':<10} with the reference's value put in here, the next operations agree"
     else:
         yield f"   {'':<10} perhaps: no value of the reference could be put in here to prove it"
+
+
+def _named(causes: Sequence["Finding"]) -> Iterator[str]:
+    for cause in causes:
+        yield f"   {'cause' if cause.certain else 'perhaps':<10} {cause.text}"
 
 
 def _strangers(place: Place | None, tape: Tape, agreed: Mapping[int, Any]) -> list[str]:
@@ -181,6 +193,8 @@ def _difference(place: Divergence, partners: Partners) -> dict[str, float] | Non
     if exchange is None or exchange.port not in partners.port.arrays:
         return None
     own = partners.port.arrays[exchange.port]
+    if (np.isfinite(exchange.array) != np.isfinite(own)).any():  # another mask has no size
+        return None
     apart = np.abs(exchange.array - own)
     finite = np.isfinite(apart)
     return {

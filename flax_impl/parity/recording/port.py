@@ -24,6 +24,7 @@ from ..conversion.conversion import Conversion, of_links
 from ..conversion.entries import entries_of
 from ..conversion.find import Search
 from ..conversion.match import match
+from ..naming.names import name_causes
 from ..weight_map.map import WeightMap, WeightMapError, propose_map
 from .program import Program
 from .run import Run
@@ -113,7 +114,7 @@ class Port:
 
 
 def compared(reference: Tape, step: TracedStep, weight_map: Conversion | None = None) -> StepReport:
-    """Returns where a step leaves a tape, with the proofs.
+    """Returns where a step leaves a tape, with the proofs and the causes.
 
     Args:
         reference: the tape.
@@ -121,7 +122,8 @@ def compared(reference: Tape, step: TracedStep, weight_map: Conversion | None = 
         weight_map: how its weights are made of the reference's, to be shown.
     """
     partners = find_partners(reference, step.tape())
-    return StepReport(partners, tuple(find_divergences(partners, step)), weight_map)
+    places = tuple(find_divergences(partners, step))
+    return StepReport(partners, places, weight_map, tuple(name_causes(place, step) for place in places))
 
 
 def opened_step(

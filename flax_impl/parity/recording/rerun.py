@@ -1,6 +1,6 @@
 """Runs a step again with other values in it, as far as they reach; what they do not reach stays as it was."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,14 +28,23 @@ class Walked:
     equations: Sequence[tuple[JaxprEqn | int | None, dict[int, Any]]]
     decisive: frozenset[int]
 
-    def evaluate(self, operation: int, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def evaluate(
+        self,
+        operation: int,
+        arrays: Sequence[np.ndarray],
+        literals: Mapping[int, float] | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> list[np.ndarray]:
         """Returns what one operation gives for other inputs.
 
         Args:
             operation: its number.
             arrays: its inputs, literals left out.
+            literals: other numbers for its literals, by their place among the inputs.
+            params: other values for what else it was given, by name.
         """
-        equation, literals = self.equations[operation]
+        equation, written = self.equations[operation]
+        numbers = {i: np.asarray((literals or {}).get(i, own), own.dtype) for i, own in written.items()}
         if equation is None:
             return [np.stack(arrays)]
         if isinstance(equation, int):
@@ -43,8 +52,9 @@ class Walked:
         with wide():
             rest = iter(arrays)  # a row order of integers stays in the dtype that it was written in
             given = [
-                literals[i] if i in literals else narrowed(next(rest), atom) for i, atom in enumerate(equation.invars)
+                numbers[i] if i in numbers else narrowed(next(rest), atom) for i, atom in enumerate(equation.invars)
             ]
+            equation = equation.replace(params={**equation.params, **params}) if params else equation
             return [np.asarray(output) for output in evaluated(equation, given)]
 
     def again(self, exchanges: Sequence[Exchange]) -> Tape | None:

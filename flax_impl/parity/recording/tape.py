@@ -171,19 +171,27 @@ class TracedStep:
         versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "numpy")}
         return walk.writer.finish("jax", versions=versions)
 
-    def evaluate(self, operation: int, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def evaluate(
+        self,
+        operation: int,
+        arrays: Sequence[np.ndarray],
+        literals: Mapping[int, float] | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> list[np.ndarray]:
         """Returns what one operation of the last tape without exchanges gives for other inputs.
 
         Args:
             operation: its number.
             arrays: its inputs, literals left out.
+            literals: other numbers for its literals, by their place among the inputs.
+            params: other values for what else it was given, by name.
 
         Raises:
             ValueError: there is no such tape yet.
         """
         if self._walked is None:
             raise ValueError("operation: expected one of a tape, got none before the first tape")
-        return self._walked.evaluate(operation, arrays)
+        return self._walked.evaluate(operation, arrays, literals, params)
 
 
 def record_tape(

@@ -108,6 +108,8 @@ class Finding:
     Args:
         text: one sentence: what the port does, what the reference does, and what to change.
         certain: whether applying the difference to the reference gives the port's numbers.
+        kind: one word for what differs at an operation: `constant`, `factor`, `missing`, `extra`, `sign`, `operands`,
+            `operation`, `function`, `order`, `mask`, `reduction`, `input`, `window`, `loss` or `gradient`.
 
     Example:
         >>> print(Finding("the port's batches are not the reference's", certain=False))
@@ -116,6 +118,7 @@ class Finding:
 
     text: str
     certain: bool = True
+    kind: str = ""
 
     def __str__(self) -> str:
         return self.text if self.certain else f"perhaps: {self.text}"

@@ -1,0 +1,146 @@
+"""Names a constant that is another number: an epsilon, a slope, a scale, a count."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..alignment.repair import MOVES
+from ..report.entries import Finding
+from .cut import Cut, literals_of
+from .words import is_neat, neat, plain
+
+_MOST = 12  # literals of the port that are tried
+_STEPS = 12
+_NEUTRAL = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0}
+_CLIPS = {"max", "min", "clamp"}
+_EPSILON = 1e-2  # larger numbers are no epsilon
+_AFTER_EPSILON = {"rsqrt", "sqrt", "div", "log", "pow"}
+_VERBS = {
+    "add": "adds", "add_any": "adds", "sub": "subtracts", "mul": "multiplies by", "div": "divides by",
+    "max": "takes no less than", "min": "takes no more than", "pow": "raises to the power", "clamp": "clips at",
+    "integer_pow": "raises to the power",
+}  # fmt: skip
+
+
+def constant_causes(cut: Cut) -> Iterator[Finding]:
+    """Yields a literal of the port that gives the reference's value when it is one of the reference's numbers."""
+    known = cut.known_numbers
+    for i, place, own in _literals(cut):
+        name = cut.port.operations[_user(cut, i)].name
+        neutral = _NEUTRAL.get(name)
+        if name in _CLIPS and not any(_is_clip(cut.reference.operations[j].name) for j in cut.ours):
+            continue
+        is_extra = neutral is not None and cut.gives(_with(cut, i, place, neutral))
+        if is_extra and not _is_epsilon(cut, _user(cut, i), own):
+            continue
+        for number in _near(own, known):
+            if number != neutral and cut.gives(_with(cut, i, place, number)):
+                yield _cause(cut, i, place, own, number)
+                return
+    for i in cut.working:
+        operation = cut.port.operations[i]
+        if operation.name == "integer_pow":
+            own = int(operation.constants["y"])
+            for power in (1, 2, 3, 4, -1, -2):
+                if power != own and cut.gives(cut.replay({}, params={i: {"y": power}})):
+                    yield Finding(
+                        f"the port raises to the power {own} where the reference has {power}", kind="constant"
+                    )
+                    return
+
+
+def solved_causes(cut: Cut) -> Iterator[Finding]:
+    """Yields a literal of the port that gives the reference's value when it is another short number."""
+    for i, place, own in _literals(cut):
+        number = _solved(cut, i, place, own)
+        if number is not None and is_neat(number):
+            yield _cause(cut, i, place, own, float(neat(number)))
+            return
+
+
+def _literals(cut: Cut) -> list[tuple[int, int, float]]:
+    """Returns the operation, the place and the number of each literal; a scalar of its own counts as one, at -1."""
+    found: list[tuple[int, int, float]] = []
+    for i in reversed(cut.theirs):
+        if cut.port.values[cut.port.operations[i].outputs[0]].kind != "f":
+            continue
+        found += [(i, place, float(number)) for place, number in literals_of(cut.port, i).items()]
+        for value in cut.port.operations[i].inputs:
+            array = cut.port.arrays.get(value)
+            made = cut.port.values[cut.port.operations[i].outputs[0]].size
+            alone = value not in cut.port.producers or made > 1
+            if alone and array is not None and array.size == 1 and array.dtype.kind == "f":
+                found.append((i, -1 - value, float(array.item())))
+    return [entry for entry in found if np.isfinite(entry[2])][:_MOST]
+
+
+def _with(cut: Cut, i: int, place: int, number: float) -> np.ndarray | None:
+    if place >= 0:
+        return cut.replay({}, literals={i: {place: number}})
+    value = -1 - place
+    return cut.replay({value: np.full(cut.port.arrays[value].shape, number)})
+
+
+def _near(own: float, known: list[float]) -> list[float]:
+    """Returns the reference's numbers, and what they are the other way round, which are not the port's own."""
+    found = list(known)
+    found += [1 / number for number in known if number]
+    found += [number**power for number in known if number > 0 for power in (2, -2, 0.5, -0.5)]
+    found += [-number for number in known]
+    return [number for number in dict.fromkeys(found) if abs(number - own) > 1e-12 * abs(own)]
+
+
+def _solved(cut: Cut, i: int, place: int, own: float) -> float | None:
+    """Returns the number that gives the reference's value, by Newton's method; None where there is none."""
+    number = own
+    for _ in range(_STEPS):
+        step = 1e-4 * abs(number) or 1e-4
+        here, there = _with(cut, i, place, number), _with(cut, i, place, number + step)
+        if here is None or there is None or here.shape != cut.wanted.shape:
+            return None
+        slope, rest = (there - here) / step, cut.wanted - here
+        good = np.isfinite(slope) & np.isfinite(rest)
+        size = float((slope[good] ** 2).sum())
+        if not size or not good.any():
+            return None
+        change = float((slope[good] * rest[good]).sum()) / size
+        number += change
+        if abs(change) <= 1e-12 * abs(number):
+            break
+    return number if cut.gives(_with(cut, i, place, number)) and cut.wanted.size > 1 else None
+
+
+def _user(cut: Cut, i: int) -> int:
+    """Returns the operation that works with a number, which may be moved before."""
+    while cut.port.operations[i].name in MOVES:
+        takers = [j for j in cut.port.consumers.get(cut.port.operations[i].outputs[0], ()) if j in cut.theirs]
+        if len(takers) != 1:
+            break
+        i = takers[0]
+    return i
+
+
+def _is_epsilon(cut: Cut, i: int, own: float) -> bool:
+    """Whether a small number is added to what is divided by, or to what a root or a logarithm is taken of."""
+    operation = cut.port.operations[i]
+    takers = cut.port.consumers.get(operation.outputs[0], ())
+    after = {cut.port.operations[taker].name for taker in takers}
+    return operation.name == "add" and abs(own) <= _EPSILON and bool(after & _AFTER_EPSILON)
+
+
+def _is_clip(name: str) -> bool:
+    return plain(name) in ("maximum", "minimum", "clip", "relu", "hardtanh", "clamp_min", "clamp_max", "clip_min")
+
+
+def _cause(cut: Cut, i: int, place: int, own: float, number: float) -> Finding:
+    i = _user(cut, i)
+    name = cut.port.operations[i].name
+    ours, theirs = neat(own), neat(number)
+    if _is_epsilon(cut, i, own) and abs(number) <= _EPSILON:
+        return Finding(
+            f"epsilon is {ours} in the port, {theirs} in the reference: pass epsilon={theirs}", kind="constant"
+        )
+    verb = _VERBS.get(name)
+    if verb is None:
+        return Finding(f"a constant is {ours} in the port, {theirs} in the reference: use {theirs}", kind="constant")
+    return Finding(f"the port {verb} {ours} where the reference has {theirs}: use {theirs}", kind="constant")

@@ -1,0 +1,153 @@
+"""Names another function: tanh for erf, another activation, a softmax over another axis, another reduction."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ..comparison.activations import ACTIVATIONS
+from ..report.entries import Finding
+from .cut import Cut
+from .words import plain
+
+_Function = Callable[[np.ndarray], np.ndarray]
+_MOST = 24
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+_UNARY: dict[str, _Function] = {
+    "tanh": np.tanh,
+    "logistic": ACTIVATIONS["jax.nn.sigmoid"],
+    "erf": _erf,
+    "erfc": lambda x: 1 - _erf(x),
+    "exp": np.exp,
+    "exp2": np.exp2,
+    "expm1": np.expm1,
+    "log": np.log,
+    "log1p": np.log1p,
+    "sqrt": np.sqrt,
+    "rsqrt": lambda x: 1 / np.sqrt(x),
+    "reciprocal": lambda x: 1 / x,
+    "square": np.square,
+    "abs": np.abs,
+    "sin": np.sin,
+    "cos": np.cos,
+    "neg": np.negative,
+    "sign": np.sign,
+    "relu": lambda x: np.maximum(x, 0),
+}
+_REDUCED: dict[str, Callable[..., np.ndarray]] = {
+    "sum": np.sum,
+    "mean": np.mean,
+    "largest": np.max,
+    "smallest": np.min,
+    "product": np.prod,
+}
+_REDUCES = {"reduce_sum": "sum", "reduce_max": "largest", "reduce_min": "smallest", "reduce_prod": "product"}
+# What a GELU is made of: the exact one and the approximation part within.
+_WITHIN: dict[str, _Function] = {
+    "erf(x / sqrt(2))": lambda x: _erf(x / math.sqrt(2)),
+    "1 + erf(x / sqrt(2))": lambda x: 1 + _erf(x / math.sqrt(2)),
+    "tanh of GELU's cubic": lambda x: np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)),
+    "1 + tanh of GELU's cubic": lambda x: 1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)),
+}
+_SIMPLE = {**{name: of for name, of in ACTIVATIONS.items() if name != "jax.nn.softmax"}, **_WITHIN}
+_WHOLE = {"erf": "jax.nn.gelu(approximate=False)", "tanh": "jax.nn.gelu(approximate=True)"}
+
+
+def unary_causes(cut: Cut) -> Iterator[Finding]:
+    """Yields a function of one argument in whose place another gives the reference's value."""
+    ours = {plain(cut.reference.operations[i].name) for i in cut.ours}
+    names = sorted(_UNARY, key=lambda name: plain(name) not in ours)
+    for i in reversed(cut.working[-_MOST:]):
+        operation = cut.port.operations[i]
+        if operation.name not in _UNARY or len(operation.inputs) != 1 or cut.port.values[operation.outputs[0]].size < 2:
+            continue
+        array = cut.port.arrays.get(operation.inputs[0])
+        if array is None:
+            continue
+        for name in names:
+            if name == operation.name:
+                continue
+            with np.errstate(all="ignore"):
+                made = _UNARY[name](np.asarray(array, np.float64))
+            if cut.works({operation.outputs[0]: made}):
+                yield _instead(plain(operation.name), plain(name))
+                return
+
+
+def activation_causes(cut: Cut) -> Iterator[Finding]:
+    """Yields the functions that make each side's value of one that both have."""
+    for value in cut.theirs_given or [cut.exchange.port]:
+        x = cut.port.arrays.get(value)
+        if x is None or x.shape != cut.own.shape or x.size < 4 or cut.port.values[value].constant:
+            continue
+        x = np.asarray(x, np.float64)
+        theirs = _recognised(x, cut.gives)
+        if theirs is None or theirs == "no activation":
+            continue
+        # Where all numbers are positive, ELU and none at all are the same.
+        ours = _recognised(x, lambda made: made.shape == cut.own.shape and _equal(made, cut.own))
+        if ours is None:
+            names = [plain(cut.port.operations[i].name) for i in cut.working]
+            ours = next((name for name in reversed(names) if name in ("tanh", "sigmoid", "erf")), None)
+        if ours in _WITHIN or theirs in _WITHIN:
+            ours, theirs = (_gelu(name) for name in (ours, theirs))
+        if ours is not None and theirs is not None and ours != theirs:
+            yield _instead(ours, theirs)
+            return
+
+
+def reduction_causes(cut: Cut) -> Iterator[Finding]:
+    """Yields a reduction in whose place another, or one over other axes, gives the reference's value."""
+    for i in reversed(cut.working):
+        operation = cut.port.operations[i]
+        if operation.name not in _REDUCES or len(operation.inputs) != 1:
+            continue
+        array = cut.port.arrays.get(operation.inputs[0])
+        if array is None or array.size < 2 or "axes" not in operation.constants:
+            continue
+        axes, own = tuple(operation.constants["axes"]), _REDUCES[operation.name]
+        shape = cut.port.values[operation.outputs[0]].shape
+        for name, function in _REDUCED.items():
+            if name != own and cut.works({operation.outputs[0]: function(array, axes)}):
+                text = f"the port takes the {own} over axes {list(axes)} where the reference takes the {name}"
+                yield Finding(text, kind="reduction")
+                return
+        for other in itertools.combinations(range(array.ndim), len(axes)):
+            made = _REDUCED[own](array, other)
+            if other != axes and made.shape == shape and cut.works({operation.outputs[0]: made}):
+                text = (
+                    f"the port takes the {own} over axes {list(axes)} where the reference takes it over {list(other)}"
+                )
+                yield Finding(text, kind="reduction")
+                return
+
+
+def _recognised(x: np.ndarray, fits: Callable[[np.ndarray], bool]) -> str | None:
+    with np.errstate(all="ignore"):
+        for name, function in _SIMPLE.items():
+            if fits(np.asarray(function(x))):
+                return name
+        for axis in range(x.ndim - 1, -1, -1):
+            shares = np.exp(x - x.max(axis, keepdims=True))
+            shares = shares / shares.sum(axis, keepdims=True)
+            for name, made in (("softmax", shares), ("log_softmax", np.log(shares))):
+                if fits(made):
+                    return f"jax.nn.{name}(axis={axis})"
+    return None
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    scale = float(np.abs(b).max(initial=0.0))
+    return bool(np.isfinite(a).all()) and float(np.abs(a - b).max(initial=0.0)) <= 1e-9 * scale
+
+
+def _gelu(name: str | None) -> str | None:
+    """Returns the whole activation that a part belongs to."""
+    if name is None:
+        return None
+    return next((whole for part, whole in _WHOLE.items() if part in name), name)
+
+
+def _instead(ours: str, theirs: str) -> Finding:
+    return Finding(f"the port applies {ours} where the reference applies {theirs}: use {theirs}", kind="function")

@@ -1,0 +1,94 @@
+"""Names another mask: inverted, shifted, transposed, missing, or how many positions differ."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..report.entries import Finding
+from .cut import Cut
+
+_HUGE = 1e8
+_DIAGONALS = (0, -1, 1, -2, 2)
+
+
+def mask_causes(cut: Cut) -> Iterator[Finding]:
+    """Yields what is wrong with the port's mask, where another gives the reference's value."""
+    for i in reversed(cut.theirs):
+        operation = cut.port.operations[i]
+        if operation.name != "select_n":
+            continue
+        operands = cut.operands(i)
+        if operands is None or len(operands) != 3 or operands[0].dtype.kind != "b":
+            continue
+        made = operation.outputs[0]
+        shape = cut.port.values[made].shape
+        mask, off, on = (np.broadcast_to(operand, shape) for operand in operands)
+        for other, words in _others(mask):
+            if not np.array_equal(other, mask) and cut.works({made: np.where(other, on, off)}):
+                yield Finding(f"the port's mask {words}", kind="mask")
+                return
+        if made == cut.exchange.port:
+            yield from _at_positions(cut, mask, off, on)
+            return
+
+
+def masked_causes(cut: Cut) -> Iterator[Finding]:
+    """Yields the positions that only one side masks, where the values say so themselves."""
+    ours, theirs = (~(np.abs(array) < _HUGE) for array in (cut.own, cut.wanted))
+    if not (ours != theirs).any() or not (ours.any() or theirs.any()):
+        return
+    rest = ~(ours | theirs)
+    if rest.any() and np.abs(cut.own - cut.wanted)[rest].max() > 1e-9 * cut.scale:
+        return
+    for other, words in _others(ours):
+        if np.array_equal(other, theirs):
+            yield Finding(f"the port's mask {words}", kind="mask")
+            return
+    yield Finding(f"the port's mask differs at {int((ours != theirs).sum())} of {ours.size} positions", kind="mask")
+
+
+def _diagonal(mask: np.ndarray) -> int | None:
+    """Returns up to which diagonal a mask is true; None where it is no such mask."""
+    if mask.ndim < 2 or min(mask.shape[-2:]) < 2:
+        return None
+    ones = np.ones(mask.shape[-2:], bool)
+    return next((k for k in _DIAGONALS if np.array_equal(mask, np.broadcast_to(np.tril(ones, k), mask.shape))), None)
+
+
+def _others(mask: np.ndarray) -> Iterator[tuple[np.ndarray, str]]:
+    """Yields other masks, and what is wrong with this one if it should be that."""
+    yield ~mask, "is the other way round: invert it"
+    for sign in (False, True):
+        own = _diagonal(mask ^ sign)
+        for other in _DIAGONALS if own is not None else ():
+            moved = np.broadcast_to(np.tril(np.ones(mask.shape[-2:], bool), other), mask.shape)
+            yield moved ^ sign, f"ends at diagonal {own} where the reference's ends at {other}: jnp.tril(..., {other})"
+    axes = [axis for axis, length in enumerate(mask.shape) if length > 1]
+    for axis in reversed(axes):
+        for by in (1, -1):
+            yield np.roll(mask, by, axis), f"is shifted by {-by} along axis {axis}: shift it by {by}"
+    for axis in reversed(axes):
+        for by in (1, -1):
+            for fill in (False, True):
+                moved = np.roll(mask, by, axis)
+                edge = [slice(None)] * mask.ndim
+                edge[axis] = slice(0, 1) if by > 0 else slice(-1, None)
+                moved[tuple(edge)] = fill
+                yield moved, f"is off by one along axis {axis}: shift it by {by}"
+    if mask.ndim > 1 and mask.shape[-1] == mask.shape[-2]:
+        yield mask.swapaxes(-1, -2), "is transposed: exchange its last two axes"
+    yield np.ones_like(mask), "hides what the reference takes: it has none here"
+    yield np.zeros_like(mask), "lets nothing through that the reference takes: it has none here"
+
+
+def _at_positions(cut: Cut, mask: np.ndarray, off: np.ndarray, on: np.ndarray) -> Iterator[Finding]:
+    """Yields how many positions differ, where the reference takes one branch or the other everywhere."""
+    near = 1e-9 * cut.scale
+    with np.errstate(all="ignore"):
+        is_on = (np.abs(cut.wanted - on) <= near) | ((np.abs(cut.wanted) > _HUGE) & (np.abs(on) > _HUGE))
+        is_off = (np.abs(cut.wanted - off) <= near) | ((np.abs(cut.wanted) > _HUGE) & (np.abs(off) > _HUGE))
+    if not (is_on | is_off).all():
+        return
+    wrong = np.where(mask, ~is_on, ~is_off)
+    if wrong.any():
+        yield Finding(f"the port's mask differs at {int(wrong.sum())} of {mask.size} positions", kind="mask")

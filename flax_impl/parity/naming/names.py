@@ -1,0 +1,126 @@
+"""Names the cause of a divergence: tries each known difference on the port and sees whether the reference comes out."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from ..alignment.divergence import Divergence
+from ..report.entries import Finding
+from .constants import constant_causes, solved_causes
+from .cut import Cut, Runnable
+from .factors import factor_causes, loss_causes, offset_causes, reciprocal_causes, sign_causes
+from .functions import activation_causes, reduction_causes, unary_causes
+from .inputs import exchanged_causes, input_causes, product_causes, unused_causes
+from .masks import mask_causes, masked_causes
+from .operations import extra_causes, lacking_causes, missing_causes, operand_causes
+from .orders import (
+    flattened_causes,
+    hidden_order_causes,
+    inner_order_causes,
+    order_causes,
+    paired_causes,
+    same_numbers,
+)
+from .windows import pool_causes, window_causes
+from .words import line_of
+
+_Known = Callable[[Cut], Iterator[Finding]]
+# What says most comes first: the first that holds is the name.
+_PLAIN: tuple[_Known, ...] = (
+    exchanged_causes,
+    flattened_causes,
+    order_causes,
+    window_causes,
+    constant_causes,
+    extra_causes,
+    operand_causes,
+    sign_causes,
+    mask_causes,
+    masked_causes,
+    missing_causes,
+    unused_causes,
+)
+_FUNCTIONS: tuple[_Known, ...] = (activation_causes,)
+_REST: tuple[_Known, ...] = (
+    unary_causes,
+    product_causes,
+    input_causes,
+    pool_causes,
+    reduction_causes,
+    factor_causes,
+    reciprocal_causes,
+    solved_causes,
+    offset_causes,
+    paired_causes,
+    hidden_order_causes,
+    inner_order_causes,
+    lacking_causes,
+    same_numbers,
+)
+
+
+def name_causes(divergence: Divergence, port: Runnable, *, strict: bool = False) -> tuple[Finding, ...]:
+    """Returns what the port does otherwise at a place, best first; nothing where no known difference explains it.
+
+    A cause is certain where the port, changed so, gives the reference's value, and where with that value all that comes
+    after agrees.
+
+    Args:
+        divergence: the place, with the reference's value that was put in.
+        port: runs operations of the port again.
+        strict: whether an error in here is raised; else it costs the name.
+    """
+    try:
+        found = next(_found(divergence, port), None)
+    except Exception:  # a name that cannot be looked for costs the name, never the report
+        if strict:
+            raise
+        return ()
+    if found is None:
+        return ()
+    # All gradients, too, are the proof for a loss.
+    return (replace(found, certain=found.certain and (divergence.proved or found.kind == "loss")),)
+
+
+def _found(divergence: Divergence, port: Runnable) -> Iterator[Finding]:
+    if divergence.backward:
+        yield from _gradient_causes(divergence)
+    elif divergence.exchange is None:
+        yield from loss_causes(divergence)
+    cuts = list(Cut.of(divergence, port))
+    first = cuts[:1]
+    if first and not first[0].theirs:  # what the port lacks here it may have later, with another number
+        for cut in cuts[1:]:
+            for known in (constant_causes, mask_causes, masked_causes):
+                yield from known(cut)
+    # An activation is told as a whole: what comes last of it says most.
+    for known, where in ((_PLAIN, first), (_FUNCTIONS, cuts[::-1]), (_REST, first), ((*_PLAIN, *_REST), cuts[1:])):
+        for cut in where:
+            for causes in known:
+                yield from causes(cut)
+
+
+def _gradient_causes(divergence: Divergence) -> Iterator[Finding]:
+    """Yields that one side stops a gradient, where its operation says so.
+
+    Args:
+        divergence: of gradients, while losses and outputs agree.
+    """
+    partners, port, reference = divergence.partners, divergence.port, divergence.reference
+    if partners is None or port is None:
+        return
+    operation = partners.port.operations[port.first]
+    where = f" at {line_of(operation)}" if operation.lines else ""
+    if operation.name == "stop_gradient":
+        text = f"no gradient passes{where} in the port, which the reference lets through"
+        yield Finding(f"{text}: take the jax.lax.stop_gradient off", kind="gradient")
+    elif not operation.backward:
+        text = f"no gradient comes back{where} in the port, where the reference's has one"
+        yield Finding(
+            f"{text}: look for a jax.lax.stop_gradient, or for an integer or a rounding", certain=False, kind="gradient"
+        )
+    elif reference is not None:
+        first = partners.reference.operations[reference.first]
+        if first.name == "aten.detach" and not first.backward:
+            line = f" at {line_of(first)}" if first.lines else ""
+            text = f"the reference stops a gradient{line} with detach(), the port does not"
+            yield Finding(f"{text}: put it through jax.lax.stop_gradient", kind="gradient")

@@ -1,0 +1,55 @@
+"""Says which names are right for a fault that was planted by machine."""
+
+from flax_impl.parity.report.entries import Finding
+
+# Of each kind of fault: the kinds of causes that say it, and words of which one must be in the text.
+_RIGHT: dict[str, dict[str, tuple[str, ...]]] = {
+    "a constant 1% off": {"constant": (), "factor": ()},
+    "a constant ten times as large": {"constant": (), "factor": ()},
+    "a factor of 1.1": {"factor": ("1.1 ", "0.909"), "extra": ("multiplies by 1.1",), "constant": ("1.1 ",)},
+    "the square root of the factor": {
+        "constant": (),
+        "factor": (),
+        "extra": ("sqrt",),
+        "missing": ("multiply", "divide"),
+    },
+    "operands exchanged": {"operands": (), "sign": ()},
+    "sum for difference": {"operation": ("adds",)},
+    "the sign": {"sign": (), "operands": ("subtracts",)},
+    "tanh for erf": {"function": ("tanh", "approximate")},
+    "logistic for tanh": {"function": ("sigmoid",)},
+    "tanh for logistic": {"function": ("tanh",)},
+    "relu at 0.1": {"constant": ("0.1",), "extra": ("0.1",)},
+    "another power": {"constant": ("power",)},
+    "sqrt for rsqrt": {"function": ("sqrt",)},
+    "mean over one element less": {"constant": ("divides",), "factor": ()},
+    "numbers in another order": {"order": ()},
+    "shifted by one": {"order": ("shift",)},
+    "no gradient": {"gradient": ()},
+    "a mask shifted by one": {"mask": ()},
+    "a mask inverted": {"mask": ()},
+    "a transposed matrix": {"order": ("transposed", "exchange")},
+    "clipped": {"extra": ("clips",)},
+    "largest for sum": {"reduction": ("largest",)},
+    "kept in bfloat16": {"precision": ()},
+}  # fmt: skip
+_DROPPED = {
+    "add": {"missing": ("add",), "input": ()},
+    "sub": {"missing": ("subtract",), "input": ()},
+    "mul": {"missing": ("multiply",), "factor": ()},
+    "div": {"missing": ("divide",), "factor": ()},
+    "neg": {"sign": (), "missing": ("neg",)},
+}
+
+
+def is_right(kind: str, equation: str, finding: Finding) -> bool:
+    """Returns whether a name says what was planted.
+
+    Args:
+        kind: of the fault, a key of `plant.KINDS`.
+        equation: the primitive in which it was planted.
+        finding: the first name.
+    """
+    right = _DROPPED.get(equation, {}) if kind.endswith("operand only") else _RIGHT[kind]
+    words = right.get(getattr(finding, "kind", ""))
+    return words is not None and (not words or any(word in finding.text for word in words))
