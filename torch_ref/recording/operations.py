@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from ..common.tape.literals import as_written
-from ..common.tape.tape import Line, Operation, TapeWriter
+from ..common.tape.tape import Line, Operation
+from ..common.tape.writer import TapeWriter
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _HERE = os.path.dirname(__file__) + os.sep

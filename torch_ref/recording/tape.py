@@ -13,7 +13,8 @@ from ..common.call_names import leaves
 from ..common.memory import release
 from ..common.progress import Progress
 from ..common.tape.fingerprint import Fingerprint
-from ..common.tape.tape import Tape, TapeWriter
+from ..common.tape.tape import Tape
+from ..common.tape.writer import TapeWriter
 from .operations import Operations, plain_kernels
 
 KEEP = 256_000_000

@@ -14,7 +14,8 @@ from torch_ref.common.call_names import leaves
 from torch_ref.common.checks.arguments import shown
 from torch_ref.common.memory import release
 from torch_ref.common.progress import Progress
-from torch_ref.common.tape.tape import Tape, TapeWriter
+from torch_ref.common.tape.tape import Tape
+from torch_ref.common.tape.writer import TapeWriter
 
 from ..alignment.repair import Exchange
 from .rerun import Walked

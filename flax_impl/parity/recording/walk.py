@@ -10,7 +10,8 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 from torch_ref.common.tape.literals import as_written
-from torch_ref.common.tape.tape import Line, Operation, TapeWriter
+from torch_ref.common.tape.tape import Line, Operation
+from torch_ref.common.tape.writer import TapeWriter
 
 from ..alignment.repair import Exchange
 from .equations import constants_of, is_of_jax, last_uses, lines_of, moved_by, variables_in
