@@ -67,8 +67,8 @@ def compare(
         if after is None or after.step != first.step or after.group not in _OF_A_STEP:  # the models are cut elsewhere
             entries, first = kept, after
     diagnosis = diagnose(first, ported, reference) if first else []
-    if step is not None:  # after what is known of modules, which is worded for them
-        diagnosis += [cause for causes in step.causes[:1] for cause in causes if cause.certain]
+    if step is not None and not diagnosis:  # what is known of modules is worded for them
+        diagnosis = [cause for causes in step.causes[:1] for cause in causes if cause.certain]
     return Report(
         model=reference.metadata["model"],
         dtype=reference.dtype,

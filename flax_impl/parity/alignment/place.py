@@ -48,13 +48,21 @@ class Side:
 
     @cached_property
     def told(self) -> np.ndarray:
-        """Whether each value comes from a parameter or an input; the others are constants and what is made of them."""
-        told = np.zeros(len(self.tape.values), bool)
-        told[list(self.given)] = True
+        """Whether each value comes from what was given; the others are constants and what is made of them."""
+        return self._reached(self.given)
+
+    @cached_property
+    def learned(self) -> np.ndarray:
+        """Whether each value comes from a parameter or an input; the others are constants, buffers and their like."""
+        return self._reached(number for name, number in self.tape.leaves.items() if not name.startswith("buffer/"))
+
+    def _reached(self, leaves: Iterable[int]) -> np.ndarray:
+        reached = np.zeros(len(self.tape.values), bool)
+        reached[list(leaves)] = True
         for operation in self.tape.operations:
-            if any(told[value] for value in operation.inputs):
-                told[list(operation.outputs)] = True
-        return told
+            if any(reached[value] for value in operation.inputs):
+                reached[list(operation.outputs)] = True
+        return reached
 
     @cached_property
     def forward(self) -> set[int]:

@@ -19,7 +19,7 @@ def neat(number: float) -> str:
 
     Example:
         >>> neat(0.49999999999), neat(1 / 3)
-        ('0.5', '0.333333')
+        ('0.5', '0.33333333')
     """
     for digits in range(1, 9):
         text = f"{number:.{digits}g}"

@@ -42,8 +42,7 @@ def rounded_tables(partners: Partners) -> list[Exchange]:
 
 def _is_table(side: Side, number: int) -> bool:
     value = side.tape.values[number]
-    buffers = {n for name, n in side.tape.leaves.items() if name.startswith("buffer/")}
-    return value.kind == "f" and not value.constant and (not side.told[number] or number in buffers)
+    return value.kind == "f" and not value.constant and not side.learned[number]
 
 
 def _nearly_equal(number: int, port: Tape, known: list[int], reference: Tape) -> Iterator[Exchange]:
