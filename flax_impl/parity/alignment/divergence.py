@@ -153,10 +153,11 @@ def _attempt(current: Divergence, partners: Partners, port: Port, put_in: Sequen
     if current.reference is None or current.port is None:
         return None
 
+    def again(exchange: Exchange) -> list[Exchange]:
+        return everywhere(exchange, partners)
+
     def run(exchange: Exchange) -> tuple[Partners, Divergence | None]:
-        following = find_partners(
-            partners.reference, port.tape(exchanges=with_all(put_in, everywhere(exchange, partners)))
-        )
+        following = find_partners(partners.reference, port.tape(exchanges=with_all(put_in, again(exchange))))
         return following, first_divergence(following)
 
     def within(exchange: Exchange) -> Iterator[Exchange]:
@@ -165,9 +166,9 @@ def _attempt(current: Divergence, partners: Partners, port: Port, put_in: Sequen
         # A value that agrees may do so by chance: what it comes from is looked at, too.
         cones = [_nearest(*side) if place is None else place.cone for place, side in zip(places, sides, strict=True)]
         if max(map(len, cones)) > 1:
-            yield from exchanges(partners, port, (cones[0], cones[1]), current.agreed, swapped=True)
+            yield from exchanges(partners, port, (cones[0], cones[1]), current.agreed, again, swapped=True)
 
-    tried = exchanges(partners, port, (current.reference.cone, current.port.cone), current.agreed)
+    tried = exchanges(partners, port, (current.reference.cone, current.port.cone), current.agreed, again)
     found = best_attempt(tried, run, current)
     return None if found is None else narrowed(found, within, run, current)
 

@@ -3,7 +3,7 @@
 import heapq
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,6 +61,7 @@ def exchanges(
     port: Runnable,
     cones: tuple[Sequence[int], Sequence[int]],
     agreed: Set[int],
+    everywhere: Callable[[Exchange], Sequence[Exchange]],
     *,
     swapped: bool = False,
 ) -> Iterator[Exchange]:
@@ -73,6 +74,7 @@ def exchanges(
         port: runs single operations.
         cones: the operations through which the difference reaches the results, the reference's and the port's.
         agreed: the port's values that count as agreed.
+        everywhere: gives an exchange for each time that a value is computed.
         swapped: whether an agreed value is tried in place of another one, too.
     """
     reference = partners.reference
@@ -82,7 +84,7 @@ def exchanges(
     tried = itertools.chain(likely, _replacing(partners, cones, swapped))
     weak = []
     for exchange in itertools.islice(tried, _TRIALS):
-        count = _agreeing_after(exchange, partners.port, port, pool, agreed)
+        count = _agreeing_after(everywhere(exchange), partners.port, port, pool, agreed)
         if count >= _TELLING:
             yield exchange
         elif count:
@@ -218,15 +220,16 @@ def _mergeable(a: Sequence[int], b: Sequence[int]) -> bool:
     return ends[0] <= ends[1] or ends[1] <= ends[0]
 
 
-def _agreeing_after(exchange: Exchange, tape: Tape, port: Runnable, unmatched: Pool, agreed: Set[int]) -> int:
-    """Returns how many operations agree that did not, up to two, once the reference's value stands there.
+def _agreeing_after(together: Sequence[Exchange], tape: Tape, port: Runnable, unmatched: Pool, agreed: Set[int]) -> int:
+    """Returns how many operations agree that did not, up to two, once the reference's values stand there.
 
     What comes after them is followed, too.
     """
     count = 0
-    changed: dict[int, np.ndarray] = {exchange.port: exchange.array}
-    own = fingerprint(exchange.array)
-    queue = sorted(tape.consumers.get(exchange.port, ()) if exchange.takers is None else exchange.takers)
+    changed = {e.port: e.array for e in together if e.takers is None}
+    at = {(e.port, taker): e.array for e in together for taker in e.takers or ()}
+    own = fingerprint(together[0].array)
+    queue = sorted({taker for number in changed for taker in tape.consumers.get(number, ())}.union(i for _, i in at))
     done: set[int] = set()
     worked = 0
     while queue and len(done) < _DEEP * 4 and worked < _DEEP:
@@ -235,13 +238,14 @@ def _agreeing_after(exchange: Exchange, tape: Tape, port: Runnable, unmatched: P
             continue
         done.add(i)
         operation = tape.operations[i]
-        at_edge = exchange.takers is None or i in exchange.takers
-        touched = [value for value in operation.inputs if value in changed and (at_edge or value != exchange.port)]
+        touched = {
+            v: at[v, i] if (v, i) in at else changed[v] for v in operation.inputs if (v, i) in at or v in changed
+        }
         others = [value for value in operation.inputs if value not in touched]
         if any(value not in tape.arrays or _open(tape, value, agreed) for value in others):
             continue  # something else that differs comes into it
         try:
-            outputs = port.evaluate(i, [changed[v] if v in touched else tape.arrays[v] for v in operation.inputs])
+            outputs = port.evaluate(i, [touched[v] if v in touched else tape.arrays[v] for v in operation.inputs])
         except (TypeError, ValueError):  # it does not take a value of this shape
             return count
         if operation.name not in MOVES:

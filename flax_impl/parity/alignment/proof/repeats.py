@@ -69,7 +69,9 @@ def _in_all_iterations(exchange: Exchange, partners: Partners) -> list[Exchange]
 
 
 def iterations(tape: Tape, operation: int) -> list[int]:
-    """Returns what an operation is in each iteration of its loop, in order; itself alone where it is in none.
+    """Returns what an operation is in each iteration of its loop, or each call of its module, in order.
+
+    One that is not run again is returned alone.
 
     Args:
         tape: of JAX.
@@ -77,13 +79,26 @@ def iterations(tape: Tape, operation: int) -> list[int]:
     """
     own = tape.operations[operation]
     if own.name != _SLICE and "[" not in own.module:
-        return [operation]
+        return _calls(tape, operation)
     by_iteration: dict[str, list[int]] = {}
     for i, other in enumerate(tape.operations):
         if other.name == own.name and other.lines == own.lines and _loop(other) == _loop(own):
             by_iteration.setdefault(_iteration(other), []).append(i)
     rank = by_iteration[_iteration(own)].index(operation)
     return [of[rank] for of in by_iteration.values() if len(of) > rank]
+
+
+def _calls(tape: Tape, operation: int) -> list[int]:
+    """Returns what an operation is in each call of the lines that it stands in: they run alike each time."""
+    own = tape.operations[operation]
+    alike = [
+        i
+        for i, other in enumerate(tape.operations)
+        if other.lines == own.lines and other.module == own.module and other.backward == own.backward
+    ]
+    names = [(tape.operations[i].name, *(tape.values[v].shape for v in tape.operations[i].outputs)) for i in alike]
+    size = next(n for n in range(1, len(names) + 1) if not len(names) % n and names == names[:n] * (len(names) // n))
+    return alike[alike.index(operation) % size :: size] if own.lines else [operation]
 
 
 def _loop(operation: Operation) -> tuple[str, Sequence[int]]:
