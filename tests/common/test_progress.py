@@ -2,7 +2,9 @@
 
 import io
 import sys
+from typing import Any
 
+import numpy as np
 import pytest
 
 import flax_impl
@@ -30,7 +32,8 @@ def run(monkeypatch: pytest.MonkeyPatch, terminal: bool, shown: bool = True, hur
             monkeypatch.setattr(progress, name, 0.0)
     with progress.Progress(20, shown) as report:
         for step in range(20):
-            report(step + 1, [0.5, 0.25])
+            losses: Any = np.array([0.5, 0.25])  # a row of losses is neither true nor false
+            report(step + 1, losses)
     return screen.getvalue()
 
 

@@ -55,4 +55,4 @@ class Progress:
 
 
 def _text(losses: Sequence[float]) -> str:
-    return "loss " + " + ".join(f"{float(loss):.4g}" for loss in losses) if losses else ""
+    return "loss " + " + ".join(f"{float(loss):.4g}" for loss in losses) if len(losses) else ""
