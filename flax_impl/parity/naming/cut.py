@@ -18,7 +18,7 @@ _HUGE = 1e8  # what a mask holds: its size says nothing
 _NEAR = 1e-7  # of the largest number
 _SHARE = 1e-4  # of the difference that is to be explained
 _ROUNDING = 1e-14
-_BUDGET = 20_000  # operations that are run again
+_BUDGET = 6_000  # operations that are run again
 _LATER = 3  # operations after the exchanged value
 
 
