@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 from torch_ref.common.tape.tape import Operation, Tape
 
@@ -10,6 +11,8 @@ from ..partners import Partners
 from ..repair import Exchange, layouts
 
 _SLICE = "scan.slice"  # a row of what a scan goes through
+# Many values are tried at the same operations.
+_KNOWN: "WeakKeyDictionary[Tape, dict[int, list[int]]]" = WeakKeyDictionary()
 
 
 def everywhere(exchange: Exchange, partners: Partners) -> list[Exchange]:
@@ -77,6 +80,13 @@ def iterations(tape: Tape, operation: int) -> list[int]:
         tape: of JAX.
         operation: its number.
     """
+    known = _KNOWN.setdefault(tape, {})
+    if operation not in known:
+        known[operation] = _iterations(tape, operation)
+    return known[operation]
+
+
+def _iterations(tape: Tape, operation: int) -> list[int]:
     own = tape.operations[operation]
     if own.name != _SLICE and "[" not in own.module:
         return _calls(tape, operation)
