@@ -4,8 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from torch_ref.common.tape.tape import Tape
 
 from .gradients import silenced, stopped, without_gradient
@@ -14,7 +12,7 @@ from .place import Place, Side, differing
 from .proof.attempts import Attempt, best_attempt, narrowed, with_all
 from .proof.repeats import everywhere
 from .proof.tables import rounded_tables
-from .repair import MOVES, Exchange, exchanges
+from .repair import MOVES, Exchange, Runnable, exchanges
 from .rows import selected
 from .slices import sliced, uncertain
 
@@ -22,15 +20,11 @@ _FEW = 6  # operations before a value that agrees
 _ORDERS = ("rev", "transpose", "reshape", "aten.flip", "aten.permute", "aten.view", "aten.reshape")
 
 
-class Port(Protocol):
+class Port(Runnable, Protocol):
     """A port that can be run again with other values in it."""
 
     def tape(self, *, exchanges: Sequence[Exchange] = ()) -> Tape:
         """Runs the step and returns its tape."""
-        ...
-
-    def evaluate(self, operation: int, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Returns what one operation of the first tape gives for other inputs."""
         ...
 
 

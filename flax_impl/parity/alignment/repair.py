@@ -5,7 +5,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -34,8 +34,14 @@ MOVES = {
 class Runnable(Protocol):
     """A port that can be run again."""
 
-    def evaluate(self, operation: int, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Returns what one operation of the tape gives for other inputs."""
+    def evaluate(
+        self,
+        operation: int,
+        arrays: Sequence[np.ndarray],
+        literals: Mapping[int, float] | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> list[np.ndarray]:
+        """Returns what one operation of the tape gives for other inputs, other literals and other parameters."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from torch_ref.common.tape.tape import Tape
 
 from ..alignment.divergence import Divergence
 from ..alignment.partners import Partners
-from ..alignment.repair import MOVES, Exchange, layouts
+from ..alignment.repair import MOVES, Exchange, Runnable, layouts
 from .targets import targets
 
 _MOST = 80  # operations of each side
@@ -22,25 +22,12 @@ _BUDGET = 6_000  # operations that are run again
 _LATER = 3  # operations after the exchanged value
 
 
-class Runnable(Protocol):
-    """A port whose operations can be run again."""
-
-    def evaluate(
-        self,
-        operation: int,
-        arrays: Sequence[np.ndarray],
-        literals: Mapping[int, float] | None = None,
-        params: Mapping[str, Any] | None = None,
-    ) -> list[np.ndarray]:
-        """Returns what one operation gives for other inputs, other literals and other parameters."""
-        ...
-
-
 class Cut:
     """The operations of both sides that a divergence may be made of.
 
     Args:
-        divergence: with an exchange and its partners.
+        exchange: the reference's value that should come out in the port's place.
+        partners: which values of the two tapes are the same.
         port: runs operations of the port again.
     """
 

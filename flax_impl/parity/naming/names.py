@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from ..alignment.divergence import Divergence
+from ..alignment.repair import Runnable
 from ..report.entries import Finding
 from .constants import constant_causes, solved_causes
-from .cut import Cut, Runnable
+from .cut import Cut
 from .factors import factor_causes, loss_causes, offset_causes, reciprocal_causes, sign_causes
 from .functions import activation_causes, reduction_causes, unary_causes
 from .inputs import exchanged_causes, input_causes, product_causes, unused_causes
