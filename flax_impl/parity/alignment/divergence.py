@@ -10,11 +10,12 @@ from .gradients import silenced, stopped, without_gradient
 from .partners import Partners, find_partners
 from .place import Place, Side, differing
 from .proof.attempts import Attempt, best_attempt, narrowed, with_all
-from .proof.repeats import everywhere
+from .proof.masks import other_masks
+from .proof.repeats import at_other_calls, everywhere
 from .proof.tables import rounded_tables
 from .repair import MOVES, Exchange, Runnable, exchanges
 from .rows import selected
-from .slices import sliced, uncertain
+from .slices import sliced, uncertain, without_joined
 
 _FEW = 6  # operations before a value that agrees
 _ORDERS = ("rev", "transpose", "reshape", "aten.flip", "aten.permute", "aten.view", "aten.reshape")
@@ -38,8 +39,10 @@ class Divergence:
         backward: whether losses and outputs agree, so that only gradients differ.
         exchange: the reference's value that was put in, to go on; None where none was found.
         proved: whether all losses and outputs, or all gradients, agree after this exchange and those before it.
+        calls: how many further calls of the same lines it was put in at.
         partners: which values agreed when the place was found, with the exchanges before it.
-        agreed: the port's values that count as agreed: those with a partner, and those that one cannot expect one of.
+        agreed: the reference's values and the port's that count as agreed: those with a partner, those whose rows stand
+            in one of the other side, and those that one cannot expect a partner of.
     """
 
     reference: Place | None
@@ -47,8 +50,9 @@ class Divergence:
     backward: bool
     exchange: Exchange | None = None
     proved: bool = False
+    calls: int = 0
     partners: Partners | None = None
-    agreed: frozenset[int] = frozenset()
+    agreed: tuple[frozenset[int], frozenset[int]] = frozenset(), frozenset()
 
 
 def first_divergence(partners: Partners) -> Divergence | None:
@@ -65,7 +69,7 @@ def _first(partners: Partners, ours: Sequence[int], theirs: Sequence[int], backw
     """Returns where two tapes part first on the way to results that differ."""
     sides = _sides(partners, backward, (ours, theirs))
     reference, port = sides[0].place(ours, backward), sides[1].place(theirs, backward)
-    agreed = frozenset(sides[1].agreed)
+    agreed = frozenset(sides[0].agreed), frozenset(sides[1].agreed)
     if backward and reference is not None and port is not None:
         missing = without_gradient(reference.first, port, partners)
         if missing is None:
@@ -101,9 +105,10 @@ def _sides(partners: Partners, backward: bool, starts: tuple[Sequence[int], Sequ
         for tape, of_tape, start in zip(tapes, agreed, starts, strict=True)
     ]
     rows = selected(tapes[0], alone[0], tapes[1]), selected(tapes[1], alone[1], tapes[0])
+    parts = without_joined(tapes, (sliced(tapes[0], alone[0], tapes[1]), sliced(tapes[1], alone[1], tapes[0])))
     sides = []
     for i, (tape, of_tape) in enumerate(zip(tapes, agreed, strict=True)):
-        slices = sliced(tape, alone[i], tapes[1 - i]) | rows[i][0] | rows[1 - i][1].difference(of_tape)
+        slices = parts[i] | rows[i][0] | rows[1 - i][1].difference(of_tape)
         sides.append(Side(tape, {*of_tape, *uncertain(tape, tapes[1 - i], set(of_tape), slices)}))
     return sides[0], sides[1]
 
@@ -129,15 +134,16 @@ def find_divergences(partners: Partners, port: Port, at_most: int = 8) -> list[D
         except Exception:  # a repair that fails costs the proof, never the report
             attempt = None
         if not _is_known(current, found, partners):
-            place, exchange, whole = current, None, False
+            place, exchange, whole, calls = current, None, False, 0
             if attempt is not None:
-                exchange, whole = attempt.exchange, attempt.whole
+                exchange, whole, calls = attempt.exchange, attempt.whole, attempt.calls
                 if whole or not _iterated(current, partners):
                     place = _located(current, exchange, partners)
-            found.append(Divergence(place.reference, place.port, current.backward, exchange, whole, partners))
+            known = {"partners": partners, "agreed": current.agreed}
+            found.append(Divergence(place.reference, place.port, current.backward, exchange, whole, calls, **known))
         if attempt is None:
             break
-        put_in = with_all(put_in, everywhere(attempt.exchange, partners))
+        put_in = with_all(put_in, attempt.put_in)
         partners, current = attempt.partners, attempt.after
     return found
 
@@ -150,9 +156,16 @@ def _attempt(current: Divergence, partners: Partners, port: Port, put_in: Sequen
     def again(exchange: Exchange) -> list[Exchange]:
         return everywhere(exchange, partners)
 
-    def run(exchange: Exchange) -> tuple[Partners, Divergence | None]:
-        following = find_partners(partners.reference, port.tape(exchanges=with_all(put_in, again(exchange))))
-        return following, first_divergence(following)
+    def run(exchange: Exchange) -> Iterator[Attempt]:
+        yield made(exchange, again(exchange), 0)
+        if others := at_other_calls(exchange, partners):
+            yield made(exchange, [e for one in (exchange, *others) for e in again(one)], len(others))
+
+    def made(exchange: Exchange, together: Sequence[Exchange], calls: int) -> Attempt:
+        following = find_partners(partners.reference, port.tape(exchanges=with_all(put_in, together)))
+        after = first_divergence(following)
+        whole = after is None or (after.backward and not current.backward)
+        return Attempt(exchange, whole, together, following, after, calls)
 
     def within(exchange: Exchange) -> Iterator[Exchange]:
         places = _within(exchange, current.backward, partners)
@@ -164,7 +177,11 @@ def _attempt(current: Divergence, partners: Partners, port: Port, put_in: Sequen
 
     tried = exchanges(partners, port, (current.reference.cone, current.port.cone), current.agreed, again)
     found = best_attempt(tried, run, current)
-    return None if found is None else narrowed(found, within, run, current)
+    if found is None or not found.whole:
+        of_masks = (made(exchange, [exchange], 0) for exchange in other_masks(partners, current.port))
+        if (mended := next((attempt for attempt in of_masks if attempt.whole), None)) is not None:
+            return mended
+    return None if found is None else narrowed(found, within, run)
 
 
 def _is_known(current: Divergence, found: Sequence[Divergence], partners: Partners) -> bool:
@@ -182,7 +199,20 @@ def _is_known(current: Divergence, found: Sequence[Divergence], partners: Partne
     if not partners.port.operations[current.port.first].backward:  # no gradient comes back from it
         return True
     known = {operations[i].lines[:1] for other in found if other.reference for i in other.reference.cone}
-    return operation.lines[:1] in known
+    if operation.lines[:1] in known:
+        return True
+    put_in = [other.exchange.port for other in found if other.exchange is not None and not other.backward]
+    return partners.port.operations[current.port.first].lines[:1] not in _lines_after(put_in, partners.port)
+
+
+def _lines_after(values: Sequence[int], tape: Tape) -> set[object]:
+    """Returns the lines that go on with some values: only there a gradient is right once they are put in."""
+    reached, found = set(values), set()
+    for operation in tape.operations:
+        if not operation.backward and reached.intersection(operation.inputs):
+            reached.update(operation.outputs)
+            found.add(operation.lines[:1])
+    return found
 
 
 def _iterated(current: Divergence, partners: Partners) -> bool:

@@ -57,7 +57,7 @@ def silenced(partners: Partners, theirs: Iterable[int]) -> int | None:
     named = [(name.partition("/")[2], n) for name, n in tape.results.items() if name.startswith("grad/")]
     silent = [leaves[name] for name, n in named if n in wrong and tape.values[n].scale == 0 and name in leaves]
     stops = [i for i, of in enumerate(tape.operations) if of.name == "stop_gradient" and not of.backward]
-    stops = [i for i in stops if not _is_largest(tape.operations[i].inputs[0], tape)]
+    stops = [i for i in stops if not is_largest(tape.operations[i].inputs[0], tape)]
     detached = any(of.name == "aten.detach" and not of.backward for of in partners.reference.operations)
     if len(stops) == 1 and not detached:
         return stops[0]
@@ -108,19 +108,24 @@ def _stop_before(operation: int, partners: Partners) -> int | None:
             continue
         seen.add(value)
         found = tape.operations[made_by]
-        if found.name == "stop_gradient" and not _is_largest(found.inputs[0], tape):
+        if found.name == "stop_gradient" and not is_largest(found.inputs[0], tape):
             return made_by
         queue += found.inputs
     return None
 
 
-def _is_largest(value: int, tape: Tape) -> bool:
-    """Whether a value is a maximum over an axis, passed on."""
+def is_largest(value: int, tape: Tape) -> bool:
+    """Returns whether a value is a maximum over an axis, passed on.
+
+    Args:
+        value: its number.
+        tape: that it is of.
+    """
     while (made_by := tape.producers.get(value)) is not None:
         operation = tape.operations[made_by]
         if operation.name == "reduce_max":
             return True
-        if operation.name not in (*MOVES, "max"):
+        if operation.name not in (*MOVES, "max") or not operation.inputs:
             return False
         value = operation.inputs[0]
     return False

@@ -4,7 +4,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch_ref.common.tape.tape import Tape
 
 from .likeness import Pool, likeness
 from .partners import Partners
+from .proof.picks import Picks, Rows
 
 _NEAR = 40  # operations of each side that are looked at
 _FRONT = 12  # operations of the reference that the port may lack
@@ -54,19 +55,33 @@ class Exchange:
         port: number of the port's value.
         takers: the port's operations that get it; None means all.
         array: it, in the port's layout.
+        rows: that the reference has of it, for each call with rows of its own; nothing means all.
+        alone: whether it is meant at one call of a module only, where that is called several times.
     """
 
     reference: int
     port: int
     takers: frozenset[int] | None
     array: np.ndarray
+    rows: tuple[Rows, ...] = ()
+    alone: bool = False
+
+    def parts(self, array: np.ndarray) -> list[np.ndarray]:
+        """Returns the rows of an array that the reference has, each call's by themselves; all where it has all.
+
+        Args:
+            array: in the place of the value, or of what is made of it.
+        """
+        if not self.rows or not array.ndim or len(array) != self.rows[0].length:
+            return [array]
+        return [array[rows.numbers] for rows in self.rows]
 
 
 def exchanges(
     partners: Partners,
     port: Runnable,
     cones: tuple[Sequence[int], Sequence[int]],
-    agreed: Set[int],
+    agreed: tuple[Set[int], Set[int]],
     everywhere: Callable[[Exchange], Sequence[Exchange]],
     *,
     swapped: bool = False,
@@ -79,7 +94,7 @@ def exchanges(
         partners: the two tapes, both with their values kept.
         port: runs single operations.
         cones: the operations through which the difference reaches the results, the reference's and the port's.
-        agreed: the port's values that count as agreed.
+        agreed: the values of both that count as agreed.
         everywhere: gives an exchange for each time that a value is computed.
         swapped: whether an agreed value is tried in place of another one, too.
     """
@@ -87,10 +102,12 @@ def exchanges(
     unmatched = [reference.values[v] for i in cones[0] for v in reference.operations[i].outputs]
     pool = Pool(unmatched)
     likely = itertools.chain(_missing(partners, cones[0]), _weighed(partners, cones))
-    tried = itertools.chain(likely, _replacing(partners, cones, swapped))
+    tried = itertools.chain(likely, _replacing(partners, cones, agreed, swapped))
     weak = []
     for exchange in itertools.islice(tried, _TRIALS):
-        count = _agreeing_after(everywhere(exchange), partners.port, port, pool, agreed)
+        count = _agreeing_after(everywhere(exchange), partners.port, port, pool, agreed[1])
+        if not count and len(everywhere(exchange)) > len(everywhere(alone := replace(exchange, alone=True))):
+            exchange, count = alone, _agreeing_after(everywhere(alone), partners.port, port, pool, agreed[1])
         if count >= _TELLING:
             yield exchange
         elif count:
@@ -98,29 +115,53 @@ def exchanges(
     yield from weak
 
 
-def _replacing(partners: Partners, cones: tuple[Sequence[int], Sequence[int]], swapped: bool) -> Iterator[Exchange]:
+def _replacing(
+    partners: Partners, cones: tuple[Sequence[int], Sequence[int]], agreed: tuple[Set[int], Set[int]], swapped: bool
+) -> Iterator[Exchange]:
     """Yields each value of the reference's cone in place of each of the port's, those near the beginning first."""
     reference, ported = partners.reference, partners.port
+    if not Picks.of(reference).rows:  # rows of a value are no partners of it
+        agreed = partners.of_reference.keys(), partners.of_port.keys()
     ours, theirs = (
-        _candidates(tape, cone[:_NEAR], agreed)
-        for tape, cone, agreed in (
-            (reference, cones[0], partners.of_reference),
-            (ported, cones[1], partners.of_port),
-        )
+        _candidates(tape, cone[:_NEAR], of) for tape, cone, of in zip((reference, ported), cones, agreed, strict=True)
     )
     cone = set(cones[1])
     pairs = sorted(itertools.product(range(len(ours)), range(len(theirs))), key=lambda pair: (sum(pair), pair))
     for i, j in pairs:
         (value, own), (other, edge) = ours[i], theirs[j]
-        if edge and own and (not swapped or other in partners.of_reference[value]):  # both agree already
+        if edge and own and (not swapped or other in partners.of_reference.get(value, ())):  # both agree already
             continue
         if value not in reference.arrays:
             continue
-        if reference.values[value].size != ported.values[other].size:
-            continue
-        takers = frozenset(cone.intersection(ported.consumers.get(other, ()))) if edge else None
-        for array in layouts(reference.arrays[value], ported.values[other].shape):
+        takers = _takers(other, cone, ported) if edge else None
+        yield from put_in(partners, value, other, takers)
+
+
+def _takers(value: int, cone: Set[int], tape: Tape) -> frozenset[int]:
+    """Returns the operations of a cone that take a value, and those that do so on the way back for the same lines."""
+    every = tape.consumers.get(value, ())
+    forward = [i for i in every if i in cone]
+    lines = {tape.operations[i].lines[:1] for i in forward}
+    alike = (i for i in every if tape.operations[i].backward and tape.operations[i].lines[:1] in lines)
+    return frozenset([*forward, *alike])
+
+
+def put_in(partners: Partners, value: int, other: int, takers: frozenset[int] | None) -> Iterator[Exchange]:
+    """Yields the ways to put a value of the reference in the place of one of the port.
+
+    Args:
+        partners: the two tapes, both with their values kept.
+        value: of the reference.
+        other: of the port.
+        takers: the port's operations that get it; None means all.
+    """
+    reference, port = partners.reference, partners.port
+    if reference.values[value].size == port.values[other].size:
+        for array in layouts(reference.arrays[value], port.values[other].shape):
             yield Exchange(value, other, takers, array)
+    elif other in port.arrays:
+        for array, rows in Picks.of(reference).joined(value, port.arrays[other]):
+            yield Exchange(value, other, takers, array, rows)
 
 
 def _missing(partners: Partners, cone: Sequence[int]) -> Iterator[Exchange]:
@@ -139,9 +180,7 @@ def _missing(partners: Partners, cone: Sequence[int]) -> Iterator[Exchange]:
             takers = frozenset(taker for taker in port.consumers.get(twin, ()) if taker > ready)
             if twin < 0 or not takers or made not in reference.arrays or port.values[twin].kind != "f":
                 continue
-            if reference.values[made].size == port.values[twin].size:
-                for array in layouts(reference.arrays[made], port.values[twin].shape):
-                    yield Exchange(made, twin, takers, array)
+            yield from put_in(partners, made, twin, takers)
 
 
 def _weighed(partners: Partners, cones: tuple[Sequence[int], Sequence[int]]) -> Iterator[Exchange]:
@@ -157,9 +196,8 @@ def _weighed(partners: Partners, cones: tuple[Sequence[int], Sequence[int]]) -> 
             if not twins.intersection(ours):
                 continue
             for value, other in itertools.product(given, others):
-                if value in reference.arrays and reference.values[value].size == port.values[other].size:
-                    for array in layouts(reference.arrays[value], port.values[other].shape):
-                        yield Exchange(value, other, frozenset(cone.intersection(port.consumers[other])), array)
+                if value in reference.arrays:
+                    yield from put_in(partners, value, other, _takers(other, cone, port))
 
 
 def _parted(tape: Tape, operation: int) -> tuple[list[int], list[int]]:
@@ -179,7 +217,7 @@ def _parted(tape: Tape, operation: int) -> tuple[list[int], list[int]]:
     return weights, others
 
 
-def _candidates(tape: Tape, cone: Sequence[int], agreed: Mapping[int, list[int]]) -> list[tuple[int, bool]]:
+def _candidates(tape: Tape, cone: Sequence[int], agreed: Set[int]) -> list[tuple[int, bool]]:
     """Returns the values in and at the edge of a cone, in order, and whether each is at its edge."""
     found: dict[int, bool] = {}
     for i in cone:
@@ -234,7 +272,8 @@ def _agreeing_after(together: Sequence[Exchange], tape: Tape, port: Runnable, un
     count = 0
     changed = {e.port: e.array for e in together if e.takers is None}
     at = {(e.port, taker): e.array for e in together for taker in e.takers or ()}
-    own = fingerprint(together[0].array)
+    own = [fingerprint(part) for part in together[0].parts(together[0].array)]
+    results = {number for name, number in tape.results.items() if not name.startswith("grad/")}
     queue = sorted({taker for number in changed for taker in tape.consumers.get(number, ())}.union(i for _, i in at))
     done: set[int] = set()
     worked = 0
@@ -255,7 +294,12 @@ def _agreeing_after(together: Sequence[Exchange], tape: Tape, port: Runnable, un
         except (TypeError, ValueError):  # it does not take a value of this shape
             return count
         if operation.name not in MOVES:
-            count += any(_is_new(output, own, unmatched) for output in outputs)
+            for value, output in zip(operation.outputs, outputs, strict=True):
+                parts = together[0].parts(output)
+                given = own if len(own) == len(parts) and value not in results else [None] * len(parts)
+                if all(_is_new(part, passed, unmatched) for part, passed in zip(parts, given, strict=True)):
+                    count += 1
+                    break
             if count == _TELLING:
                 return count
             worked += 1
@@ -270,7 +314,7 @@ def _open(tape: Tape, value: int, agreed: Set[int]) -> bool:
     return value not in agreed and tape.values[value].kind == "f" and tape.values[value].size > 1
 
 
-def _is_new(array: np.ndarray, own: Fingerprint, pool: Pool) -> bool:
+def _is_new(array: np.ndarray, own: Fingerprint | None, pool: Pool) -> bool:
     """Whether an array is one of the pool's values, and not just what was put in, passed on."""
     kept = fingerprint(array)
-    return any(pool.like(kept)) and not likeness(own, kept)
+    return any(pool.like(kept)) and (own is None or not likeness(own, kept))

@@ -9,11 +9,11 @@ from torch_ref.common.tape.fingerprint import Fingerprint
 from torch_ref.common.tape.tape import Tape
 
 from .likeness import tolerance
+from .proof.picks import PICKS
 
 _LEAST = 2  # rows that a selection has
 _LOOKED_AT = 50  # values that may hold a row
 _LARGEST = 1 << 20  # numbers of a value whose rows stand along several axes
-_PICKS = {"aten.index", "aten.index_select", "aten.masked_select"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ def selected(tape: Tape, wanted: Iterable[int], other: Tape) -> tuple[set[int], 
     """
     ours = [own for number in wanted if (own := _rows(number, tape)) is not None and len(own.table) >= _LEAST]
     lengths = {own.length for own in ours}
-    deep = any(operation.name in _PICKS for operation in tape.operations)
+    deep = any(operation.name in PICKS for operation in tape.operations)
     held = [rows for number in range(len(other.values)) for rows in _all_rows(number, other, lengths, deep)]
     if not held or not ours:
         return set(), set()

@@ -121,6 +121,23 @@ def sliced(tape: Tape, wanted: Iterable[int], other: Tape) -> set[int]:
     return {n for n in wanted if is_slice(tape.values[n], parts) or _is_stack(tape, n, whole)}
 
 
+def without_joined(tapes: tuple[Tape, Tape], parts: tuple[set[int], set[int]]) -> tuple[set[int], set[int]]:
+    """Returns slices and stacks without those that both sides concatenate, and not alike: they should be partners.
+
+    Args:
+        tapes: of both sides.
+        parts: what `sliced` found on either.
+    """
+    joined = [
+        {v for v in found if (made_by := tape.producers.get(v)) is not None and tape.operations[made_by].name in _JOINS}
+        for tape, found in zip(tapes, parts, strict=True)
+    ]
+    sizes = [{tape.values[value].size for value in found} for tape, found in zip(tapes, joined, strict=True)]
+    both = sizes[0] & sizes[1]
+    wrong = [{v for v in of if tape.values[v].size in both} for tape, of in zip(tapes, joined, strict=True)]
+    return parts[0] - wrong[0], parts[1] - wrong[1]
+
+
 def _is_stack(tape: Tape, number: int, whole: Slices) -> bool:
     value = tape.values[number]
     return any(

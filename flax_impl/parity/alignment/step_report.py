@@ -76,7 +76,7 @@ class StepReport:
         several = "1 place" if len(self.places) == 1 else f"{len(self.places)} places"
         lines = [f"the step diverges at {several} ({counts})"]
         for i, place in enumerate(self.places, 1):
-            lines += ["", *_block(i, place, place.partners or self.partners), *_named(self._causes_of(i - 1))]
+            lines += ["", *_block(i, place, place.partners or self.partners, self._causes_of(i - 1))]
         if self.weight_map is not None and self.weight_map.guessed:
             names = listed(self.weight_map.guessed)
             lines += ["", f"perhaps: {names} went by name and shape; see report.weight_map, or pass the port's params="]
@@ -94,6 +94,7 @@ class StepReport:
                     "port": _told(place.port, self.partners.port),
                     "difference": _difference(place, self.partners),
                     "proved": place.proved,
+                    "further_calls": place.calls,
                     "cause": [{"text": cause.text, "certain": cause.certain} for cause in self._causes_of(i)],
                 }
                 for i, place in enumerate(self.places)
@@ -121,7 +122,7 @@ def check_tape(name: str, tape: Any) -> None:
         raise ValueError(f"{name}: expected a tape, as record_tape or load_tape gives it, got {shown(tape)}")
 
 
-def _block(number: int, place: Divergence, partners: Partners) -> Iterator[str]:
+def _block(number: int, place: Divergence, partners: Partners, causes: Sequence["Finding"]) -> Iterator[str]:
     yield f"{number}. {_phase(place)}"
     for name, part, tape, agreed in (
         ("reference", place.reference, partners.reference, partners.of_reference),
@@ -136,16 +137,16 @@ def _block(number: int, place: Divergence, partners: Partners) -> Iterator[str]:
         yield f"   {'':<10} largest difference {difference['largest']:.3g}, of values up to {difference['scale']:.3g}"
         if difference["largest"] <= SINGLE * difference["scale"]:
             yield f"   {'':<10} perhaps no fault: a table or a merged weight in float32 rounds as much"
+    if place.calls:
+        times = "one further call" if place.calls == 1 else f"{place.calls} further calls"
+        yield f"   {'':<10} the same at {times} of these lines"
     if place.proved:
         results = "all gradients agree" if place.backward else "all losses and outputs agree"
         yield f"   {'proof':<10} with the reference's value put in here, {results}"
     elif place.exchange is not None:
         yield f"   {'':<10} with the reference's value put in here, the next operations agree"
-    else:
+    elif not any(cause.certain for cause in causes):
         yield f"   {'':<10} perhaps: no value of the reference could be put in here to prove it"
-
-
-def _named(causes: Sequence["Finding"]) -> Iterator[str]:
     for cause in causes:
         yield f"   {'cause' if cause.certain else 'perhaps':<10} {cause.text}"
 
@@ -193,6 +194,8 @@ def _difference(place: Divergence, partners: Partners) -> dict[str, float] | Non
     if exchange is None or exchange.port not in partners.port.arrays:
         return None
     own = partners.port.arrays[exchange.port]
+    if own.dtype.kind != "f":
+        return None
     if (np.isfinite(exchange.array) != np.isfinite(own)).any():  # another mask has no size
         return None
     apart = np.abs(exchange.array - own)

@@ -1,7 +1,7 @@
 """Tries which value of the reference mends the port: the one that gets furthest, as early as it can be put in."""
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ _TRIED = 6  # exchanges that the whole step is run with
 _NARROWED = 4  # the same, to find an earlier one
 _TIMES = 3  # that an earlier one is looked for
 
-Runs = Callable[[Exchange], tuple[Partners, "Divergence | None"]]
+Runs = Callable[[Exchange], "Iterator[Attempt]"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,15 +24,19 @@ class Attempt:
 
     Args:
         exchange: that was put in.
+        whole: whether all losses and outputs, or all gradients, agree, which is a proof.
+        put_in: it, each time that it is computed, and where it was tried, at the other calls of its line.
         partners: of the step after it.
         after: where the tapes part then; None where they agree.
-        whole: whether all losses and outputs, or all gradients, agree, which is a proof.
+        calls: how many calls of its line there are further, at which it was put in.
     """
 
     exchange: Exchange
+    whole: bool
+    put_in: Sequence[Exchange]
     partners: Partners
     after: "Divergence | None"
-    whole: bool
+    calls: int = 0
 
     @property
     def reach(self) -> tuple[bool, int]:
@@ -48,13 +52,13 @@ def best_attempt(tried: Iterable[Exchange], run: Runs, current: "Divergence") ->
 
     Args:
         tried: exchanges, the likely ones first.
-        run: runs the step with one more exchange.
+        run: runs the step with one more exchange, and then with it at all calls of its line.
         current: where the tapes part without it.
     """
     best: Attempt | None = None
     reach = False, -1 if current.reference is None else current.reference.first
     for exchange in itertools.islice(tried, _TRIED):
-        attempt = _made(exchange, run, current)
+        attempt = _made(exchange, run)
         if attempt.whole:
             return attempt if best is None or not _is_elsewhere(best, current) else best
         if attempt.reach > reach:
@@ -69,21 +73,18 @@ def _is_elsewhere(attempt: Attempt, current: "Divergence") -> bool:
     return len(where) == 2 and (where[0].lines, where[0].module) != (where[1].lines, where[1].module)
 
 
-def narrowed(
-    attempt: Attempt, within: Callable[[Exchange], Iterable[Exchange]], run: Runs, current: "Divergence"
-) -> Attempt:
+def narrowed(attempt: Attempt, within: Callable[[Exchange], Iterable[Exchange]], run: Runs) -> Attempt:
     """Returns an attempt with an earlier exchange that gets as far, as long as there is one.
 
     Args:
         attempt: what works.
         within: gives the exchanges within what one replaces.
-        run: runs the step with one more exchange.
-        current: where the tapes part without it.
+        run: as in `best_attempt`.
     """
     for _ in range(_TIMES):
         known = attempt.exchange.reference, attempt.exchange.port
         others = (e for e in within(attempt.exchange) if (e.reference, e.port) != known)
-        earlier = (_made(exchange, run, current) for exchange in itertools.islice(others, _NARROWED))
+        earlier = (_made(exchange, run) for exchange in itertools.islice(others, _NARROWED))
         found = next((other for other in earlier if other.reach >= attempt.reach), None)
         if found is None:
             return attempt
@@ -91,9 +92,15 @@ def narrowed(
     return attempt
 
 
-def _made(exchange: Exchange, run: Runs, current: "Divergence") -> Attempt:
-    partners, after = run(exchange)
-    return Attempt(exchange, partners, after, after is None or (after.backward and not current.backward))
+def _made(exchange: Exchange, run: Runs) -> Attempt:
+    """Returns the first attempt that mends all, or else the one that gets furthest."""
+    best: Attempt | None = None
+    for attempt in run(exchange):
+        if attempt.whole:
+            return attempt
+        best = attempt if best is None or attempt.reach > best.reach else best
+    assert best is not None
+    return best
 
 
 def with_all(put_in: Sequence[Exchange], more: Iterable[Exchange]) -> list[Exchange]:

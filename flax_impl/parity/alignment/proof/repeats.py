@@ -3,13 +3,16 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 from torch_ref.common.tape.tape import Operation, Tape
 
 from ..partners import Partners
-from ..repair import Exchange, layouts
+from ..repair import Exchange, layouts, put_in
+from .picks import Picks
 
+_T = TypeVar("_T")
 _SLICE = "scan.slice"  # a row of what a scan goes through
 # Many values are tried at the same operations.
 _KNOWN: "WeakKeyDictionary[Tape, dict[int, list[int]]]" = WeakKeyDictionary()
@@ -24,7 +27,87 @@ def everywhere(exchange: Exchange, partners: Partners) -> list[Exchange]:
         exchange: it.
         partners: the two tapes.
     """
-    return [again for e in _in_all_iterations(exchange, partners) for again in _recomputed(e, partners.port)]
+    calls = [exchange] if exchange.alone else _in_all_iterations(exchange, partners)
+    return [again for e in calls for again in _recomputed(e, partners.port)]
+
+
+def at_other_calls(exchange: Exchange, partners: Partners) -> list[Exchange]:
+    """Returns an exchange for each further call of the lines that it stands in, as where all layers share a function.
+
+    None where the two sides do not call theirs equally often.
+
+    Args:
+        exchange: it.
+        partners: the two tapes.
+    """
+    reference, picks = partners.reference, Picks.of(partners.reference)
+    ours = _at_each_call(exchange.reference, reference)
+    if exchange.rows:  # torch may call more than it uses
+        ours = [value for value in ours if value in picks.rows]
+    first: list[int] = []  # where the same lines run for some rows, and then for others, that may be one
+    for value in ours:
+        if len(exchange.rows) < 2 or not set(first).intersection(picks.twins(value)):
+            first.append(value)
+    theirs, place = _places_at_each_call(exchange, partners.port), (exchange.port, exchange.takers)
+    if place not in theirs or exchange.reference not in first:
+        return []
+    calls = min(len(first), len(theirs))
+    first = _one_of_each_call(first, first.index(exchange.reference), calls)
+    theirs = _one_of_each_call(theirs, theirs.index(place), calls)
+    if len(first) != len(theirs) or first.index(exchange.reference) != theirs.index(place):
+        return []
+    if any(value not in reference.arrays for value in first):
+        return []
+    found: list[Exchange] = []
+    for value, (other, takers) in zip(first, theirs, strict=True):
+        if other != exchange.port:
+            made = (e for e in put_in(partners, value, other, takers) if len(e.rows) <= len(exchange.rows))
+            if (again := next(made, None)) is None:
+                return []
+            found.append(again)
+    return found
+
+
+def _one_of_each_call(values: list[_T], own: int, calls: int) -> list[_T]:
+    """Returns the values of so many calls, which may have several each, that stand where one of them does."""
+    in_each, rest = divmod(len(values), calls)
+    return values if rest else values[own % in_each :: in_each]
+
+
+def _places_at_each_call(exchange: Exchange, tape: Tape) -> list[tuple[int, frozenset[int] | None]]:
+    """Returns the port's value, and the operations that get it, at each call of their lines."""
+    if exchange.takers is None:
+        return [(value, None) for value in _at_each_call(exchange.port, tape)]
+    taking = [_calls_of(taker, tape) for taker in sorted(exchange.takers)]
+    if not taking or len({len(calls) for calls in taking}) != 1:
+        return []
+    place = tape.operations[min(exchange.takers)].inputs.index(exchange.port)
+    return [(tape.operations[calls[0]].inputs[place], frozenset(calls)) for calls in zip(*taking, strict=True)]
+
+
+def _at_each_call(value: int, tape: Tape) -> list[int]:
+    """Returns what a value is wherever its line runs."""
+    made_by = tape.producers.get(value)
+    if made_by is None:
+        return [value]
+    place, axes = tape.operations[made_by].outputs.index(value), len(tape.values[value].shape)
+    made = [tape.operations[i].outputs[place] for i in _calls_of(made_by, tape)]
+    return [other for other in made if len(tape.values[other].shape) == axes]
+
+
+def _calls_of(operation: int, tape: Tape) -> list[int]:
+    """Returns an operation and those alike in other calls of its line; forward ones only, if it is one."""
+    own = tape.operations[operation]
+    if not own.lines:
+        return [operation]
+    forward = tape.upstream([number for name, number in tape.results.items() if not name.startswith("grad/")])
+    looked_at = forward if operation in set(forward) else range(len(tape.operations))  # JAX differentiates on the way
+    key = own.name, own.lines[:1], own.backward, own.constants, len(own.outputs)
+    return [
+        i
+        for i in looked_at
+        if (o := tape.operations[i]) and (o.name, o.lines[:1], o.backward, o.constants, len(o.outputs)) == key
+    ]
 
 
 def _recomputed(exchange: Exchange, tape: Tape) -> list[Exchange]:
@@ -38,7 +121,7 @@ def _recomputed(exchange: Exchange, tape: Tape) -> list[Exchange]:
         if operation.name == tape.operations[made_by].name and operation.lines == lines
         if (other := tape.values[operation.outputs[0]]).shape == own.shape and other.order == own.order
     ]
-    return [Exchange(exchange.reference, number, None, exchange.array) for number in {exchange.port, *again}]
+    return [replace(exchange, port=number) for number in {exchange.port, *again}]
 
 
 def _in_all_iterations(exchange: Exchange, partners: Partners) -> list[Exchange]:
