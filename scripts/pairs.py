@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from corpus import diffusion, huggingface, layers, training
 from corpus.judge import Bench, Outcome, by_kind, honest
+from corpus.plant import Fault
 from torch_ref.common.files.array_file import replacing
 
 TABLES = (huggingface, layers, diffusion)
@@ -36,7 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--trainings", action="store_true", help="train each pair of transformers with each optimiser")
     parser.add_argument("--fresh", action="store_true", help="leave fresh weights as they are")
     parser.add_argument("--seed", type=int, default=0, help="of weights, inputs and faults (default: 0)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every outcome as JSON")
+    parser.add_argument(
+        "--outcomes",
+        type=Path,
+        metavar="FILE",
+        help="add a line of JSON a fault; what it holds is not run again",
+    )
     arguments = parser.parse_args(argv)
     warnings.filterwarnings("ignore")  # of the libraries that the pairs come from
     names = arguments.pairs or list(NAMES)
@@ -47,9 +53,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.together > 1:
             file = "pair_faults_together.txt"
         passed = all(outcome.found for outcome in outcomes if outcome.changes)
-        if arguments.json:
-            with replacing(arguments.json) as path:
-                path.write_text(json.dumps([vars(o) | {"fault": vars(o.fault)} for o in outcomes], indent=1))
     elif arguments.trainings:
         names = [name for name in names if name in huggingface.TABLE]
         text, passed = trainings_table(names, arguments.seed, not arguments.fresh)
@@ -124,24 +127,41 @@ def _peak() -> float:
 
 
 def planted(names: Sequence[str], arguments: argparse.Namespace) -> list[Outcome]:
-    """Plants the faults, pair by pair, and returns what became of them."""
+    """Plants the faults, pair by pair, and returns what became of them; those of earlier runs are taken over."""
     outcomes: list[Outcome] = []
-    total = arguments.faults // arguments.together
+    together, total = arguments.together, arguments.faults // arguments.together
+    earlier = _earlier(arguments.outcomes)
     with tqdm(total=total, unit="fault", disable=not sys.stderr.isatty(), leave=False) as bar:
         for i, name in enumerate(names):
             count = total * (i + 1) // len(names) - total * i // len(names)
-            bench = Bench(NAMES[name](name, arguments.seed))
-            drawn = random.Random(f"{arguments.seed} {name}")
-            for _ in range(count):
-                chosen = drawn.sample(bench.faults, arguments.together)
-                start = time.perf_counter()
-                outcomes += [
-                    Outcome(**{**vars(o), "seconds": time.perf_counter() - start}) for o in bench.judge(chosen)
-                ]
-                bar.update()
+            kept = earlier.get(name, [])[: count * together]
+            outcomes += kept
+            bar.update(done := len(kept) // together)
+            if done < count:
+                bench, drawn = Bench(NAMES[name](name, arguments.seed)), random.Random(f"{arguments.seed} {name}")
+                for chosen in [drawn.sample(bench.faults, together) for _ in range(count)][done:]:
+                    outcomes += (found := bench.judge(chosen))
+                    _add(arguments.outcomes, found)
+                    bar.update()
             if not sys.stderr.isatty():
                 print(f"{name}: {count} done", file=sys.stderr, flush=True)
     return outcomes
+
+
+def _earlier(file: Path | None) -> dict[str, list[Outcome]]:
+    """Returns the outcomes that a file holds, by pair."""
+    found: dict[str, list[Outcome]] = {}
+    for line in file.read_text().splitlines() if file and file.exists() else ():
+        held = json.loads(line)
+        found.setdefault(held["pair"], []).append(Outcome(**{**held, "fault": Fault(**held["fault"])}))
+    return found
+
+
+def _add(file: Path | None, outcomes: Sequence[Outcome]) -> None:
+    """Adds outcomes to a file at once, so that a run that is stopped between two faults can go on."""
+    if file:
+        with file.open("a") as opened:
+            opened.write("".join(json.dumps(vars(o) | {"fault": vars(o.fault)}) + "\n" for o in outcomes))
 
 
 def faults_table(outcomes: Sequence[Outcome], together: int) -> str:

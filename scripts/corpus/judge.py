@@ -1,6 +1,7 @@
 """Plants a fault in the port of a pair, and says whether it is found and in the right place."""
 
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +25,8 @@ from .named import is_right
 from .pair import Pair
 from .plant import Fault, Planted, equations, kinds_for
 from .single import float32_ratio
+
+_HIDES = 1e8  # numbers that hide a position in a softmax
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class Bench:
 
     def judge(self, faults: Sequence[Fault]) -> list[Outcome]:
         """Plants faults all at once, and returns what became of each."""
+        start = time.perf_counter()
         by_number = {fault.equation: fault for fault in faults}
         step = self._step(lambda jaxpr: Planted(jaxpr, *by_number.values()))
         tape, tags = _untagged(step.tape())
@@ -112,6 +116,7 @@ class Bench:
                     bool(places) and places[-1].proved,
                     len(places),
                     **self._named(fault, first, step),
+                    seconds=time.perf_counter() - start,
                 )
             )
         return outcomes
@@ -120,10 +125,16 @@ class Bench:
         """Says whether the causes that are named at some places are what was planted."""
         primitive = self.equations[fault.equation].primitive.name
         findings = [finding for place in places for finding in name_causes(place, step)[:1]]
-        right = [finding for finding in findings if is_right(fault.kind, primitive, finding)]
+        masks = self._is_mask(fault.equation)
+        right = [finding for finding in findings if is_right(fault.kind, primitive, finding, masks)]
         wrong = findings if not right else []
         certain = any(finding.certain for finding in wrong)
         return {"named": bool(right), "misnamed": certain, "unsure": bool(wrong) and not certain}
+
+    def _is_mask(self, equation: int) -> bool:
+        """Whether an equation computes a mask in the honest port, or hides positions by it."""
+        made = [self.honest.arrays.get(v) for i in self._of(equation) for v in self.honest.operations[i].outputs]
+        return any(np.isin(a, (0, 1)).all() or (np.abs(a) > _HIDES).any() for a in made if a is not None and a.size > 1)
 
     def _step(self, rewrite: Any) -> TracedStep:
         pair = self.pair

@@ -24,10 +24,10 @@ _RIGHT: dict[str, dict[str, tuple[str, ...]]] = {
     "sqrt for rsqrt": {"function": ("sqrt",)},
     "mean over one element less": {"constant": ("divides",), "factor": ()},
     "numbers in another order": {"order": ()},
-    "shifted by one": {"order": ("shift",)},
-    "no gradient": {"gradient": ()},
+    "shifted by one": {"order": ("shift", "runs backwards")},  # of an axis of two
+    "no gradient": {"gradient": (), "stopped": ()},
     "a mask shifted by one": {"mask": ()},
-    "a mask inverted": {"mask": ()},
+    "a mask inverted": {"mask": (), "extra": ("applies not,",)},
     "a transposed matrix": {"order": ("transposed", "exchange")},
     "clipped": {"extra": ("clips",)},
     "largest for sum": {"reduction": ("largest",)},
@@ -36,20 +36,28 @@ _RIGHT: dict[str, dict[str, tuple[str, ...]]] = {
 _DROPPED = {
     "add": {"missing": ("add",), "input": ()},
     "sub": {"missing": ("subtract",), "input": ()},
-    "mul": {"missing": ("multiply",), "factor": ()},
-    "div": {"missing": ("divide",), "factor": ()},
+    "mul": {"missing": ("multiply",), "factor": (), "function": ("no activation",)},
+    "div": {  # by a number of elements, or what is one over it
+        "missing": ("divide", "multiply"),
+        "factor": (),
+        "extra": ("multiplies by",),
+        "reduction": ("takes the mean",),
+    },
     "neg": {"sign": (), "missing": ("neg",)},
 }
 
 
-def is_right(kind: str, equation: str, finding: Finding) -> bool:
+def is_right(kind: str, equation: str, finding: Finding, masks: bool = False) -> bool:
     """Returns whether a name says what was planted.
 
     Args:
         kind: of the fault, a key of `plant.KINDS`.
         equation: the primitive in which it was planted.
         finding: the first name.
+        masks: whether the equation computes a mask: zeros and ones, or what hides a position by its size.
     """
+    if masks and getattr(finding, "kind", "") == "mask":
+        return True
     right = _DROPPED.get(equation, {}) if kind.endswith("operand only") else _RIGHT[kind]
     words = right.get(getattr(finding, "kind", ""))
     return words is not None and (not words or any(word in finding.text for word in words))

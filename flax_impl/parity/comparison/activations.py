@@ -47,6 +47,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "jax.nn.mish": lambda x: x * np.tanh(np.logaddexp(x, 0)),
     "jnp.exp": np.exp,
     "jnp.square": np.square,
+    "jnp.abs": np.abs,
     "jax.nn.softmax": lambda x: (
         np.exp(x - x.max(-1, keepdims=True)) / np.exp(x - x.max(-1, keepdims=True)).sum(-1, keepdims=True)
     ),

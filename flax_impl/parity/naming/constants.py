@@ -25,7 +25,7 @@ _VERBS = {
 def constant_causes(cut: Cut) -> Iterator[Finding]:
     """Yields a literal of the port that gives the reference's value when it is one of the reference's numbers."""
     known = cut.known_numbers
-    for i, place, own in _literals(cut):
+    for i, place, own in _literals(cut, scalars=True):
         name = cut.port.operations[_user(cut, i)].name
         neutral = _NEUTRAL.get(name)
         if name in _CLIPS and not any(_is_clip(cut.reference.operations[j].name) for j in cut.ours):
@@ -58,18 +58,27 @@ def solved_causes(cut: Cut) -> Iterator[Finding]:
             return
 
 
-def _literals(cut: Cut) -> list[tuple[int, int, float]]:
-    """Returns the operation, the place and the number of each literal; a scalar of its own counts as one, at -1."""
+def _literals(cut: Cut, *, scalars: bool = False) -> list[tuple[int, int, float]]:
+    """Returns the operation, the place and the number of each literal; a scalar of its own counts as one, at -1.
+
+    Args:
+        cut: the operations.
+        scalars: whether those that were computed before count, too, in an operation of scalars.
+    """
+    made_here = {value for i in cut.theirs for value in cut.port.operations[i].outputs}
     found: list[tuple[int, int, float]] = []
     for i in reversed(cut.theirs):
         if cut.port.values[cut.port.operations[i].outputs[0]].kind != "f":
             continue
         found += [(i, place, float(number)) for place, number in literals_of(cut.port, i).items()]
-        for value in cut.port.operations[i].inputs:
+        operation = cut.port.operations[i]
+        for value in operation.inputs:
             array = cut.port.arrays.get(value)
             made = cut.port.values[cut.port.operations[i].outputs[0]].size
             alone = value not in cut.port.producers or made > 1
-            if alone and array is not None and array.size == 1 and array.dtype.kind == "f":
+            if scalars and not alone:  # what a scalar is divided by may be of many
+                alone = value not in made_here or (operation.name == "div" and value == operation.inputs[-1])
+            if alone and array is not None and array.size == 1 and array.dtype.kind in ("fi" if scalars else "f"):
                 found.append((i, -1 - value, float(array.item())))
     return [entry for entry in found if np.isfinite(entry[2])][:_MOST]
 
@@ -78,7 +87,10 @@ def _with(cut: Cut, i: int, place: int, number: float) -> np.ndarray | None:
     if place >= 0:
         return cut.replay({}, literals={i: {place: number}})
     value = -1 - place
-    return cut.replay({value: np.full(cut.port.arrays[value].shape, number)})
+    own = cut.port.arrays[value]
+    if own.dtype.kind == "i" and number != round(number):
+        return None
+    return cut.replay({value: np.full(own.shape, number, own.dtype)})
 
 
 def _near(own: float, known: list[float]) -> list[float]:
@@ -98,7 +110,7 @@ def _solved(cut: Cut, i: int, place: int, own: float) -> float | None:
         here, there = _with(cut, i, place, number), _with(cut, i, place, number + step)
         if here is None or there is None or here.shape != cut.wanted.shape:
             return None
-        slope, rest = (there - here) / step, cut.wanted - here
+        slope, rest = cut.counted((there - here) / step), cut.counted(cut.wanted - here)
         good = np.isfinite(slope) & np.isfinite(rest)
         size = float((slope[good] ** 2).sum())
         if not size or not good.any():

@@ -1,6 +1,7 @@
 """Holds both sides between the values that agree and the one that was exchanged, and runs the port's side again."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch_ref.common.tape.tape import Tape
 
 from ..alignment.divergence import Divergence
 from ..alignment.partners import Partners
+from ..alignment.proof.picks import Picks
 from ..alignment.repair import MOVES, Exchange, Runnable, layouts
 from .targets import targets
 
@@ -27,20 +29,29 @@ class Cut:
 
     Args:
         exchange: the reference's value that should come out in the port's place.
+        divergence: the place.
         partners: which values of the two tapes are the same.
         port: runs operations of the port again.
     """
 
-    def __init__(self, exchange: Exchange, partners: Partners, port: Runnable) -> None:
+    def __init__(self, exchange: Exchange, divergence: Divergence, partners: Partners, port: Runnable) -> None:
         self.exchange, self.partners, self._port = exchange, partners, port
+        self._divergence = divergence
+        agreed: list[Set[int]] = [partners.of_reference.keys(), partners.of_port.keys()]
+        if exchange.rows:  # rows of a value are no partners of it
+            agreed = [of | more for of, more in zip(agreed, divergence.agreed, strict=True)]
+        self._agreed = agreed
         self._left = _BUDGET
         self.further = False  # whether it is not at the exchanged value itself
         self.reference, self.port = partners.reference, partners.port
         self.wanted = np.asarray(exchange.array, np.float64)
         self.own = np.asarray(self.port.arrays[exchange.port], np.float64)
-        self.ours = _between(self.reference, exchange.reference, partners.of_reference)
-        at_edge = exchange.takers is not None and not self.port.values[exchange.port].constant
-        self.theirs = [] if at_edge else _between(self.port, exchange.port, partners.of_port)
+        self.ours = _between(self.reference, exchange.reference, agreed[0])
+        made_by = self.port.producers.get(exchange.port)
+        joined = made_by is not None and self.port.operations[made_by].name == "concatenate"
+        at_edge = exchange.takers is not None and not self.port.values[exchange.port].constant and not joined
+        agreed[1] = agreed[1] - {exchange.port} if joined else agreed[1]  # twice the same looks like that, repeated
+        self.theirs = [] if at_edge else _between(self.port, exchange.port, agreed[1])
         finite = self.wanted[np.abs(self.wanted) < _HUGE]
         self.scale = float(np.abs(finite).max(initial=0.0))
         noise = 50 * float(self.reference.noise[exchange.reference])
@@ -60,7 +71,7 @@ class Cut:
         for of in tried:
             if of.port not in partners.port.arrays or of.array.shape != partners.port.arrays[of.port].shape:
                 continue
-            cut = cls(of, partners, port)
+            cut = cls(of, divergence, partners, port)
             if cut._bound > 0 and not cut.gives(cut.own) and len(cut.theirs) < _MOST:
                 yield cut
                 if exchange is not None:
@@ -86,7 +97,8 @@ class Cut:
             value, takers = operation.outputs[0], None
             if value not in tape.arrays or tape.values[value].kind != "f":
                 return
-            cut = Cut(Exchange(self.exchange.reference, value, None, array), self.partners, self._port)
+            exchange = replace(self.exchange, port=value, takers=None, array=array)
+            cut = Cut(exchange, self._divergence, self.partners, self._port)
             cut.further = True
             if len(cut.theirs) < _MOST and not cut.gives(cut.own):
                 yield cut
@@ -99,7 +111,12 @@ class Cut:
             if array.size != self.wanted.size:
                 return False
             array = array.reshape(self.wanted.shape)
-        return apart(np.asarray(array, np.float64), self.wanted) <= self._bound
+        return apart(self.counted(np.asarray(array, np.float64)), self.counted(self.wanted)) <= self._bound
+
+    def counted(self, array: np.ndarray) -> np.ndarray:
+        """Returns the rows of a value that the reference has, too."""
+        parts = self.exchange.parts(array)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def replay(
         self,
@@ -147,12 +164,12 @@ class Cut:
     @cached_property
     def ours_given(self) -> list[int]:
         """The agreed values that the reference's operations take."""
-        return _given(self.reference, self.ours, self.partners.of_reference)
+        return _given(self.reference, self.ours, self._agreed[0])
 
     @cached_property
     def theirs_given(self) -> list[int]:
         """The agreed values that the port's operations take."""
-        return _given(self.port, self.theirs, self.partners.of_port)
+        return _given(self.port, self.theirs, self._agreed[1])
 
     @cached_property
     def working(self) -> list[int]:
@@ -199,8 +216,12 @@ class Cut:
         """Returns an agreed value of the reference as the port holds it, in shapes that go with the exchanged one."""
         twins = [self.port.arrays.get(twin) for twin in self.partners.of_reference.get(value, ())[:3]]
         found = [np.asarray(array, np.float64) for array in twins if array is not None and array.dtype.kind == "f"]
-        own = self.reference.arrays.get(value)
-        if own is not None and own.size == self.wanted.size:
+        own, rows = self.reference.arrays.get(value), Picks.of(self.reference).rows.get(value)
+        if own is not None and rows is not None and self.exchange.rows:
+            whole = np.zeros((rows.length, *own.shape[1:]), own.dtype)
+            joined = Picks.of(self.reference).joined(value, whole)
+            found += [np.asarray(array, np.float64) for array, _ in joined]
+        elif own is not None and own.size == self.wanted.size:
             found += list(layouts(np.asarray(own, np.float64), self.wanted.shape))
         elif own is not None:
             found.append(np.asarray(own, np.float64))
@@ -225,14 +246,14 @@ def literals_of(tape: Tape, i: int) -> dict[int, float]:
     return {int(name[7:]): value for name, value in named if name.startswith("literal") and name[7:].isdigit()}
 
 
-def _between(tape: Tape, value: int, agreed: Mapping[int, Any]) -> list[int]:
+def _between(tape: Tape, value: int, agreed: Set[int]) -> list[int]:
     def is_open(other: int) -> bool:  # numbers that are all the same may be anything's
         return other not in agreed or (tape.values[other].constant and tape.values[other].size > 1)
 
     return tape.upstream([value], is_open)[-_MOST:] if is_open(value) else []
 
 
-def _given(tape: Tape, operations: Sequence[int], agreed: Mapping[int, Any]) -> list[int]:
+def _given(tape: Tape, operations: Sequence[int], agreed: Set[int]) -> list[int]:
     made = {value for i in operations for value in tape.operations[i].outputs}
     taken = dict.fromkeys(value for i in operations for value in tape.operations[i].inputs)
     return [value for value in taken if value not in made and value in agreed and tape.values[value].kind == "f"]

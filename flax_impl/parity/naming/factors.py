@@ -29,7 +29,7 @@ def sign_causes(cut: Cut) -> Iterator[Finding]:
 
 def factor_causes(cut: Cut) -> Iterator[Finding]:
     """Yields the factor, and what it may be."""
-    factor = _factor(cut.own, cut.wanted)
+    factor = _factor(cut.counted(cut.own), cut.counted(cut.wanted))
     if factor is None or not cut.gives(cut.own * factor):
         return
     words = meaning(1 / factor, _lengths(cut)) or meaning(factor, _lengths(cut))
@@ -43,7 +43,7 @@ def offset_causes(cut: Cut) -> Iterator[Finding]:
     """Yields the number that is added."""
     if cut.own.size < _LEAST:
         return
-    offset = float(np.median(cut.wanted - cut.own))
+    offset = float(np.median(cut.counted(cut.wanted - cut.own)))
     if np.isfinite(offset) and cut.gives(cut.own + offset):
         yield Finding(f"the port's value is {neat(-offset)} more than the reference's everywhere", kind="constant")
 

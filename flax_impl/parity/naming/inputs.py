@@ -7,7 +7,7 @@ import numpy as np
 
 from ..report.entries import Finding
 from .cut import Cut
-from .words import told
+from .words import inputs_behind, told
 
 _MOST = 24
 
@@ -25,11 +25,8 @@ def input_causes(cut: Cut) -> Iterator[Finding]:
             for other in others:
                 for array in cut.arrays_like(other):
                     if array.shape == own.shape and cut.works({value: array}):
-                        words = told(cut.reference, other), told(cut.port, value)
-                        if words[0] != words[1]:
-                            text = f"the port takes {words[1]} where the reference takes {words[0]}"
-                            yield Finding(text, kind="input")
-                            return
+                        yield from _taken(cut, value, other)
+                        return
 
 
 def unused_causes(cut: Cut) -> Iterator[Finding]:
@@ -56,6 +53,44 @@ def unused_causes(cut: Cut) -> Iterator[Finding]:
                         text = f"the port does not {words} {told(tape, leaf)}, which the reference does: it is unused"
                         yield Finding(text, kind="missing")
                         return
+
+
+def taken_causes(cut: Cut) -> Iterator[Finding]:
+    """Yields that an operation of the port takes another value than the reference's, where both have the two."""
+    exchange, partners = cut.exchange, cut.partners
+    if exchange.takers is None or cut.further or exchange.port not in partners.of_port:
+        return
+    if exchange.reference in partners.of_reference and exchange.port not in partners.of_reference[exchange.reference]:
+        yield from _taken(cut, exchange.port, exchange.reference)
+
+
+def joined_causes(cut: Cut) -> Iterator[Finding]:
+    """Yields that the port concatenates another value than the reference does at one of the places."""
+    for i in reversed(cut.working[-_MOST:]):
+        operation, operands = cut.port.operations[i], cut.operands(i)
+        if operation.name != "concatenate" or operands is None:
+            continue
+        for place, own in enumerate(operands):
+            for other in cut.ours_given:
+                for array in cut.arrays_like(other):
+                    if array.shape != own.shape:
+                        continue
+                    joined = [*operands[:place], array, *operands[place + 1 :]]
+                    made = np.concatenate(joined, operation.constants["dimension"])
+                    if cut.works({operation.outputs[0]: made}):
+                        yield from _taken(cut, operation.inputs[place], other)
+                        return
+
+
+def _taken(cut: Cut, own: int, other: int) -> Iterator[Finding]:
+    """Yields in words that the port takes a value of its own where the reference takes another."""
+    words = told(cut.port, own), told(cut.reference, other)
+    of = inputs_behind(cut.port, own), inputs_behind(cut.reference, other)
+    if of[0] != of[1] and not any(text.startswith("the ") for text in words):
+        words = tuple(f"{text} for {inputs}" for text, inputs in zip(words, of, strict=True))
+    if words[0] != words[1]:  # of what is computed, another fault may be the reason
+        given = all(text.startswith("the ") for text in words)
+        yield Finding(f"the port takes {words[0]} where the reference takes {words[1]}", certain=given, kind="input")
 
 
 def exchanged_causes(cut: Cut) -> Iterator[Finding]:

@@ -32,6 +32,19 @@ def mask_causes(cut: Cut) -> Iterator[Finding]:
             return
 
 
+def chosen_causes(cut: Cut) -> Iterator[Finding]:
+    """Yields what is wrong with a mask that was exchanged itself."""
+    own = cut.port.arrays[cut.exchange.port]
+    if own.dtype.kind != "b" or cut.further:
+        return
+    for other, words in _others(own):
+        if np.array_equal(other, cut.exchange.array) and not np.array_equal(other, own):
+            yield Finding(f"the port's mask {words}", kind="mask")
+            return
+    wrong = int((own != cut.exchange.array).sum())
+    yield Finding(f"the port's mask differs at {wrong} of {own.size} positions", kind="mask")
+
+
 def masked_causes(cut: Cut) -> Iterator[Finding]:
     """Yields the positions that only one side masks, where the values say so themselves."""
     ours, theirs = (~(np.abs(array) < _HUGE) for array in (cut.own, cut.wanted))

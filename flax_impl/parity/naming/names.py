@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import numpy as np
+
 from ..alignment.divergence import Divergence
 from ..alignment.repair import Runnable
 from ..report.entries import Finding
@@ -10,8 +12,8 @@ from .constants import constant_causes, solved_causes
 from .cut import Cut
 from .factors import factor_causes, loss_causes, offset_causes, reciprocal_causes, sign_causes
 from .functions import activation_causes, reduction_causes, unary_causes
-from .inputs import exchanged_causes, input_causes, product_causes, unused_causes
-from .masks import mask_causes, masked_causes
+from .inputs import exchanged_causes, input_causes, joined_causes, product_causes, taken_causes, unused_causes
+from .masks import chosen_causes, mask_causes, masked_causes
 from .operations import extra_causes, lacking_causes, missing_causes, operand_causes
 from .orders import (
     flattened_causes,
@@ -27,6 +29,7 @@ from .words import line_of
 _Known = Callable[[Cut], Iterator[Finding]]
 # What says most comes first: the first that holds is the name.
 _PLAIN: tuple[_Known, ...] = (
+    chosen_causes,
     exchanged_causes,
     flattened_causes,
     order_causes,
@@ -37,6 +40,7 @@ _PLAIN: tuple[_Known, ...] = (
     sign_causes,
     mask_causes,
     masked_causes,
+    joined_causes,
     missing_causes,
     unused_causes,
 )
@@ -54,6 +58,7 @@ _REST: tuple[_Known, ...] = (
     paired_causes,
     hidden_order_causes,
     inner_order_causes,
+    taken_causes,
     lacking_causes,
     same_numbers,
 )
@@ -78,8 +83,8 @@ def name_causes(divergence: Divergence, port: Runnable, *, strict: bool = False)
         return ()
     if found is None:
         return ()
-    # All gradients, too, are the proof for a loss.
-    return (replace(found, certain=found.certain and (divergence.proved or found.kind == "loss")),)
+    # All gradients, too, are the proof for a loss; and a stop_gradient that only one side has says so itself.
+    return (replace(found, certain=found.certain and (divergence.proved or found.kind in ("loss", "stopped"))),)
 
 
 def _found(divergence: Divergence, port: Runnable) -> Iterator[Finding]:
@@ -100,6 +105,21 @@ def _found(divergence: Divergence, port: Runnable) -> Iterator[Finding]:
                 yield from causes(cut)
 
 
+def _is_kink(divergence: Divergence) -> bool:
+    """Whether a gradient differs only where a maximum or minimum is of two equal numbers."""
+    partners, port, exchange = divergence.partners, divergence.port, divergence.exchange
+    if partners is None or port is None or exchange is None:
+        return False
+    operation, own = partners.port.operations[port.first], partners.port.arrays.get(exchange.port)
+    numbers = [number for name, number in operation.constants.items() if name.startswith("literal")]
+    given = [partners.port.arrays.get(value) for value in operation.inputs]
+    operands = [array for array in (*given, *numbers) if array is not None]
+    if operation.name not in ("max", "min") or own is None or len(operands) != 2:
+        return False
+    equal, apart = np.equal(*operands), np.abs(own - exchange.array) > 1e-9 * np.abs(exchange.array).max(initial=0.0)
+    return equal.shape == apart.shape and bool(apart.any()) and bool((equal | ~apart).all())
+
+
 def _gradient_causes(divergence: Divergence) -> Iterator[Finding]:
     """Yields that one side stops a gradient, where its operation says so.
 
@@ -113,7 +133,10 @@ def _gradient_causes(divergence: Divergence) -> Iterator[Finding]:
     where = f" at {line_of(operation)}" if operation.lines else ""
     if operation.name == "stop_gradient":
         text = f"no gradient passes{where} in the port, which the reference lets through"
-        yield Finding(f"{text}: take the jax.lax.stop_gradient off", kind="gradient")
+        yield Finding(f"{text}: take the jax.lax.stop_gradient off", kind="stopped")
+    elif not operation.backward and _is_kink(divergence):
+        text = f"the gradients differ only where `{operation.name}`{where} is at its kink"
+        yield Finding(f"{text}: jax.nn.relu has 0 there, as torch has, jnp.maximum(x, 0) 0.5", kind="gradient")
     elif not operation.backward:
         text = f"no gradient comes back{where} in the port, where the reference's has one"
         yield Finding(

@@ -4,6 +4,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from torch_ref.common.tape.tape import Operation
+
+from ..alignment.gradients import is_largest
 from ..alignment.repair import MOVES, layouts
 from ..report.entries import Finding
 from .cut import Cut, apart, literals_of
@@ -33,6 +36,10 @@ def extra_causes(cut: Cut) -> Iterator[Finding]:
     for i in reversed(cut.working[-_MOST:]):
         operation = cut.port.operations[i]
         made = operation.outputs[0]
+        if operation.name == "select_n" and cut.port.values[made].size == 1:
+            continue  # one of two numbers
+        if _is_stabiliser(cut, i):
+            continue
         for value in operation.inputs:
             array = cut.port.arrays.get(value)
             if array is None or array.shape != cut.port.values[made].shape:
@@ -49,6 +56,12 @@ def extra_causes(cut: Cut) -> Iterator[Finding]:
             words = ", ".join(dict.fromkeys(map(plain, names)))
             text = f"the port has operations more, which the reference does not: {words}"
             yield Finding(text, certain=len(names) == 1, kind="extra")
+
+
+def _is_stabiliser(cut: Cut, i: int) -> bool:
+    """Whether an operation takes off the largest number, as a softmax does: it is the same without."""
+    operation = cut.port.operations[i]
+    return operation.name == "sub" and is_largest(operation.inputs[-1], cut.port)
 
 
 def _exchanged(cut: Cut, i: int) -> Finding | None:
@@ -189,29 +202,37 @@ def lacking_causes(cut: Cut) -> Iterator[Finding]:
 
 
 def operand_causes(cut: Cut) -> Iterator[Finding]:
-    """Yields an operation of the port that is another one in the reference, or takes its operands otherwise."""
-    ours = {plain(cut.reference.operations[i].name) for i in cut.ours}
-    for i in reversed(cut.working[-_MOST:]):
-        operation = cut.port.operations[i]
-        operands = cut.operands(i)
-        size = cut.port.values[operation.outputs[0]].size
-        if operation.name not in _BINARY or operands is None or len(operands) != 2 or size < 2:
-            continue
-        made, (a, b) = operation.outputs[0], operands
+    """Yields an operation of the port that takes its operands the other way round, or that is another one."""
+    known = list(_of_two(cut))
+    for operation, a, b in known:
         with np.errstate(all="ignore"):
-            if operation.name in ("sub", "div") and cut.works({made: _BINARY[operation.name](b, a)}):
+            if operation.name in ("sub", "div") and cut.works({operation.outputs[0]: _BINARY[operation.name](b, a)}):
                 verb = "subtracts" if operation.name == "sub" else "divides"
                 text = f"the port {verb} the other way round: exchange the operands of {operation.name}"
                 yield Finding(text, kind="operands")
                 return
-            for name, function in _BINARY.items():
-                is_told = size >= _TELLING or plain(_TORCH.get(name, name)) in ours
-                if name == operation.name or not is_told:
-                    continue
-                if cut.works({made: function(a, b)}):
-                    text = f"the port {_THIRD[operation.name]} where the reference {_THIRD[name]}"
-                    yield Finding(text, kind="operation")
-                    return
+    ours = {plain(cut.reference.operations[i].name) for i in cut.ours}
+    for operation, a, b in known:
+        is_told = cut.port.values[operation.outputs[0]].size >= _TELLING
+        for name, function in _BINARY.items():
+            if name == operation.name or not (is_told or plain(_TORCH.get(name, name)) in ours):
+                continue
+            with np.errstate(all="ignore"):
+                made = function(a, b)
+            if cut.works({operation.outputs[0]: made}):
+                text = f"the port {_THIRD[operation.name]} where the reference {_THIRD[name]}"
+                yield Finding(text, kind="operation")
+                return
+
+
+def _of_two(cut: Cut) -> Iterator[tuple[Operation, np.ndarray, np.ndarray]]:
+    """Yields the port's operations of two operands, the last first, and their operands."""
+    for i in reversed(cut.working[-_MOST:]):
+        operation, operands = cut.port.operations[i], cut.operands(i)
+        if operation.name not in _BINARY or operands is None or len(operands) != 2 or _is_stabiliser(cut, i):
+            continue
+        if cut.port.values[operation.outputs[0]].size > 1:
+            yield operation, operands[0], operands[1]
 
 
 _TORCH = {"max": "maximum", "min": "minimum"}

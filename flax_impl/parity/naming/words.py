@@ -5,10 +5,12 @@ from collections.abc import Iterable
 
 from torch_ref.common.tape.tape import Operation, Tape
 
+from ..alignment.proof.picks import PICKS
 from ..alignment.repair import MOVES
 
 _CLOSE = 1e-8
 _LONGEST = 80  # characters of a line
+_WHOLE = 1e6  # whole numbers below are written out
 
 
 def neat(number: float) -> str:
@@ -24,7 +26,7 @@ def neat(number: float) -> str:
     for digits in range(1, 9):
         text = f"{number:.{digits}g}"
         if abs(float(text) - number) <= _CLOSE * abs(number):
-            return text.replace("e-0", "e-")
+            return f"{number:g}" if number == round(number) and abs(number) < _WHOLE else text.replace("e-0", "e-")
     return f"{number:.6g}"
 
 
@@ -41,12 +43,27 @@ def told(tape: Tape, value: int) -> str:
         if made_by is None:
             return "a constant"
         operation = tape.operations[made_by]
-        if operation.name not in MOVES or not operation.inputs:
+        if (operation.name not in MOVES | PICKS and not _is_masked(tape, operation)) or not operation.inputs:
             return f"what {line_of(operation)} gives" if operation.lines else f"the {plain(operation.name)}"
-        value = operation.inputs[0]
+        value = operation.inputs[0] if operation.name != "select_n" else operation.inputs[-1]
     kind, _, name = names[value].partition("/")
     words = {"param": "the parameter", "buffer": "the buffer", "input": "the input"}
     return f"{words.get(kind, 'the')} `{name}`"
+
+
+def inputs_behind(tape: Tape, value: int) -> str:
+    """Returns the names of the floating inputs that a value comes from."""
+    behind = {value, *(v for i in tape.upstream([value]) for v in tape.operations[i].inputs)}
+    inputs = {n: name.partition("/")[2] for name, n in tape.leaves.items() if name.startswith("input/")}
+    names = [name for n, name in inputs.items() if n in behind and tape.values[n].kind == "f"]
+    return " and ".join(f"`{name}`" for name in sorted(names)) or "no input"
+
+
+def _is_masked(tape: Tape, operation: Operation) -> bool:
+    """Whether an operation only replaces some numbers of a value by one number."""
+    if operation.name != "select_n" or len(operation.inputs) < 2:
+        return False
+    return all(tape.values[value].constant or tape.values[value].kind == "b" for value in operation.inputs[:-1])
 
 
 def line_of(operation: Operation) -> str:
