@@ -10,14 +10,15 @@ import jax
 import numpy as np
 
 from flax_impl.parity import check_step
-from flax_impl.parity.alignment.divergence import Divergence, find_divergences
+from flax_impl.parity.alignment.divergence import find_divergences
 from flax_impl.parity.alignment.likeness import tolerance
 from flax_impl.parity.alignment.partners import Partners, find_partners
 from flax_impl.parity.alignment.place import Place
 from flax_impl.parity.alignment.proof.tables import rounded_tables
 from flax_impl.parity.alignment.repair import MOVES
-from flax_impl.parity.naming.names import name_causes
+from flax_impl.parity.naming.names import moved, name_causes
 from flax_impl.parity.recording.tape import TracedStep
+from flax_impl.parity.report.entries import Finding
 from torch_ref.common.tape.tape import Tape
 from torch_ref.recording.tape import record_tape
 
@@ -97,13 +98,15 @@ class Bench:
         tape, tags = _untagged(step.tape())
         changes = self._changes(step, tape)
         places = find_divergences(find_partners(self.reference, tape), step) if changes else []
+        looked_at = len(places) if len(faults) > 1 else 1
+        causes = [name_causes(place, step) for place in places[:looked_at]]
+        places = [moved(place, named) for place, named in zip(places, causes, strict=False)] + places[looked_at:]
         outcomes = []
         for fault in faults:
             near = {self._tags[i] for i in _neighbours(self.honest, self._of(fault.equation))} | {fault.equation}
             lines = self._lines(fault.equation)
             of_port = [self._is_near(place.port, tags, near) for place in places]
             of_reference = [self._has_line(place.reference, lines) for place in places]
-            first = places[:1] if len(faults) == 1 else places
             outcomes.append(
                 Outcome(
                     self.pair.name,
@@ -111,20 +114,20 @@ class Bench:
                     fault,
                     changes,
                     bool(places),
-                    any(of_port[: len(first)]),
-                    any(of_reference[: len(first)]),
+                    any(of_port[:looked_at]),
+                    any(of_reference[:looked_at]),
                     bool(places) and places[-1].proved,
                     len(places),
-                    **self._named(fault, first, step),
+                    **self._named(fault, causes),
                     seconds=time.perf_counter() - start,
                 )
             )
         return outcomes
 
-    def _named(self, fault: Fault, places: Sequence[Divergence], step: TracedStep) -> dict[str, bool]:
+    def _named(self, fault: Fault, causes: Sequence[Sequence[Finding]]) -> dict[str, bool]:
         """Says whether the causes that are named at some places are what was planted."""
         primitive = self.equations[fault.equation].primitive.name
-        findings = [finding for place in places for finding in name_causes(place, step)[:1]]
+        findings = [finding for named in causes for finding in named[:1]]
         masks = self._is_mask(fault.equation)
         right = [finding for finding in findings if is_right(fault.kind, primitive, finding, masks)]
         wrong = findings if not right else []

@@ -34,8 +34,8 @@ _RIGHT: dict[str, dict[str, tuple[str, ...]]] = {
     "kept in bfloat16": {"precision": ()},
 }  # fmt: skip
 _DROPPED = {
-    "add": {"missing": ("add",), "input": ()},
-    "sub": {"missing": ("subtract",), "input": ()},
+    "add": {"missing": ("add",), "input": (), "constant": ("everywhere",)},
+    "sub": {"missing": ("subtract",), "input": (), "constant": ("everywhere",)},
     "mul": {"missing": ("multiply",), "factor": (), "function": ("no activation",)},
     "div": {  # by a number of elements, or what is one over it
         "missing": ("divide", "multiply"),

@@ -67,7 +67,7 @@ def first_divergence(partners: Partners) -> Divergence | None:
 
 def _first(partners: Partners, ours: Sequence[int], theirs: Sequence[int], backward: bool) -> Divergence:
     """Returns where two tapes part first on the way to results that differ."""
-    sides = _sides(partners, backward, (ours, theirs))
+    sides = _sides(partners, backward, (ours, theirs), differ=True)
     reference, port = sides[0].place(ours, backward), sides[1].place(theirs, backward)
     agreed = frozenset(sides[0].agreed), frozenset(sides[1].agreed)
     if backward and reference is not None and port is not None:
@@ -81,7 +81,9 @@ def _first(partners: Partners, ours: Sequence[int], theirs: Sequence[int], backw
     return Divergence(reference, port, backward, partners=partners, agreed=agreed)
 
 
-def _sides(partners: Partners, backward: bool, starts: tuple[Sequence[int], Sequence[int]]) -> tuple[Side, Side]:
+def _sides(
+    partners: Partners, backward: bool, starts: tuple[Sequence[int], Sequence[int]], *, differ: bool = False
+) -> tuple[Side, Side]:
     """Returns both sides with what agrees on them.
 
     JAX computes derivatives on the way forward. A value that is nothing but one, such as the cosine beside a sine, is
@@ -91,8 +93,14 @@ def _sides(partners: Partners, backward: bool, starts: tuple[Sequence[int], Sequ
         partners: which values are the same.
         backward: whether gradients are meant.
         starts: values of the reference, and of the port; what they do not come from is not looked at.
+        differ: whether they are results that differ, if only by the order of their numbers.
     """
     agreed = partners.of_reference, partners.of_port
+    if differ:
+        agreed = tuple(
+            {value: twins for value, twins in of_tape.items() if value not in start}
+            for of_tape, start in zip(agreed, starts, strict=True)
+        )
     tapes = partners.reference, partners.port
     if not backward:
         derivatives = [Side(tape, of_tape).derivatives for tape, of_tape in zip(tapes, agreed, strict=True)]

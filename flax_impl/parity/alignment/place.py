@@ -9,6 +9,7 @@ import numpy as np
 
 from torch_ref.common.tape.tape import Operation, Tape
 
+from .likeness import tolerance
 from .partners import Partners
 
 
@@ -116,7 +117,7 @@ class Side:
 
     def _of_weights(self, operation: Operation) -> bool:
         """Whether an operation is of parameters only: a merged bias may have no partner, and yet be right."""
-        weights = {number for name, number in self.tape.leaves.items() if not name.startswith("input/")}
+        weights = {number for name, number in self.tape.leaves.items() if name.startswith("param/")}
         return bool(operation.inputs) and weights.issuperset(operation.inputs)
 
     def odd_inputs(self, operation: Operation) -> list[int]:
@@ -142,7 +143,7 @@ def differing(partners: Partners, backward: bool) -> tuple[list[int], list[int]]
     )
     pairs = {(own, twin) for own in ours for twin in partners.of_reference.get(own, ())}
     if not backward:  # a gradient may lie within another, or be one row of a stacked one
-        pairs = {(a, b) for a, b in pairs if b in theirs}
+        pairs = {(a, b) for a, b in pairs if b in theirs and not _is_turned(partners, a, b)}
     matched = {a for a, _ in pairs}, {b for _, b in pairs}
     ours = [number for number in ours if number not in matched[0]]
     sizes = Counter(partners.reference.values[number].size for number in ours)
@@ -154,6 +155,13 @@ def differing(partners: Partners, backward: bool) -> tuple[list[int], list[int]]
         theirs = [n for n in theirs if partners.port.values[n].size in shared]
     theirs = [n for n in theirs if _moves(partners.port, n) or _is_of(partners.port.values[n].size, sizes)]
     return (ours, theirs) if ours and theirs else ([], [])
+
+
+def _is_turned(partners: Partners, own: int, twin: int) -> bool:
+    """Whether two results of one shape hold the same numbers in another order; of two shapes that is a layout."""
+    a, b = partners.reference.values[own], partners.port.values[twin]
+    near = tolerance(max(a.scale, b.scale), float(partners.reference.noise[own]))
+    return a.shape == b.shape and abs(a.order - b.order) > 100 * near  # false where an order is not known
 
 
 def _is_of(size: int, sizes: Mapping[int, int]) -> bool:

@@ -34,6 +34,8 @@ def constant_causes(cut: Cut) -> Iterator[Finding]:
         if is_extra and not _is_epsilon(cut, _user(cut, i), own):
             continue
         for number in _near(own, known):
+            if number <= 0 and _is_epsilon(cut, _user(cut, i), own):
+                continue
             if number != neutral and cut.gives(_with(cut, i, place, number)):
                 yield _cause(cut, i, place, own, number)
                 return
@@ -44,9 +46,29 @@ def constant_causes(cut: Cut) -> Iterator[Finding]:
             for power in (1, 2, 3, 4, -1, -2):
                 if power != own and cut.gives(cut.replay({}, params={i: {"y": power}})):
                     yield Finding(
-                        f"the port raises to the power {own} where the reference has {power}", kind="constant"
+                        f"the port raises to the power {own} where the reference has {power}",
+                        kind="constant",
+                        operation=i,
                     )
                     return
+
+
+def epsilon_causes(cut: Cut) -> Iterator[Finding]:
+    """Yields a small number of the reference's that the port does not add before it divides or takes a root."""
+    small = [number for number in cut.known_numbers if 0 < number <= _EPSILON]
+    for i in reversed(cut.working):
+        operation = cut.port.operations[i]
+        if operation.name not in _AFTER_EPSILON or not operation.inputs:
+            continue
+        value = operation.inputs[-1]
+        array = cut.port.arrays.get(value)
+        if array is None or array.dtype.kind != "f":
+            continue
+        for number in small:
+            if cut.works({value: array + number}):
+                text = f"the port does not add epsilon before its {plain(operation.name)}, which the reference does"
+                yield Finding(f"{text}: add {neat(number)}", kind="missing", operation=i)
+                return
 
 
 def solved_causes(cut: Cut) -> Iterator[Finding]:
@@ -148,11 +170,11 @@ def _cause(cut: Cut, i: int, place: int, own: float, number: float) -> Finding:
     i = _user(cut, i)
     name = cut.port.operations[i].name
     ours, theirs = neat(own), neat(number)
-    if _is_epsilon(cut, i, own) and abs(number) <= _EPSILON:
-        return Finding(
-            f"epsilon is {ours} in the port, {theirs} in the reference: pass epsilon={theirs}", kind="constant"
-        )
     verb = _VERBS.get(name)
-    if verb is None:
-        return Finding(f"a constant is {ours} in the port, {theirs} in the reference: use {theirs}", kind="constant")
-    return Finding(f"the port {verb} {ours} where the reference has {theirs}: use {theirs}", kind="constant")
+    if _is_epsilon(cut, i, own) and abs(number) <= _EPSILON:
+        text = f"epsilon is {ours} in the port, {theirs} in the reference: pass epsilon={theirs}"
+    elif verb is None:
+        text = f"a constant is {ours} in the port, {theirs} in the reference: use {theirs}"
+    else:
+        text = f"the port {verb} {ours} where the reference has {theirs}: use {theirs}"
+    return Finding(text, kind="constant", operation=i)

@@ -37,7 +37,7 @@ class Cut:
     def __init__(self, exchange: Exchange, divergence: Divergence, partners: Partners, port: Runnable) -> None:
         self.exchange, self.partners, self._port = exchange, partners, port
         self._divergence = divergence
-        agreed: list[Set[int]] = [partners.of_reference.keys(), partners.of_port.keys()]
+        agreed: list[Set[int]] = [partners.of_reference.keys(), partners.of_port.keys() - _like_weights(partners)]
         if exchange.rows:  # rows of a value are no partners of it
             agreed = [of | more for of, more in zip(agreed, divergence.agreed, strict=True)]
         self._agreed = agreed
@@ -244,6 +244,17 @@ def literals_of(tape: Tape, i: int) -> dict[int, float]:
     """Returns the literals of an operation of JAX, by their place among its inputs."""
     named = tape.operations[i].constants.items()
     return {int(name[7:]): value for name, value in named if name.startswith("literal") and name[7:].isdigit()}
+
+
+def _like_weights(partners: Partners) -> set[int]:
+    """Returns the port's values that are computed and equal a weight: a factor may have been lost."""
+    leaves, port = set(partners.reference.leaves.values()), partners.port
+    return {
+        value
+        for value, twins in partners.of_port.items()
+        if (made_by := port.producers.get(value)) is not None and leaves.issuperset(twins)
+        if port.operations[made_by].name not in MOVES
+    }
 
 
 def _between(tape: Tape, value: int, agreed: Set[int]) -> list[int]:

@@ -45,7 +45,9 @@ def offset_causes(cut: Cut) -> Iterator[Finding]:
         return
     offset = float(np.median(cut.counted(cut.wanted - cut.own)))
     if np.isfinite(offset) and cut.gives(cut.own + offset):
-        yield Finding(f"the port's value is {neat(-offset)} more than the reference's everywhere", kind="constant")
+        way = "less" if offset > 0 else "more"
+        text = f"the port's value is {neat(abs(offset))} {way} than the reference's everywhere"
+        yield Finding(f"{text}: add {neat(offset)}", kind="constant")
 
 
 def reciprocal_causes(cut: Cut) -> Iterator[Finding]:

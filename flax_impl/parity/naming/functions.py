@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -71,7 +72,7 @@ def unary_causes(cut: Cut) -> Iterator[Finding]:
             with np.errstate(all="ignore"):
                 made = _UNARY[name](np.asarray(array, np.float64))
             if cut.works({operation.outputs[0]: made}):
-                yield _instead(plain(operation.name), plain(name))
+                yield replace(_instead(plain(operation.name), plain(name)), operation=i)
                 return
 
 
@@ -111,7 +112,7 @@ def reduction_causes(cut: Cut) -> Iterator[Finding]:
         for name, function in _REDUCED.items():
             if name != own and cut.works({operation.outputs[0]: function(array, axes)}):
                 text = f"the port takes the {own} over axes {list(axes)} where the reference takes the {name}"
-                yield Finding(text, kind="reduction")
+                yield Finding(text, kind="reduction", operation=i)
                 return
         for other in itertools.combinations(range(array.ndim), len(axes)):
             made = _REDUCED[own](array, other)
@@ -119,7 +120,7 @@ def reduction_causes(cut: Cut) -> Iterator[Finding]:
                 text = (
                     f"the port takes the {own} over axes {list(axes)} where the reference takes it over {list(other)}"
                 )
-                yield Finding(text, kind="reduction")
+                yield Finding(text, kind="reduction", operation=i)
                 return
 
 

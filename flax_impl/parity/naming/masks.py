@@ -25,7 +25,7 @@ def mask_causes(cut: Cut) -> Iterator[Finding]:
         mask, off, on = (np.broadcast_to(operand, shape) for operand in operands)
         for other, words in _others(mask):
             if not np.array_equal(other, mask) and cut.works({made: np.where(other, on, off)}):
-                yield Finding(f"the port's mask {words}", kind="mask")
+                yield Finding(f"the port's mask {words}", kind="mask", operation=i)
                 return
         if made == cut.exchange.port:
             yield from _at_positions(cut, mask, off, on)

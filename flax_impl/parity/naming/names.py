@@ -1,14 +1,16 @@
 """Names the cause of a divergence: tries each known difference on the port and sees whether the reference comes out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ..alignment.divergence import Divergence
+from ..alignment.place import Place
+from ..alignment.proof.repeats import iterations
 from ..alignment.repair import Runnable
 from ..report.entries import Finding
-from .constants import constant_causes, solved_causes
+from .constants import constant_causes, epsilon_causes, solved_causes
 from .cut import Cut
 from .factors import factor_causes, loss_causes, offset_causes, reciprocal_causes, sign_causes
 from .functions import activation_causes, reduction_causes, unary_causes
@@ -41,6 +43,7 @@ _PLAIN: tuple[_Known, ...] = (
     mask_causes,
     masked_causes,
     joined_causes,
+    epsilon_causes,
     missing_causes,
     unused_causes,
 )
@@ -84,7 +87,34 @@ def name_causes(divergence: Divergence, port: Runnable, *, strict: bool = False)
     if found is None:
         return ()
     # All gradients, too, are the proof for a loss; and a stop_gradient that only one side has says so itself.
-    return (replace(found, certain=found.certain and (divergence.proved or found.kind in ("loss", "stopped"))),)
+    is_sure = divergence.proved or found.kind in ("loss", "stopped")
+    if found.kind in ("extra", "missing") and _is_first_of_many(divergence):
+        is_sure = False  # what a loop starts from is often zero
+    return (replace(found, certain=found.certain and is_sure),)
+
+
+def _is_first_of_many(divergence: Divergence) -> bool:
+    """Whether the place is in a loop, whose first iteration is what is looked at."""
+    partners, port = divergence.partners, divergence.port
+    if partners is None or port is None:
+        return False
+    operation = partners.port.operations[port.first]
+    return "[" in operation.module or len(iterations(partners.port, port.first)) > 1
+
+
+def moved(divergence: Divergence, causes: Sequence[Finding]) -> Divergence:
+    """Returns a divergence whose place is the operation that its cause speaks of, where that is sure.
+
+    Args:
+        divergence: the place.
+        causes: of it, the best first.
+    """
+    named = next((cause.operation for cause in causes if cause.certain), None)
+    place = divergence.port
+    if named is None or place is None or named == place.first:
+        return divergence
+    others = tuple(i for i in (place.first, *place.others) if i != named)
+    return replace(divergence, port=Place(named, others, tuple(sorted({named, *place.cone}))))
 
 
 def _found(divergence: Divergence, port: Runnable) -> Iterator[Finding]:

@@ -1,10 +1,9 @@
 """Names an operation that only one side has, and one that is another or takes its operands the other way round."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
-
-from torch_ref.common.tape.tape import Operation
 
 from ..alignment.gradients import is_largest
 from ..alignment.repair import MOVES, layouts
@@ -45,7 +44,7 @@ def extra_causes(cut: Cut) -> Iterator[Finding]:
             if array is None or array.shape != cut.port.values[made].shape:
                 continue
             if cut.works({made: array}):
-                yield _exchanged(cut, i) or _extra(cut, i, value)
+                yield replace(_exchanged(cut, i) or _extra(cut, i, value), operation=i)
                 return
     given = [value for value in cut.theirs_given if cut.gives(cut.port.arrays.get(value))]
     if given and len(cut.working) <= _SHAPED:
@@ -204,16 +203,20 @@ def lacking_causes(cut: Cut) -> Iterator[Finding]:
 def operand_causes(cut: Cut) -> Iterator[Finding]:
     """Yields an operation of the port that takes its operands the other way round, or that is another one."""
     known = list(_of_two(cut))
-    for operation, a, b in known:
+    for i, a, b in known:
+        operation = cut.port.operations[i]
         with np.errstate(all="ignore"):
             if operation.name in ("sub", "div") and cut.works({operation.outputs[0]: _BINARY[operation.name](b, a)}):
                 verb = "subtracts" if operation.name == "sub" else "divides"
                 text = f"the port {verb} the other way round: exchange the operands of {operation.name}"
-                yield Finding(text, kind="operands")
+                yield Finding(text, kind="operands", operation=i)
                 return
     ours = {plain(cut.reference.operations[i].name) for i in cut.ours}
-    for operation, a, b in known:
+    for i, a, b in known:
+        operation = cut.port.operations[i]
         is_told = cut.port.values[operation.outputs[0]].size >= _TELLING
+        if operation.name in ("add", "sub") and min(np.size(a), np.size(b)) == 1:
+            continue  # another number says the same
         for name, function in _BINARY.items():
             if name == operation.name or not (is_told or plain(_TORCH.get(name, name)) in ours):
                 continue
@@ -221,18 +224,18 @@ def operand_causes(cut: Cut) -> Iterator[Finding]:
                 made = function(a, b)
             if cut.works({operation.outputs[0]: made}):
                 text = f"the port {_THIRD[operation.name]} where the reference {_THIRD[name]}"
-                yield Finding(text, kind="operation")
+                yield Finding(text, kind="operation", operation=i)
                 return
 
 
-def _of_two(cut: Cut) -> Iterator[tuple[Operation, np.ndarray, np.ndarray]]:
+def _of_two(cut: Cut) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Yields the port's operations of two operands, the last first, and their operands."""
     for i in reversed(cut.working[-_MOST:]):
         operation, operands = cut.port.operations[i], cut.operands(i)
         if operation.name not in _BINARY or operands is None or len(operands) != 2 or _is_stabiliser(cut, i):
             continue
         if cut.port.values[operation.outputs[0]].size > 1:
-            yield operation, operands[0], operands[1]
+            yield i, operands[0], operands[1]
 
 
 _TORCH = {"max": "maximum", "min": "minimum"}

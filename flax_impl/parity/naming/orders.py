@@ -54,7 +54,10 @@ def inner_order_causes(cut: Cut) -> Iterator[Finding]:
             words = reordered(np.asarray(array), lambda other, value=value: cut.works({value: other}), quick=True)
             if words is not None:
                 line = f" at {line_of(operation)}" if operation.lines else ""
-                yield Finding(f"the port has numbers in another order{line}: {words}", kind="order")
+                made_by = cut.port.producers.get(value, i)
+                named = made_by if made_by in cut.theirs else i
+                text = f"the port has numbers in another order{line}: {words}"
+                yield Finding(text, kind="order", operation=named)
                 return
 
 

@@ -24,7 +24,7 @@ from ..conversion.conversion import Conversion, of_links
 from ..conversion.entries import entries_of
 from ..conversion.find import Search
 from ..conversion.match import match
-from ..naming.names import name_causes
+from ..naming.names import moved, name_causes
 from ..weight_map.map import WeightMap, WeightMapError, propose_map
 from .program import Program
 from .run import Run
@@ -122,8 +122,10 @@ def compared(reference: Tape, step: TracedStep, weight_map: Conversion | None = 
         weight_map: how its weights are made of the reference's, to be shown.
     """
     partners = find_partners(reference, step.tape())
-    places = tuple(find_divergences(partners, step))
-    return StepReport(partners, places, weight_map, tuple(name_causes(place, step) for place in places))
+    places = find_divergences(partners, step)
+    causes = tuple(name_causes(place, step) for place in places)
+    places = tuple(moved(place, named) for place, named in zip(places, causes, strict=True))
+    return StepReport(partners, places, weight_map, causes)
 
 
 def opened_step(
