@@ -1,6 +1,6 @@
 """Finds every place at which a port leaves its reference, on both sides, and proves it by repair where it can."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,15 +10,13 @@ from .gradients import silenced, stopped, without_gradient
 from .partners import Partners, find_partners
 from .place import Place, Side, differing
 from .proof.attempts import Attempt, best_attempt, narrowed, with_all
+from .proof.located import beside, located, nearest
 from .proof.masks import other_masks
 from .proof.repeats import at_other_calls, everywhere
 from .proof.tables import rounded_tables
-from .repair import MOVES, Exchange, Runnable, exchanges
+from .repair import Exchange, Runnable, exchanges
 from .rows import selected
-from .slices import sliced, uncertain, without_joined
-
-_FEW = 6  # operations before a value that agrees
-_ORDERS = ("rev", "transpose", "reshape", "aten.flip", "aten.permute", "aten.view", "aten.reshape")
+from .slices import is_joined, joined_apart, sliced, uncertain
 
 
 class Port(Runnable, Protocol):
@@ -77,7 +75,7 @@ def _first(partners: Partners, ours: Sequence[int], theirs: Sequence[int], backw
         if missing is not None:
             return Divergence(*stopped(missing, reference, port, partners), backward, partners=partners, agreed=agreed)
     if reference is not None and port is not None:
-        port = _beside(reference, port, partners)
+        port = beside(reference, port, partners)
     return Divergence(reference, port, backward, partners=partners, agreed=agreed)
 
 
@@ -113,10 +111,11 @@ def _sides(
         for tape, of_tape, start in zip(tapes, agreed, starts, strict=True)
     ]
     rows = selected(tapes[0], alone[0], tapes[1]), selected(tapes[1], alone[1], tapes[0])
-    parts = without_joined(tapes, (sliced(tapes[0], alone[0], tapes[1]), sliced(tapes[1], alone[1], tapes[0])))
+    apart = joined_apart((tapes[0], tapes[1]), alone)
     sides = []
     for i, (tape, of_tape) in enumerate(zip(tapes, agreed, strict=True)):
-        slices = parts[i] | rows[i][0] | rows[1 - i][1].difference(of_tape)
+        wanted = [v for v in alone[i] if tape.values[v].size not in apart or not is_joined(tape, v)]
+        slices = sliced(tape, wanted, tapes[1 - i]) | rows[i][0] | rows[1 - i][1].difference(of_tape)
         sides.append(Side(tape, {*of_tape, *uncertain(tape, tapes[1 - i], set(of_tape), slices)}))
     return sides[0], sides[1]
 
@@ -177,9 +176,11 @@ def _attempt(current: Divergence, partners: Partners, port: Port, put_in: Sequen
 
     def within(exchange: Exchange) -> Iterator[Exchange]:
         places = _within(exchange, current.backward, partners)
+        if places[0] is not None and places[1] is None and exchange.takers is not None:
+            return  # the port lacks something between a value that agrees and what takes it: that is the place
         sides = (partners.reference, exchange.reference), (partners.port, exchange.port)
         # A value that agrees may do so by chance: what it comes from is looked at, too.
-        cones = [_nearest(*side) if place is None else place.cone for place, side in zip(places, sides, strict=True)]
+        cones = [nearest(*side) if place is None else place.cone for place, side in zip(places, sides, strict=True)]
         if max(map(len, cones)) > 1:
             yield from exchanges(partners, port, (cones[0], cones[1]), current.agreed, again, swapped=True)
 
@@ -232,22 +233,8 @@ def _located(current: Divergence, exchange: Exchange, partners: Partners) -> Div
     """Returns the place within what an exchange replaces."""
     if current.backward and current.port and not partners.port.operations[current.port.first].backward:
         return current  # where no gradient comes back from
-    reference, port = _within(exchange, current.backward, partners)
-    if reference is None and port is None:  # the port puts in another agreed value
-        takers = sorted(exchange.takers or partners.port.consumers.get(exchange.port, ()))
-        taker = _first_taker(exchange.reference, current.reference, partners.reference)
-        place = Place(takers[0], tuple(takers[1:]), tuple(takers), _origin(exchange.port, partners.port))
-        return Divergence(taker, place, current.backward)
-    if reference is None and port is not None:  # the port has an operation more
-        taker = _first_taker(exchange.reference, current.reference, partners.reference)
-        return Divergence(taker, port, current.backward)
-    if port is None and reference is not None:  # the port lacks an operation
-        takers = sorted(exchange.takers or partners.port.consumers.get(exchange.port, ()))
-        place = Place(takers[0], tuple(takers[1:]), tuple(takers), _origin(exchange.port, partners.port))
-        return Divergence(_joining(reference, exchange, partners), place, current.backward)
-    if reference is None or port is None:
-        return current
-    return Divergence(*_compared(reference, port, partners), current.backward)
+    within = _within(exchange, current.backward, partners)
+    return Divergence(*located((current.reference, current.port), within, exchange, partners), current.backward)
 
 
 def _within(exchange: Exchange, backward: bool, partners: Partners) -> tuple[Place | None, Place | None]:
@@ -257,94 +244,3 @@ def _within(exchange: Exchange, backward: bool, partners: Partners) -> tuple[Pla
         sides[0].place([exchange.reference], backward) if exchange.reference not in sides[0].agreed else None,
         sides[1].place([exchange.port], backward) if exchange.port not in sides[1].agreed else None,
     )
-
-
-def _nearest(tape: Tape, value: int) -> Sequence[int]:
-    """Returns the last few operations that a value comes from."""
-    found: list[int] = []
-    queue = [value]
-    while queue and len(found) < _FEW:
-        made_by = tape.producers.get(queue.pop(0))
-        if made_by is not None and made_by not in found:
-            found.append(made_by)
-            queue += tape.operations[made_by].inputs
-    return sorted(found)
-
-
-def _origin(value: int, tape: Tape) -> int | None:
-    """Returns the operation that a value comes from, before it was moved."""
-    while (operation := tape.producers.get(value)) is not None:
-        given = tape.operations[operation].inputs
-        if tape.operations[operation].name not in MOVES or not given:
-            return operation
-        value = given[0]
-    return None
-
-
-def _joining(place: Place, exchange: Exchange, partners: Partners) -> Place:
-    """Returns the operation of the reference that works on the value which the port passes on as it is."""
-    same = set(partners.of_port.get(exchange.port, ()))
-    takers = [i for i in place.cone if same.intersection(partners.reference.operations[i].inputs)]
-    if not takers:
-        return place
-    return Place(takers[-1], tuple(i for i in (place.first, *place.others) if i != takers[-1]), place.cone)
-
-
-def _first_taker(value: int, place: Place | None, tape: Tape) -> Place | None:
-    if place is None:
-        return None
-    takers = [i for i in place.cone if value in tape.operations[i].inputs]
-    return Place(takers[0], tuple(takers[1:]), place.cone, _origin(value, tape)) if takers else place
-
-
-def _compared(reference: Place, port: Place, partners: Partners) -> tuple[Place, Place]:
-    """Returns where two cones differ: at the operation that takes a value which the other cone does not."""
-    edges = (
-        _edge(reference, partners.reference, partners.of_reference),
-        _edge(port, partners.port, partners.of_port),
-    )
-    missing = [v for v in edges[0] if not edges[1].intersection(partners.of_reference[v])]
-    extra = [v for v in edges[1] if not edges[0].intersection(partners.of_port[v])]
-    if missing:
-        first = next(i for i in reference.cone if set(missing) & set(partners.reference.operations[i].inputs))
-        place = Place(first, tuple(i for i in (reference.first, *reference.others) if i != first), reference.cone)
-        return place, _beside(place, port, partners)
-    if extra:
-        first = next(i for i in port.cone if set(extra) & set(partners.port.operations[i].inputs))
-        return reference, Place(first, tuple(i for i in (port.first, *port.others) if i != first), port.cone)
-    return reference, _beside(reference, port, partners)
-
-
-def _edge(place: Place, tape: Tape, agreed: dict[int, list[int]]) -> set[int]:
-    """Returns the agreed values that a cone is computed from."""
-    values = {value for i in place.cone for value in tape.operations[i].inputs if value in agreed}
-    return {value for value in values if tape.values[value].kind == "f" and not tape.values[value].constant}
-
-
-def _beside(reference: Place, port: Place, partners: Partners) -> Place:
-    """Returns the port's place that fits the reference's best.
-
-    A port may compute something on the way that the reference does not, which is no fault, and comes first.
-    """
-    tapes = partners.reference, partners.port
-    operation = tapes[0].operations[reference.first]
-    moved = [i for i in (port.first, *port.others) if _reorders(tapes[1], i, partners.of_port)]
-    if moved:  # what only moves numbers has a partner in an honest port
-        return Place(moved[0], tuple(i for i in (port.first, *port.others) if i != moved[0]), port.cone)
-    leaves = set(tapes[0].leaves.values())
-    given = [value for value in operation.inputs if value not in leaves] or operation.inputs
-    same = {other for value in given for other in partners.of_reference.get(value, ())}
-    takers = [i for i in port.cone if same.intersection(tapes[1].operations[i].inputs)]
-    frontier = [i for i in (port.first, *port.others) if i in takers]
-    chosen = next(iter(frontier or takers), port.first)
-    rest = tuple(i for i in (port.first, *port.others) if i != chosen)
-    return Place(chosen, rest, port.cone)
-
-
-def _reorders(tape: Tape, i: int, agreed: Mapping[int, Sequence[int]]) -> bool:
-    """Whether an operation puts the numbers of an agreed value in another order, which has no partner."""
-    operation = tape.operations[i]
-    if operation.name not in _ORDERS or operation.backward:
-        return False
-    sizes = {tape.values[value].size for value in (*operation.inputs, *operation.outputs)}
-    return len(sizes) == 1 and all(value in agreed for value in operation.inputs)

@@ -121,21 +121,29 @@ def sliced(tape: Tape, wanted: Iterable[int], other: Tape) -> set[int]:
     return {n for n in wanted if is_slice(tape.values[n], parts) or _is_stack(tape, n, whole)}
 
 
-def without_joined(tapes: tuple[Tape, Tape], parts: tuple[set[int], set[int]]) -> tuple[set[int], set[int]]:
-    """Returns slices and stacks without those that both sides concatenate, and not alike: they should be partners.
+def joined_apart(tapes: tuple[Tape, Tape], alone: Sequence[Iterable[int]]) -> set[int]:
+    """Returns the sizes of what both sides concatenate, and not alike: such values are no stacks of slices.
 
     Args:
         tapes: of both sides.
-        parts: what `sliced` found on either.
+        alone: numbers of the values of either that have no partner.
     """
-    joined = [
-        {v for v in found if (made_by := tape.producers.get(v)) is not None and tape.operations[made_by].name in _JOINS}
-        for tape, found in zip(tapes, parts, strict=True)
+    sizes = [
+        {tape.values[value].size for value in numbers if is_joined(tape, value)}
+        for tape, numbers in zip(tapes, alone, strict=True)
     ]
-    sizes = [{tape.values[value].size for value in found} for tape, found in zip(tapes, joined, strict=True)]
-    both = sizes[0] & sizes[1]
-    wrong = [{v for v in of if tape.values[v].size in both} for tape, of in zip(tapes, joined, strict=True)]
-    return parts[0] - wrong[0], parts[1] - wrong[1]
+    return sizes[0] & sizes[1]
+
+
+def is_joined(tape: Tape, value: int) -> bool:
+    """Returns whether a value is a concatenation.
+
+    Args:
+        tape: that it is of.
+        value: its number.
+    """
+    made_by = tape.producers.get(value)
+    return made_by is not None and tape.operations[made_by].name in _JOINS
 
 
 def _is_stack(tape: Tape, number: int, whole: Slices) -> bool:

@@ -176,6 +176,11 @@ class Cut:
         """The port's operations that do more than move numbers."""
         return [i for i in self.theirs if self.port.operations[i].name not in MOVES]
 
+    @property
+    def last(self) -> int | None:
+        """The port's operation that makes the exchanged value, before it is moved."""
+        return self.working[-1] if self.working else None
+
     @cached_property
     def known_numbers(self) -> list[float]:
         """The numbers that the reference's operations were given, and those that are values of their own."""

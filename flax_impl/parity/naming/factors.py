@@ -36,7 +36,9 @@ def factor_causes(cut: Cut) -> Iterator[Finding]:
     shown = f"{neat(1 / factor)} times the reference's"
     what = f", as {words}" if words and not words.startswith("n ") and not words.startswith("(") else ""
     more = f" ({words})" if words and not what else ""
-    yield Finding(f"the port's value is {shown}{what}{more}: multiply by {neat(factor)}", kind="factor")
+    yield Finding(
+        f"the port's value is {shown}{what}{more}: multiply by {neat(factor)}", kind="factor", operation=cut.last
+    )
 
 
 def offset_causes(cut: Cut) -> Iterator[Finding]:
@@ -47,7 +49,7 @@ def offset_causes(cut: Cut) -> Iterator[Finding]:
     if np.isfinite(offset) and cut.gives(cut.own + offset):
         way = "less" if offset > 0 else "more"
         text = f"the port's value is {neat(abs(offset))} {way} than the reference's everywhere"
-        yield Finding(f"{text}: add {neat(offset)}", kind="constant")
+        yield Finding(f"{text}: add {neat(offset)}", kind="constant", operation=cut.last)
 
 
 def reciprocal_causes(cut: Cut) -> Iterator[Finding]:

@@ -30,11 +30,11 @@ def input_causes(cut: Cut) -> Iterator[Finding]:
 
 
 def unused_causes(cut: Cut) -> Iterator[Finding]:
-    """Yields a parameter of the port that is used nowhere, and gives the reference's value when it is."""
+    """Yields a parameter or buffer of the port that is used nowhere, and gives the reference's value when it is."""
     tape = cut.port
     results = [number for name, number in tape.results.items() if not name.startswith("grad/")]
     used = {value for i in tape.upstream(results) for value in tape.operations[i].inputs}
-    unused = [n for name, n in tape.leaves.items() if name.startswith("param/") and n not in used]
+    unused = [n for name, n in tape.leaves.items() if name.startswith(("param/", "buffer/")) and n not in used]
     values = dict.fromkeys(v for i in cut.working for v in (*tape.operations[i].inputs, *tape.operations[i].outputs))
     for leaf in unused[:_MOST]:
         own = np.asarray(tape.arrays[leaf], np.float64)
@@ -51,7 +51,7 @@ def unused_causes(cut: Cut) -> Iterator[Finding]:
                     at_end = value == cut.exchange.port
                     if made.shape == array.shape and (cut.gives(made) if at_end else cut.works({value: made})):
                         text = f"the port does not {words} {told(tape, leaf)}, which the reference does: it is unused"
-                        yield Finding(text, kind="missing")
+                        yield Finding(text, kind="missing", operation=_taking(cut, value))
                         return
 
 
@@ -91,6 +91,11 @@ def _taken(cut: Cut, own: int, other: int) -> Iterator[Finding]:
     if words[0] != words[1]:  # of what is computed, another fault may be the reason
         given = all(text.startswith("the ") for text in words)
         yield Finding(f"the port takes {words[0]} where the reference takes {words[1]}", certain=given, kind="input")
+
+
+def _taking(cut: Cut, value: int) -> int | None:
+    """Returns the first operation of the cut that takes a value."""
+    return next((i for i in cut.working if value in cut.port.operations[i].inputs), None)
 
 
 def exchanged_causes(cut: Cut) -> Iterator[Finding]:
