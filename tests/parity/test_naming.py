@@ -189,6 +189,19 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], str, np.ndarray, 
         lambda x, w, v: (x @ w).tanh() @ v, lambda x, w, v: lax.stop_gradient(jnp.tanh(x @ w)) @ v, "wv", X,
         "stop_gradient",
     ),
+    "no epsilon": (
+        lambda x, w: F.layer_norm(x @ w, (WIDTH,)), lambda x, w: norm(x @ w, 0.0), "w", X,
+        "does not add 1e-5",
+    ),
+    "one half twice": (
+        lambda x, w, v: torch.cat([(x @ w).tanh(), (x @ v).sin()], -1).softmax(-1),
+        lambda x, w, v: jax.nn.softmax(jnp.concatenate([jnp.tanh(x @ w), jnp.tanh(x @ w)], -1)), "wv", X,
+        "takes what `",
+    ),
+    "kink": (
+        lambda x, s: (x * s).relu() + 1, lambda x, s: jnp.maximum(x * s, 0) + 1, "s", np.where(X > 0.5, 0, X),
+        "is at its kink",
+    ),
     "running sum": (lambda x, w: (x @ w).cumsum(1), lambda x, w: x @ w, "w", X, "does not do what the reference does"),
 }  # fmt: skip
 
@@ -247,6 +260,19 @@ def test_a_factor_of_the_whole_loss(loss: Any, words: str) -> None:
     assert report.causes[0], report
     assert words in report.causes[0][0].text
     assert report.causes[0][0].certain
+
+
+def test_a_turned_output_of_the_same_shape_differs() -> None:
+    """Though every loss and gradient agrees: of two shapes it would be a layout."""
+    square = X[:, :, :LENGTH]
+    weight = WEIGHTS["w"][:LENGTH, :LENGTH]
+    model = Made(lambda x, w: (x @ w[:LENGTH, :LENGTH]).tanh(), "w")
+    tape = record_tape(model, {"x": square}, squares)
+    turned = check_step(
+        tape, lambda p, x: jnp.tanh(x @ weight).swapaxes(1, 2), {"x": square}, squares, params={"w": WEIGHTS["w"]}
+    )
+    assert not turned.passed
+    assert "transpose" in str(turned)
 
 
 def test_weights_that_differ_have_no_name() -> None:

@@ -113,6 +113,20 @@ def exchanges(
         elif count:
             weak.append(exchange)
     yield from weak
+    yield from _last(partners, cones)
+
+
+def _last(partners: Partners, cones: tuple[Sequence[int], Sequence[int]]) -> Iterator[Exchange]:
+    """Yields losses whose last operation is where the two part, so that nothing comes after it that could agree."""
+    ends = []
+    for tape, cone in zip((partners.reference, partners.port), cones, strict=True):
+        inside = {value for i in cone for value in tape.operations[i].outputs}
+        alone = {i for i in cone if not inside.intersection(tape.operations[i].inputs)}
+        losses = [number for name, number in tape.results.items() if name.startswith("loss/")]
+        ends.append([number for number in losses if tape.producers.get(number) in alone])
+    for value, other in zip(*ends, strict=False):
+        if value in partners.reference.arrays:
+            yield from put_in(partners, value, other, None)
 
 
 def _replacing(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..alignment.slices import is_join
 from ..report.entries import Finding
 from .cut import Cut
 from .words import inputs_behind, told
@@ -70,13 +71,14 @@ def joined_causes(cut: Cut) -> Iterator[Finding]:
         operation, operands = cut.port.operations[i], cut.operands(i)
         if operation.name != "concatenate" or operands is None:
             continue
+        joined = [v for j in cut.ours if is_join(cut.reference, j) for v in cut.reference.operations[j].inputs]
         for place, own in enumerate(operands):
-            for other in cut.ours_given:
+            for other in dict.fromkeys((*cut.ours_given, *joined)):
                 for array in cut.arrays_like(other):
                     if array.shape != own.shape:
                         continue
-                    joined = [*operands[:place], array, *operands[place + 1 :]]
-                    made = np.concatenate(joined, operation.constants["dimension"])
+                    parts = [*operands[:place], array, *operands[place + 1 :]]
+                    made = np.concatenate(parts, operation.constants["dimension"])
                     if cut.works({operation.outputs[0]: made}):
                         yield from _taken(cut, operation.inputs[place], other)
                         return

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 
 from ..alignment.divergence import Divergence
+from ..alignment.partners import Partners
 from ..alignment.place import Place
-from ..alignment.proof.repeats import iterations
 from ..alignment.repair import Runnable
 from ..report.entries import Finding
 from .constants import constant_causes, epsilon_causes, solved_causes
@@ -98,8 +98,7 @@ def _is_first_of_many(divergence: Divergence) -> bool:
     partners, port = divergence.partners, divergence.port
     if partners is None or port is None:
         return False
-    operation = partners.port.operations[port.first]
-    return "[" in operation.module or len(iterations(partners.port, port.first)) > 1
+    return "[" in partners.port.operations[port.first].module
 
 
 def moved(divergence: Divergence, causes: Sequence[Finding]) -> Divergence:
@@ -120,7 +119,7 @@ def moved(divergence: Divergence, causes: Sequence[Finding]) -> Divergence:
 def _found(divergence: Divergence, port: Runnable) -> Iterator[Finding]:
     if divergence.backward:
         yield from _gradient_causes(divergence)
-    elif divergence.exchange is None:
+    elif divergence.exchange is None or _is_loss(divergence.exchange.port, divergence.partners):
         yield from loss_causes(divergence)
     cuts = list(Cut.of(divergence, port))
     first = cuts[:1]
@@ -133,6 +132,11 @@ def _found(divergence: Divergence, port: Runnable) -> Iterator[Finding]:
         for cut in where:
             for causes in known:
                 yield from causes(cut)
+
+
+def _is_loss(value: int, partners: Partners | None) -> bool:
+    results = {} if partners is None else partners.port.results
+    return any(number == value for name, number in results.items() if name.startswith("loss/"))
 
 
 def _is_kink(divergence: Divergence) -> bool:
