@@ -1,6 +1,10 @@
 """Proves that the port computes what its reference computes, step by step; or says where, and why, they part.
 
-Without arguments: both models with SGD, Adam and AdamW, in float64 (gate A) and in float32 (gate B), over 20 steps.
+--reference and --port hold a port of your own against its reference: two files, each with a function that returns its
+side as a tuple. That is (model, batch, loss) of torch, and (model, loss) or (model, loss, params) of JAX; with an
+optimizer as a dict's entry in both, a training is compared, else one step, operation by operation.
+
+Without arguments: both models of this project with SGD, Adam and AdamW, in float64 and in float32, over 20 steps.
 --record writes what the reference does to a file, with torch alone; --check holds the port against such a file, with
 JAX alone. Exits with 0 where the two agree, 1 where they diverge, 2 for unusable arguments.
 """
@@ -8,6 +12,7 @@ JAX alone. Exits with 0 where the two agree, 1 where they diverge, 2 for unusabl
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import fields
 from itertools import product
@@ -16,12 +21,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from torch_ref.common.files.array_file import replacing
+from torch_ref.common.files.array_file import replacing, write_arrays
 from torch_ref.common.trace import Trace, load_trace
 
-from ..parity import html_page, text_table
+from ..parity import html_page, step_page, text_table
 from .backends import Parser, import_backend, run_command
+from .own_pair import Side, check_own, converted, record_own
 from .recipes import MODELS, OPTIMIZERS, Recipe, check, reference
+from .watched import told, watch
 
 DEFAULT_OPTIMIZERS = ("sgd", "adam", "adamw")
 
@@ -30,6 +37,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Returns the command line's arguments; those that were not given are None."""
     parser = Parser("parity", __doc__)
     add = parser.add_argument
+    add("--reference", metavar="FILE.py:FUNCTION", help="builds your reference (FUNCTION: build by default)")
+    add("--port", metavar="FILE.py:FUNCTION", help="builds your port")
+    add("--watch", action="store_true", help="check again whenever your port is saved")
+    add("--convert", type=Path, metavar="FILE", help="write your port's weights, converted, to a .safetensors file")
     add("--model", choices=MODELS, help="default: both")
     add("--dtype", choices=("float64", "float32"), help="default: both")
     add("--optimizer", choices=OPTIMIZERS, help=f"default: {', '.join(DEFAULT_OPTIMIZERS)}")
@@ -45,6 +56,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Records, or compares and shows the report; returns the exit code."""
+    if args.reference or args.port:
+        return run_own(args)
+    for name in ("watch", "convert"):
+        if getattr(args, name):
+            raise ValueError(f"--{name}: expected with --reference and --port")
     if args.record and args.check:
         raise ValueError("--check: expected without --record")
     for name in ("json", "html"):
@@ -59,6 +75,53 @@ def run(args: argparse.Namespace) -> int:
         return show([check(*recorded(args))], args)
     shown = tqdm(recipes(args, *DEFAULT_OPTIMIZERS), unit="pair", disable=not sys.stderr.isatty(), leave=False)
     return show([check(recipe, reference(recipe)) for recipe in shown], args)
+
+
+def run_own(args: argparse.Namespace) -> int:
+    """Holds a user's port against its reference; returns the exit code.
+
+    Raises:
+        ValueError: one of the two files is not given, or an option that does not go with them.
+    """
+    for name in ("reference", "port"):
+        if not getattr(args, name):
+            raise ValueError(f"--{name}: expected a file, as the other side has one")
+    for name in ("model", "dtype", "optimizer", "steps", "seed", "record", "check"):
+        if getattr(args, name) is not None:
+            raise ValueError(f"--{name}: expected without --reference and --port")
+    reference, port = Side.of("--reference", args.reference), Side.of("--port", args.port)
+
+    def show_own(report: Any, seconds: float) -> None:
+        print(f"{report}\n\nchecked in {seconds:.1f} s", flush=True)
+        write_own(report, port, args)
+
+    if args.watch:
+        return watch(reference, port, show_own)
+    start = time.perf_counter()
+    try:
+        report = check_own(port.build(), record_own(reference.build()))
+    except (ValueError, OSError, ImportError, MemoryError):
+        raise
+    except Exception as error:  # of the user's files
+        raise ValueError(told(error)) from error
+    show_own(report, time.perf_counter() - start)
+    return int(not report.passed)
+
+
+def write_own(report: Any, port: Side, args: argparse.Namespace) -> None:
+    """Writes the files that were asked for."""
+    of_step = hasattr(report, "places")
+    if args.json:
+        with replacing(args.json) as path:
+            path.write_text(json.dumps(report.to_json(), indent=2, allow_nan=False) + "\n")
+    if args.html:
+        page = step_page({port.path.name: report}) if of_step else html_page([report])
+        with replacing(args.html) as path:
+            path.write_text(page, encoding="utf-8")
+    if args.convert:
+        if not of_step:
+            raise ValueError("--convert: expected a comparison of one step, without an optimizer")
+        write_arrays(args.convert, converted(report), {"converted_from": report.partners.reference.framework})
 
 
 def recipes(args: argparse.Namespace, *optimizers: str) -> list[Recipe]:

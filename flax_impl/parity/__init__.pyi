@@ -14,5 +14,6 @@ from .recording.tape import record_tape as record_tape
 from .report.entries import Divergence as Divergence, Entry as Entry, Finding as Finding
 from .report.page import html_page as html_page
 from .report.report import Report as Report, text_table as text_table
+from .report.steps import step_page as step_page
 from .verdict import assert_parity as assert_parity, compare as compare, compare_tapes as compare_tapes
 from .weight_map.map import WeightMap as WeightMap, WeightMapError as WeightMapError, propose_map as propose_map

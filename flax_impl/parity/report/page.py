@@ -5,9 +5,9 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 from .entries import GROUPS, Entry
+from .frame import framed, verdict_of
 from .report import Report, largest_entry, out_of_bounds, title
 from .text import counted, described, number, plain, ratio, worst_entry
 
@@ -57,32 +57,10 @@ def html_page(reports: Sequence[Report]) -> str:
         >>> "<h1>The port agrees with its reference</h1>" in page
         True
     """
-    style = Path(__file__).with_suffix(".css").read_text()
-    failed = sum(not report.passed for report in reports)
-    if not reports:
-        verdict = "Nothing was compared"
-    elif len(reports) == 1:
-        verdict = f"The port {'diverges from' if failed else 'agrees with'} its reference"
-    elif failed:
-        verdict = f"{failed} of {len(reports)} pairs {'diverges' if failed == 1 else 'diverge'}"
-    else:
-        verdict = f"All {len(reports)} pairs agree"
     sections = [_section(i, report, alone=len(reports) == 1) for i, report in enumerate(reports, 1)]
-    return "\n".join(
-        [
-            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            # Names come from files: whatever they hold, nothing is run or fetched.
-            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
-            f"<title>Parity: {verdict}</title>\n<style>\n{style}</style>\n</head>\n<body>",
-            f'<header>\n<p class="kicker">Parity report</p>\n<h1>{verdict}</h1>\n</header>',
-            "<main>",
-            *([_overview(reports)] if len(reports) > 1 else []),
-            *sections,
-            *([_legend()] if reports else []),
-            "</main>\n</body>\n</html>\n",
-        ]
-    )
+    overview = [_overview(reports)] if len(reports) > 1 else []
+    legend = [_legend()] if reports else []
+    return framed(verdict_of([report.passed for report in reports]), [*overview, *sections, *legend])
 
 
 def _overview(reports: Sequence[Report]) -> str:
