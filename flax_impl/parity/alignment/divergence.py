@@ -14,7 +14,7 @@ from .proof.located import beside, located, nearest
 from .proof.masks import other_masks
 from .proof.repeats import at_other_calls, everywhere
 from .proof.tables import rounded_tables
-from .repair import Exchange, Runnable, exchanges
+from .repair import MOVES, Exchange, Runnable, exchanges
 from .rows import selected
 from .slices import is_joined, joined_apart, sliced, uncertain
 
@@ -176,7 +176,8 @@ def _attempt(current: Divergence, partners: Partners, port: Port, put_in: Sequen
 
     def within(exchange: Exchange) -> Iterator[Exchange]:
         places = _within(exchange, current.backward, partners)
-        if places[0] is not None and places[1] is None and exchange.takers is not None:
+        lacking = places[0] is not None and places[1] is None and exchange.takers is not None
+        if lacking and not _may_be_chance(partners.port, exchange.port):
             return  # the port lacks something between a value that agrees and what takes it: that is the place
         sides = (partners.reference, exchange.reference), (partners.port, exchange.port)
         # A value that agrees may do so by chance: what it comes from is looked at, too.
@@ -212,6 +213,16 @@ def _is_known(current: Divergence, found: Sequence[Divergence], partners: Partne
         return True
     put_in = [other.exchange.port for other in found if other.exchange is not None and not other.backward]
     return partners.port.operations[current.port.first].lines[:1] not in _lines_after(put_in, partners.port)
+
+
+def _may_be_chance(tape: Tape, value: int) -> bool:
+    """Whether a value is of one other and of numbers that are all the same, as of ones for a softmax's sum."""
+    while (made_by := tape.producers.get(value)) is not None and tape.operations[made_by].name in MOVES:
+        if not tape.operations[made_by].inputs:
+            return False
+        value = tape.operations[made_by].inputs[0]
+    given = () if made_by is None else tape.operations[made_by].inputs
+    return any(tape.values[other].constant and tape.values[other].size > 1 for other in given)
 
 
 def _lines_after(values: Sequence[int], tape: Tape) -> set[object]:
