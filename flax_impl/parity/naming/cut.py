@@ -16,7 +16,7 @@ from ..alignment.repair import MOVES, Exchange, Runnable, layouts
 from .targets import targets
 
 _MOST = 80  # operations of each side
-_HUGE = 1e8  # what a mask holds: its size says nothing
+HUGE = 1e8  # what a mask holds: its size says nothing
 _NEAR = 1e-7  # of the largest number
 _SHARE = 1e-4  # of the difference that is to be explained
 _ROUNDING = 1e-14
@@ -52,7 +52,7 @@ class Cut:
         at_edge = exchange.takers is not None and not self.port.values[exchange.port].constant and not joined
         agreed[1] = agreed[1] - {exchange.port} if joined else agreed[1]  # twice the same looks like that, repeated
         self.theirs = [] if at_edge else _between(self.port, exchange.port, agreed[1])
-        finite = self.wanted[np.abs(self.wanted) < _HUGE]
+        finite = self.wanted[np.abs(self.wanted) < HUGE]
         self.scale = float(np.abs(finite).max(initial=0.0))
         noise = 50 * float(self.reference.noise[exchange.reference])
         near = _NEAR * self.scale + (noise if np.isfinite(noise) else 0.0)
@@ -239,7 +239,7 @@ _NUMBERS = {"other", "self", "value", "alpha", "eps", "exponent", "min", "max", 
 
 def apart(a: np.ndarray, b: np.ndarray) -> float:
     """Returns the largest difference; infinite where masks or infinities do not stand in the same places."""
-    huge = ~(np.abs(a) < _HUGE), ~(np.abs(b) < _HUGE)
+    huge = ~(np.abs(a) < HUGE), ~(np.abs(b) < HUGE)
     if (huge[0] != huge[1]).any():
         return np.inf
     return float(np.abs(np.where(huge[0], 0.0, a) - np.where(huge[1], 0.0, b)).max(initial=0.0))

@@ -8,7 +8,7 @@ from torch_ref.common.tape.tape import Tape
 
 from ..alignment.divergence import Divergence
 from ..report.entries import Finding
-from .cut import Cut
+from .cut import HUGE, Cut
 from .words import meaning, neat
 
 _LEAST = 3  # numbers that a factor must hold for
@@ -100,7 +100,7 @@ def _sorted(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 def _factor(own: np.ndarray, wanted: np.ndarray) -> float | None:
     """Returns the number that makes the one of the other; numbers that are huge are a mask's."""
-    usual = (np.abs(own) < 1e8) & (np.abs(wanted) < 1e8)
+    usual = (np.abs(own) < HUGE) & (np.abs(wanted) < HUGE)
     a, b = own[usual], wanted[usual]
     if (np.abs(a) > 0).sum() < _LEAST:
         return None

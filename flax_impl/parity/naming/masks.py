@@ -5,9 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..report.entries import Finding
-from .cut import Cut
+from .cut import HUGE, Cut
 
-_HUGE = 1e8
 _DIAGONALS = (0, -1, 1, -2, 2)
 
 
@@ -47,7 +46,7 @@ def chosen_causes(cut: Cut) -> Iterator[Finding]:
 
 def masked_causes(cut: Cut) -> Iterator[Finding]:
     """Yields the positions that only one side masks, where the values say so themselves."""
-    ours, theirs = (~(np.abs(array) < _HUGE) for array in (cut.own, cut.wanted))
+    ours, theirs = (~(np.abs(array) < HUGE) for array in (cut.own, cut.wanted))
     if not (ours != theirs).any() or not (ours.any() or theirs.any()):
         return
     rest = ~(ours | theirs)
@@ -98,8 +97,8 @@ def _at_positions(cut: Cut, mask: np.ndarray, off: np.ndarray, on: np.ndarray) -
     """Yields how many positions differ, where the reference takes one branch or the other everywhere."""
     near = 1e-9 * cut.scale
     with np.errstate(all="ignore"):
-        is_on = (np.abs(cut.wanted - on) <= near) | ((np.abs(cut.wanted) > _HUGE) & (np.abs(on) > _HUGE))
-        is_off = (np.abs(cut.wanted - off) <= near) | ((np.abs(cut.wanted) > _HUGE) & (np.abs(off) > _HUGE))
+        is_on = (np.abs(cut.wanted - on) <= near) | ((np.abs(cut.wanted) > HUGE) & (np.abs(on) > HUGE))
+        is_off = (np.abs(cut.wanted - off) <= near) | ((np.abs(cut.wanted) > HUGE) & (np.abs(off) > HUGE))
     if not (is_on | is_off).all():
         return
     wrong = np.where(mask, ~is_on, ~is_off)

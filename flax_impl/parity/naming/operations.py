@@ -8,7 +8,7 @@ import numpy as np
 from ..alignment.gradients import is_largest
 from ..alignment.repair import MOVES, layouts
 from ..report.entries import Finding
-from .cut import Cut, apart, literals_of
+from .cut import HUGE, Cut, apart, literals_of
 from .words import neat, plain, told
 
 _MOST = 24  # operations of each side that are looked at
@@ -79,7 +79,7 @@ def _exchanged(cut: Cut, i: int) -> Finding | None:
             if array is None or array.size != other.size or array.size < _TELLING:
                 continue
             for turned in layouts(np.asarray(array, np.float64), other.shape):
-                if apart(turned, other) <= 1e-9 * np.abs(other[np.abs(other) < 1e8]).max(initial=0.0):
+                if apart(turned, other) <= 1e-9 * np.abs(other[np.abs(other) < HUGE]).max(initial=0.0):
                     verb = "subtracts" if operation.name == "sub" else "divides"
                     text = f"the port {verb} the other way round: exchange the operands of {operation.name}"
                     return Finding(text, kind="operands")
@@ -93,6 +93,8 @@ def _extra(cut: Cut, i: int, passed: int) -> Finding:
     if operation.name in _CLIPS:
         near = [j for j in cut.working if cut.port.operations[j].name in _CLIPS]
         return _clipped(cut, near)
+    if any(_hides(cut.port.arrays.get(value)) for value in operation.inputs if value != passed):
+        return Finding("the port's mask hides what the reference takes: it has none here", kind="mask")
     literals = [neat(number) for number in literals_of(cut.port, i).values()]
     others = [_number(cut, value) or told(cut.port, value) for value in operation.inputs if value != passed]
     verb = _THIRD.get(operation.name)
@@ -101,6 +103,11 @@ def _extra(cut: Cut, i: int, passed: int) -> Finding:
     return Finding(
         f"the port {verb} {(literals or others)[0]}, which the reference does not: leave it out", kind="extra"
     )
+
+
+def _hides(array: np.ndarray | None) -> bool:
+    """Whether numbers are so large that they hide a position in a softmax."""
+    return array is not None and array.dtype.kind == "f" and bool((np.abs(array) > HUGE).any())
 
 
 def _number(cut: Cut, value: int) -> str:
