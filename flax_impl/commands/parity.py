@@ -26,9 +26,9 @@ from torch_ref.common.trace import Trace, load_trace
 
 from ..parity import html_page, step_page, text_table
 from .backends import Parser, import_backend, run_command
-from .own_pair import Side, check_own, converted, record_own
+from .own.pair import Side, check_own, converted, record_own
+from .own.watched import told, watch
 from .recipes import MODELS, OPTIMIZERS, Recipe, check, reference
-from .watched import told, watch
 
 DEFAULT_OPTIMIZERS = ("sgd", "adam", "adamw")
 

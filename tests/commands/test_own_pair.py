@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from flax_impl.commands.own_pair import Side
+from flax_impl.commands.own.pair import Side
+from flax_impl.commands.own.watched import watch
 from flax_impl.commands.parity import main
-from flax_impl.commands.watched import watch
 
 REFERENCE = """
 import numpy as np

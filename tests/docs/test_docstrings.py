@@ -45,6 +45,7 @@ RAISES_NOTHING: dict[str, str] = {
     "WeightMap": "a record: it keeps what it is given",
     "WeightMapError": "an error itself",
     "html_page": "shows any reports, none too",
+    "step_page": "shows any reports, none too",
     "text_table": "shows any reports, none too",
 }
 SECTIONS = re.compile(r"^(Args|Returns|Raises|Warns|Example):\n((?:(?: .*)?\n?)*)", re.MULTILINE)

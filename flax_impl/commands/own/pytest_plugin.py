@@ -34,7 +34,7 @@ class Parity:
             AssertionError: the port diverges; the message is the report.
             ValueError: a function returns something else.
         """
-        from .own_pair import Side, check_own, record_own
+        from .pair import Side, check_own, record_own
 
         __tracebackhide__ = True  # the report says it
         if reference not in self._recorded:
@@ -75,7 +75,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     from torch_ref.common.files.array_file import replacing
 
-    from ..parity.report.steps import step_page
+    from ...parity.report.steps import step_page
 
     worker = getattr(session.config, "workerinput", {}).get("workerid", "")
     target = file.with_name(f"{file.stem}-{worker}{file.suffix}") if worker else file

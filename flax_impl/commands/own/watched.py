@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from .own_pair import Recorded, Side, check_own, record_own
+from .pair import Recorded, Side, check_own, record_own
 
 _PAUSE = 0.2  # seconds between two looks at the files
 Written = dict[Path, int | None]

@@ -17,7 +17,7 @@ from torch_ref.common.record_inputs import named_batches
 from torch_ref.common.tape.tape import Tape
 from torch_ref.common.trace import Trace
 
-from .backends import import_backend
+from ..backends import import_backend
 
 _REFERENCE = ("model", "batches", "loss", "optimizer")
 _PORT = ("model", "loss", "params", "shapes", "optimizer", "renames", "forward")
