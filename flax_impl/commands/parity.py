@@ -31,11 +31,30 @@ from .own.watched import told, watch
 from .recipes import MODELS, OPTIMIZERS, Recipe, check, reference
 
 DEFAULT_OPTIMIZERS = ("sgd", "adam", "adamw")
+SHORT = """usage: twohead parity [OPTIONS]
+
+Says where and why a port in JAX parts from its reference in PyTorch. Exits
+with 0 where the two agree, 1 where they diverge, 2 for unusable arguments.
+
+a port of your own:
+  --reference FILE.py:FUNCTION  returns (model, batch, loss) of torch
+  --port FILE.py:FUNCTION       returns (model, loss) or (model, loss, params)
+  --watch                       check again whenever a file is saved
+  --convert FILE                write the port's weights, .safetensors
+
+the models of this project:
+  --model two-head|two-in-two-out  --dtype float64|float32   default: both
+  --optimizer NAME  --steps 20  --seed 0
+  --record FILE                 write what the reference does, with torch alone
+  --check FILE                  hold the port against it, with JAX alone
+
+  --json FILE  --html FILE      write the report
+  -h, --help-all                show this, or all options in full"""
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Returns the command line's arguments; those that were not given are None."""
-    parser = Parser("parity", __doc__)
+    parser = Parser("parity", __doc__, short=SHORT)
     add = parser.add_argument
     add("--reference", metavar="FILE.py:FUNCTION", help="builds your reference (FUNCTION: build by default)")
     add("--port", metavar="FILE.py:FUNCTION", help="builds your port")

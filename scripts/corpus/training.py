@@ -7,6 +7,7 @@ from unittest import mock
 
 import jax
 import numpy as np
+import torch
 
 import torch_ref
 from flax_impl.parity import check_parity
@@ -35,7 +36,12 @@ def reports(name: str, seed: int, stirred: bool) -> Iterator[tuple[str, Any]]:
             for optimizer in OPTIMIZERS:
                 batches = [pair.batch] * _STEPS
                 settings = {"optimizer": optimizer, "progress": False}
-                trace = torch_ref.record(copy.deepcopy(reference), batches, _of_all_outputs, **settings)
+                before = torch.get_default_dtype()
+                torch.set_default_dtype(getattr(torch, dtype))  # some masks overflow in the default dtype else
+                try:
+                    trace = torch_ref.record(copy.deepcopy(reference), batches, _of_all_outputs, **settings)
+                finally:
+                    torch.set_default_dtype(before)
                 yield f"{dtype}, {type(optimizer).__name__}", check_parity(trace, module, loss, **settings)
 
 

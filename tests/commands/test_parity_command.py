@@ -14,6 +14,7 @@ from tests.support.commands import SCRIPTS, call, fails, run
 from torch_ref.common.files.array_file import read_arrays, write_arrays
 
 
+@pytest.mark.slow
 def test_two_machines(tmp_path: Path) -> None:
     """The reference is recorded where there is no JAX, and checked where there is no torch."""
     machines = {name: tmp_path / name for name in ("torch", "jax", "faulty")}

@@ -70,6 +70,7 @@ def test_the_pages_list_what_the_packages_export(module: str) -> None:
     assert sorted(listed) == sorted(exported(module))
 
 
+@pytest.mark.slow
 def test_the_site_has_every_public_method_and_no_inherited_one(site: Path) -> None:
     pages = {module: (site / "api" / f"{page}.html").read_text(encoding="utf-8") for module, page in PAGES.items()}
     documented = {found for _, _, found in public_classes()}

@@ -42,7 +42,9 @@ def run(blocks: list[str], folder: Path) -> list[str]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.slow] if page == "worked_port" else []) for page in PAGES]
+)
 def test_a_pages_python_runs(page: str, tmp_path: Path) -> None:
     """Block by block, in one namespace; a block of text after it is what it prints."""
     blocks = BLOCK.findall((ROOT / "docs" / f"{page}.md").read_text())

@@ -10,6 +10,7 @@ from tests.support import faults
 from tests.support.commands import call, fails
 
 
+@pytest.mark.slow
 def test_the_flag_plants_the_faults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -284,6 +284,7 @@ print(len(hits))
 """
 
 
+@pytest.mark.slow
 def test_what_is_compiled_is_kept_for_the_next_process(tmp_path: Path) -> None:
     command = [sys.executable, "-c", KEEP, str(tmp_path / "cache")]
     hits = [

@@ -2,7 +2,8 @@
 
 import copy
 import importlib.metadata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -109,7 +110,8 @@ def record(
                     written[k] = record_tape(copy.deepcopy(exact).to(noisy.dtype), batch, loss)
                 except (RuntimeError, NotImplementedError, TypeError) as error:  # torch cannot dispatch all there is
                     untaped = f"step {k}: {type(error).__name__}: {error}"
-            found, gradients, calls = forward_and_backward(exact, question, batch)
+            with _default_dtype(torch.float64):  # a model may make a mask of its dtype's smallest number in the default
+                found, gradients, calls = forward_and_backward(exact, question, batch)
             noise = noisy.of_rows(batch, found)
             rates.append(built.param_groups[0]["lr"])
             gradients = {name: None if g is None else g.to(noisy.dtype).double() for name, g in gradients.items()}
@@ -138,6 +140,16 @@ def record(
         **({"untaped": untaped} if untaped else {}),
     }
     return Trace(arrays, metadata, written)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _checked_steps(tapes: Iterable[int], count: int) -> set[int]:
