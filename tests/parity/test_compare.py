@@ -255,3 +255,27 @@ def test_progress_of_a_long_check_can_be_shown(recorded: Any, capsys: pytest.Cap
     assert compare(trace, recorded).passed
     assert capsys.readouterr().out == ""  # it goes to standard error, and is short
     assert torch_ref.record.__doc__
+
+
+def traced(**arrays: list[float]) -> Trace:
+    metadata: dict[str, Any] = {
+        "dtype": "float64", "model": "Net", "optimizer": {"name": "SGD", "lr": [0.1, 0.1]}, "calls": [], "buffers": [],
+        "frozen": ["table"], "modules": {}, "inputs": [],
+    }  # fmt: skip
+    return Trace({name.replace("__", "/"): np.array(array) for name, array in arrays.items()}, metadata)
+
+
+def test_what_a_cancelled_gradient_moves_is_measured_by_the_others() -> None:
+    """A key's bias has no gradient but rounding: with fresh weights it has no size of its own."""
+    own = {"0__param__w": [1.0], "0__update__w": [0.9], "0__param__b": [0.0]}
+    reference = traced(**own, **{"0__update__b": [1e-18]})
+    assert compare(traced(**own, **{"0__update__b": [-3e-18]}), reference).passed
+    assert not compare(traced(**own, **{"0__update__b": [1e-6]}), reference).passed
+
+
+def test_a_frozen_table_may_be_computed_by_the_port() -> None:
+    own = {"0__param__w": [1.0], "0__update__w": [0.9]}
+    reference = traced(**own, **{"0__param__table": [0.5, 0.1], "0__update__table": [0.5, 0.1]})
+    assert compare(traced(**own), reference).passed
+    trained = traced(**own, **{"0__param__v": [0.5], "0__update__v": [0.5]})
+    assert not compare(traced(**own), trained).passed

@@ -56,6 +56,10 @@ class Bounds:
         if phase in ("buffer", "state", "update"):
             before = self.reference.state(step) if phase == "state" else self.reference.params(step)
         sizes = {name: largest(before[name]) if name in before else 0.0 for name in expected}
+        if phase == "update":  # what a gradient that cancels to nothing moves, next to what the others do
+            moved = (largest(expected[name] - before[name]) for name in expected if name in before)
+            floor = _CANCELLED * max(moved, default=0.0)
+            sizes = {name: max(size, floor) for name, size in sizes.items()}
         if phase == "state":  # a gradient that cancels to nothing leaves moments of no size, which XLA takes for 0
             for moment in {_moment(name) for name in expected}:
                 same = [name for name in expected if _moment(name) == moment]

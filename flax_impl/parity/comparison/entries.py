@@ -95,7 +95,9 @@ def _in_shape_of(expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
 
 
 def _of_its_own(name: str, reference: Trace) -> bool:
-    """Returns whether an entry is a buffer of a user's own, such as a mask, which a port may compute instead."""
+    """Returns whether an entry is not trained, as a mask or a table of positions, which a port may compute instead."""
+    if name in reference.metadata.get("frozen", ()):
+        return True
     return name in reference.metadata["buffers"] and not name.endswith(("running_mean", "running_var"))
 
 
