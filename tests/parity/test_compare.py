@@ -267,7 +267,13 @@ def traced(**arrays: list[float]) -> Trace:
 
 def test_what_a_cancelled_gradient_moves_is_measured_by_the_others() -> None:
     """A key's bias has no gradient but rounding: with fresh weights it has no size of its own."""
-    own = {"0__param__w": [1.0], "0__update__w": [0.9], "0__param__b": [0.0]}
+    own = {
+        "0__param__w": [1.0],
+        "0__param__b": [0.0],
+        "0__grad__w": [1.0],
+        "0__grad__b": [1e-17],
+        "0__update__w": [0.9],
+    }
     reference = traced(**own, **{"0__update__b": [1e-18]})
     assert compare(traced(**own, **{"0__update__b": [-3e-18]}), reference).passed
     assert not compare(traced(**own, **{"0__update__b": [1e-6]}), reference).passed
