@@ -37,12 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--trainings", action="store_true", help="train each pair of transformers with each optimiser")
     parser.add_argument("--fresh", action="store_true", help="leave fresh weights as they are")
     parser.add_argument("--seed", type=int, default=0, help="of weights, inputs and faults (default: 0)")
-    parser.add_argument(
-        "--outcomes",
-        type=Path,
-        metavar="FILE",
-        help="add a line of JSON a fault; what it holds is not run again",
-    )
+    parser.add_argument("--outcomes", type=Path, metavar="FILE", help="add each fault; what it has is not run again")
     arguments = parser.parse_args(argv)
     warnings.filterwarnings("ignore")  # of the libraries that the pairs come from
     names = arguments.pairs or list(NAMES)

@@ -1,7 +1,7 @@
 """Pairs of models for the harness: a recipe holds everything that it takes to build either side."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import importlib
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from types import ModuleType
 from typing import Any
@@ -131,25 +131,13 @@ def reference(recipe: Recipe) -> Any:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        with _default_dtype(getattr(torch, recipe.dtype)):
+        # Digits beyond float32's show a conversion that loses them.
+        with importlib.import_module("torch_ref.recording.dtype").default_dtype(getattr(torch, recipe.dtype)):
             model = recipe.build(package)
     with torch.no_grad():
         first = next(p for name, p in model.named_parameters() if name.endswith("bias"))
         first[:3] = 0  # with rows of zeros: exactly at the kink
     return package.record(model, recipe.batches(), recipe=recipe.as_json(), progress=False, **recipe.make(package))
-
-
-@contextmanager
-def _default_dtype(dtype: Any) -> Iterator[None]:
-    """Draws weights in a dtype: digits beyond float32's show a conversion that loses them."""
-    import torch
-
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def check(

@@ -16,6 +16,7 @@ from flax_impl.parity.alignment.partners import Partners, find_partners
 from flax_impl.parity.alignment.place import Place
 from flax_impl.parity.alignment.proof.tables import rounded_tables
 from flax_impl.parity.alignment.repair import MOVES
+from flax_impl.parity.naming.cut import HUGE
 from flax_impl.parity.naming.names import moved, name_causes
 from flax_impl.parity.recording.tape import TracedStep
 from flax_impl.parity.report.entries import Finding
@@ -26,8 +27,6 @@ from .named import is_right
 from .pair import Pair
 from .plant import Fault, Planted, equations, kinds_for
 from .single import float32_ratio
-
-_HIDES = 1e8  # numbers that hide a position in a softmax
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ class Bench:
     def _is_mask(self, equation: int) -> bool:
         """Whether an equation computes a mask in the honest port, or hides positions by it."""
         made = [self.honest.arrays.get(v) for i in self._of(equation) for v in self.honest.operations[i].outputs]
-        return any(np.isin(a, (0, 1)).all() or (np.abs(a) > _HIDES).any() for a in made if a is not None and a.size > 1)
+        return any(np.isin(a, (0, 1)).all() or (np.abs(a) > HUGE).any() for a in made if a is not None and a.size > 1)
 
     def _step(self, rewrite: Any) -> TracedStep:
         pair = self.pair

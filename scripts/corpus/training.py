@@ -12,6 +12,7 @@ import torch
 import torch_ref
 from flax_impl.parity import check_parity
 from torch_ref.common.settings.optimizers import SGD, Adam, AdamW
+from torch_ref.recording.dtype import default_dtype
 
 from . import huggingface
 from .pair import Pair
@@ -36,12 +37,8 @@ def reports(name: str, seed: int, stirred: bool) -> Iterator[tuple[str, Any]]:
             for optimizer in OPTIMIZERS:
                 batches = [pair.batch] * _STEPS
                 settings = {"optimizer": optimizer, "progress": False}
-                before = torch.get_default_dtype()
-                torch.set_default_dtype(getattr(torch, dtype))  # some masks overflow in the default dtype else
-                try:
+                with default_dtype(getattr(torch, dtype)):  # some masks overflow in the usual one
                     trace = torch_ref.record(copy.deepcopy(reference), batches, _of_all_outputs, **settings)
-                finally:
-                    torch.set_default_dtype(before)
                 yield f"{dtype}, {type(optimizer).__name__}", check_parity(trace, module, loss, **settings)
 
 

@@ -2,8 +2,7 @@
 
 import copy
 import importlib.metadata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from ..common.tape.tape import Tape
 from ..common.trace import NOISE, Trace
 from ..training.build import build_optimizer
 from ..training.losses import FactualLoss
+from .dtype import default_dtype
 from .one_step import (
     Question,
     buffers_of,
@@ -110,7 +110,7 @@ def record(
                     written[k] = record_tape(copy.deepcopy(exact).to(noisy.dtype), batch, loss)
                 except (RuntimeError, NotImplementedError, TypeError) as error:  # torch cannot dispatch all there is
                     untaped = f"step {k}: {type(error).__name__}: {error}"
-            with _default_dtype(torch.float64):  # a model may make a mask of its dtype's smallest number in the default
+            with default_dtype(torch.float64):  # a model may make a mask of its dtype's smallest number in the default
                 found, gradients, calls = forward_and_backward(exact, question, batch)
             noise = noisy.of_rows(batch, found)
             rates.append(built.param_groups[0]["lr"])
@@ -140,16 +140,6 @@ def record(
         **({"untaped": untaped} if untaped else {}),
     }
     return Trace(arrays, metadata, written)
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def _checked_steps(tapes: Iterable[int], count: int) -> set[int]:

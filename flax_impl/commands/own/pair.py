@@ -21,7 +21,6 @@ from ..backends import import_backend
 
 _REFERENCE = ("model", "batches", "loss", "optimizer")
 _PORT = ("model", "loss", "params", "shapes", "optimizer", "renames", "forward")
-_ORDER = {_REFERENCE: _REFERENCE, _PORT: ("model", "loss", "params")}
 _KEPT = {"torch_ref", "flax_impl", "scripts", "tests"}  # packages that a file of the user's is not made of
 
 
@@ -92,13 +91,13 @@ def record_own(build: Callable[[], Any]) -> Recorded:
     Raises:
         ValueError: what it returns is not what it should.
     """
-    parts = _parts("reference", build, _REFERENCE, 3)
+    parts = _parts("reference", build, _REFERENCE, least=3, most=4)
     torch_ref = import_backend("torch")
     batches = _as_batches(parts["batches"])
     if parts.get("optimizer") is None:
         return Recorded(batches, torch_ref.recording.record_tape(parts["model"], batches[0], parts["loss"]), None)
-    settings = {"optimizer": parts["optimizer"]}
-    return Recorded(batches, None, torch_ref.record(parts["model"], batches, parts["loss"], **settings))
+    training = torch_ref.record(parts["model"], batches, parts["loss"], optimizer=parts["optimizer"])
+    return Recorded(batches, None, training)
 
 
 def check_own(build: Callable[[], Any], recorded: Recorded) -> Any:
@@ -115,7 +114,7 @@ def check_own(build: Callable[[], Any], recorded: Recorded) -> Any:
     Raises:
         ValueError: what it returns is not what it should.
     """
-    parts = _parts("port", build, _PORT, 2)
+    parts = _parts("port", build, _PORT, least=2, most=3)
     optimizer = parts.pop("optimizer", None)
     if (recorded.training is None) != (optimizer is None):
         lacking = "port" if optimizer is None else "reference"
@@ -132,10 +131,10 @@ def check_own(build: Callable[[], Any], recorded: Recorded) -> Any:
     return flax_impl.parity.check_step(recorded.step, model, recorded.batches[0], loss, **parts)
 
 
-def _parts(side: str, build: Callable[[], Any], names: tuple[str, ...], least: int) -> dict[str, Any]:
-    """Returns what a function builds, by name."""
+def _parts(side: str, build: Callable[[], Any], names: tuple[str, ...], *, least: int, most: int) -> dict[str, Any]:
+    """Returns what a function builds, by name: a dict, or a tuple of so many of the first ones."""
     made: Any = build()
-    order = _ORDER[names]
+    order = names[:most]
     called = getattr(build, "__name__", "the function")
     expected = f"{side}: expected {called}() to return ({', '.join(order)}), or a dict of them"
     if isinstance(made, tuple) and least <= len(made) <= len(order):

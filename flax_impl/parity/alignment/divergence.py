@@ -1,7 +1,7 @@
 """Finds every place at which a port leaves its reference, on both sides, and proves it by repair where it can."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from torch_ref.common.tape.tape import Tape
@@ -10,11 +10,11 @@ from .gradients import silenced, stopped, without_gradient
 from .partners import Partners, find_partners
 from .place import Place, Side, differing
 from .proof.attempts import Attempt, best_attempt, narrowed, with_all
-from .proof.located import beside, located, nearest
+from .proof.located import beside, located, nearest, origin
 from .proof.masks import other_masks
 from .proof.repeats import at_other_calls, everywhere
 from .proof.tables import rounded_tables
-from .repair import MOVES, Exchange, Runnable, exchanges
+from .repair import Exchange, Runnable, exchanges
 from .rows import selected
 from .slices import is_joined, joined_apart, sliced, uncertain
 
@@ -51,6 +51,13 @@ class Divergence:
     calls: int = 0
     partners: Partners | None = None
     agreed: tuple[frozenset[int], frozenset[int]] = frozenset(), frozenset()
+
+    @property
+    def iterated(self) -> bool:
+        """Whether the port's place is in a loop, whose first iteration is what is looked at."""
+        if self.partners is None or self.port is None:
+            return False
+        return "[" in self.partners.port.operations[self.port.first].module
 
 
 def first_divergence(partners: Partners) -> Divergence | None:
@@ -141,13 +148,13 @@ def find_divergences(partners: Partners, port: Port, at_most: int = 8) -> list[D
         except Exception:  # a repair that fails costs the proof, never the report
             attempt = None
         if not _is_known(current, found, partners):
-            place, exchange, whole, calls = current, None, False, 0
+            place = current
             if attempt is not None:
-                exchange, whole, calls = attempt.exchange, attempt.whole, attempt.calls
-                if whole or not _iterated(current, partners):
-                    place = _located(current, exchange, partners)
-            known = {"partners": partners, "agreed": current.agreed}
-            found.append(Divergence(place.reference, place.port, current.backward, exchange, whole, calls, **known))
+                # One exchange in a loop mends one iteration, and shows little.
+                if attempt.whole or not current.iterated:
+                    place = _located(current, attempt.exchange, partners)
+                place = replace(place, exchange=attempt.exchange, proved=attempt.whole, calls=attempt.calls)
+            found.append(place)
         if attempt is None:
             break
         put_in = with_all(put_in, attempt.put_in)
@@ -217,10 +224,7 @@ def _is_known(current: Divergence, found: Sequence[Divergence], partners: Partne
 
 def _may_be_chance(tape: Tape, value: int) -> bool:
     """Whether a value is of one other and of numbers that are all the same, as of ones for a softmax's sum."""
-    while (made_by := tape.producers.get(value)) is not None and tape.operations[made_by].name in MOVES:
-        if not tape.operations[made_by].inputs:
-            return False
-        value = tape.operations[made_by].inputs[0]
+    made_by = origin(value, tape)
     given = () if made_by is None else tape.operations[made_by].inputs
     return any(tape.values[other].constant and tape.values[other].size > 1 for other in given)
 
@@ -235,17 +239,13 @@ def _lines_after(values: Sequence[int], tape: Tape) -> set[object]:
     return found
 
 
-def _iterated(current: Divergence, partners: Partners) -> bool:
-    """Whether the port's place is in a loop: one exchange then mends one iteration, and shows little."""
-    return current.port is not None and "[" in partners.port.operations[current.port.first].module
-
-
 def _located(current: Divergence, exchange: Exchange, partners: Partners) -> Divergence:
     """Returns the place within what an exchange replaces."""
     if current.backward and current.port and not partners.port.operations[current.port.first].backward:
         return current  # where no gradient comes back from
     within = _within(exchange, current.backward, partners)
-    return Divergence(*located((current.reference, current.port), within, exchange, partners), current.backward)
+    reference, port = located((current.reference, current.port), within, exchange, partners)
+    return replace(current, reference=reference, port=port)
 
 
 def _within(exchange: Exchange, backward: bool, partners: Partners) -> tuple[Place | None, Place | None]:

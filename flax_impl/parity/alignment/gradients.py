@@ -85,8 +85,7 @@ def stopped(missing: int, reference: Place, port: Place, partners: Partners) -> 
     made = {tapes[0].operations[i].lines for twin in twins if (i := tapes[0].producers.get(twin)) is not None}
     back = [i for i in reference.cone if tapes[0].operations[i].lines in made]
     first = next(iter(back), reference.first)
-    others = tuple(i for i in (reference.first, *reference.others) if i != first)
-    return Place(first, others, reference.cone), Place(stop, (missing, port.first, *port.others), port.cone)
+    return reference.led_by(first), Place(stop, (missing, port.first, *port.others), port.cone)
 
 
 def _stop_before(operation: int, partners: Partners) -> int | None:

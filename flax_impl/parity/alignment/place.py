@@ -29,6 +29,15 @@ class Place:
     cone: tuple[int, ...]
     after: int | None = None
 
+    def led_by(self, first: int) -> "Place":
+        """Returns the same place with another operation named first.
+
+        Args:
+            first: its number.
+        """
+        others = tuple(i for i in (self.first, *self.others) if i != first)
+        return Place(first, others, self.cone if first in self.cone else tuple(sorted((first, *self.cone))))
+
 
 class Side:
     """One tape, with what is known of its values.
@@ -68,8 +77,7 @@ class Side:
     @cached_property
     def forward(self) -> set[int]:
         """The operations that the losses and outputs come from."""
-        results = [number for name, number in self.tape.results.items() if not name.startswith("grad/")]
-        return set(self.tape.upstream(results))
+        return set(self.tape.forward)
 
     @cached_property
     def derivatives(self) -> set[int]:

@@ -105,9 +105,12 @@ def exchanges(
     tried = itertools.chain(likely, _replacing(partners, cones, agreed, swapped))
     weak = []
     for exchange in itertools.islice(tried, _TRIALS):
-        count = _agreeing_after(everywhere(exchange), partners.port, port, pool, agreed[1])
-        if not count and len(everywhere(exchange)) > len(everywhere(alone := replace(exchange, alone=True))):
-            exchange, count = alone, _agreeing_after(everywhere(alone), partners.port, port, pool, agreed[1])
+        together = everywhere(exchange)
+        count = _agreeing_after(together, partners.port, port, pool, agreed[1])
+        if not count and len(together) > 1:
+            alone = replace(exchange, alone=True)
+            if len(apart := everywhere(alone)) < len(together):
+                exchange, count = alone, _agreeing_after(apart, partners.port, port, pool, agreed[1])
         if count >= _TELLING:
             yield exchange
         elif count:
@@ -287,7 +290,6 @@ def _agreeing_after(together: Sequence[Exchange], tape: Tape, port: Runnable, un
     changed = {e.port: e.array for e in together if e.takers is None}
     at = {(e.port, taker): e.array for e in together for taker in e.takers or ()}
     own = [fingerprint(part) for part in together[0].parts(together[0].array)]
-    results = {number for name, number in tape.results.items() if not name.startswith("grad/")}
     queue = sorted({taker for number in changed for taker in tape.consumers.get(number, ())}.union(i for _, i in at))
     done: set[int] = set()
     worked = 0
@@ -310,7 +312,7 @@ def _agreeing_after(together: Sequence[Exchange], tape: Tape, port: Runnable, un
         if operation.name not in MOVES:
             for value, output in zip(operation.outputs, outputs, strict=True):
                 parts = together[0].parts(output)
-                given = own if len(own) == len(parts) and value not in results else [None] * len(parts)
+                given = own if len(own) == len(parts) and value not in tape.outcomes else [None] * len(parts)
                 if all(_is_new(part, passed, unmatched) for part, passed in zip(parts, given, strict=True)):
                     count += 1
                     break

@@ -143,17 +143,7 @@ def is_joined(tape: Tape, value: int) -> bool:
         value: its number.
     """
     made_by = tape.producers.get(value)
-    return made_by is not None and is_join(tape, made_by)
-
-
-def is_join(tape: Tape, operation: int) -> bool:
-    """Returns whether an operation concatenates.
-
-    Args:
-        tape: that it is of.
-        operation: its number.
-    """
-    return tape.operations[operation].name in _JOINS
+    return made_by is not None and tape.operations[made_by].name in _JOINS
 
 
 def _is_stack(tape: Tape, number: int, whole: Slices) -> bool:

@@ -75,8 +75,7 @@ class Search:
         for number, array in tape.arrays.items():
             if number not in made and number not in given:
                 self.known[number] = array
-        results = [number for name, number in tape.results.items() if not name.startswith("grad/")]
-        pending = [i for i in tape.upstream(results) if not tape.operations[i].backward]
+        pending = [i for i in tape.forward if not tape.operations[i].backward]
         self._uses.update(value for i in pending for value in set(tape.operations[i].inputs))
         with Progress(len(pending), self.progress, "operation") as report:
             self._go_through(pending, report)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -22,6 +23,8 @@ _SHARE = 1e-4  # of the difference that is to be explained
 _ROUNDING = 1e-14
 _BUDGET = 6_000  # operations that are run again
 _LATER = 3  # operations after the exchanged value
+# A place has many cuts.
+_LIKE_WEIGHTS: "WeakKeyDictionary[Partners, set[int]]" = WeakKeyDictionary()
 
 
 class Cut:
@@ -253,13 +256,15 @@ def literals_of(tape: Tape, i: int) -> dict[int, float]:
 
 def _like_weights(partners: Partners) -> set[int]:
     """Returns the port's values that are computed and equal a weight: a factor may have been lost."""
-    leaves, port = set(partners.reference.leaves.values()), partners.port
-    return {
-        value
-        for value, twins in partners.of_port.items()
-        if (made_by := port.producers.get(value)) is not None and leaves.issuperset(twins)
-        if port.operations[made_by].name not in MOVES
-    }
+    if partners not in _LIKE_WEIGHTS:
+        leaves, port = set(partners.reference.leaves.values()), partners.port
+        _LIKE_WEIGHTS[partners] = {
+            value
+            for value, twins in partners.of_port.items()
+            if (made_by := port.producers.get(value)) is not None and leaves.issuperset(twins)
+            if port.operations[made_by].name not in MOVES
+        }
+    return _LIKE_WEIGHTS[partners]
 
 
 def _between(tape: Tape, value: int, agreed: Set[int]) -> list[int]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..alignment.slices import is_join
+from ..alignment.slices import is_joined
 from ..report.entries import Finding
 from .cut import Cut
 from .words import inputs_behind, told
@@ -33,8 +33,7 @@ def input_causes(cut: Cut) -> Iterator[Finding]:
 def unused_causes(cut: Cut) -> Iterator[Finding]:
     """Yields a parameter or buffer of the port that is used nowhere, and gives the reference's value when it is."""
     tape = cut.port
-    results = [number for name, number in tape.results.items() if not name.startswith("grad/")]
-    used = {value for i in tape.upstream(results) for value in tape.operations[i].inputs}
+    used = {value for i in tape.forward for value in tape.operations[i].inputs}
     unused = [n for name, n in tape.leaves.items() if name.startswith(("param/", "buffer/")) and n not in used]
     values = dict.fromkeys(v for i in cut.working for v in (*tape.operations[i].inputs, *tape.operations[i].outputs))
     for leaf in unused[:_MOST]:
@@ -71,7 +70,8 @@ def joined_causes(cut: Cut) -> Iterator[Finding]:
         operation, operands = cut.port.operations[i], cut.operands(i)
         if operation.name != "concatenate" or operands is None:
             continue
-        joined = [v for j in cut.ours if is_join(cut.reference, j) for v in cut.reference.operations[j].inputs]
+        ours = [cut.reference.operations[j] for j in cut.ours]
+        joined = [v for of in ours if is_joined(cut.reference, of.outputs[0]) for v in of.inputs]
         for place, own in enumerate(operands):
             for other in dict.fromkeys((*cut.ours_given, *joined)):
                 for array in cut.arrays_like(other):

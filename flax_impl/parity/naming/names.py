@@ -7,7 +7,6 @@ import numpy as np
 
 from ..alignment.divergence import Divergence
 from ..alignment.partners import Partners
-from ..alignment.place import Place
 from ..alignment.repair import Runnable
 from ..report.entries import Finding
 from .constants import constant_causes, epsilon_causes, solved_causes
@@ -88,17 +87,9 @@ def name_causes(divergence: Divergence, port: Runnable, *, strict: bool = False)
         return ()
     # All gradients, too, are the proof for a loss; and a stop_gradient that only one side has says so itself.
     is_sure = divergence.proved or found.kind in ("loss", "stopped")
-    if found.kind in ("extra", "missing") and _is_first_of_many(divergence):
+    if found.kind in ("extra", "missing") and divergence.iterated:
         is_sure = False  # what a loop starts from is often zero
     return (replace(found, certain=found.certain and is_sure),)
-
-
-def _is_first_of_many(divergence: Divergence) -> bool:
-    """Whether the place is in a loop, whose first iteration is what is looked at."""
-    partners, port = divergence.partners, divergence.port
-    if partners is None or port is None:
-        return False
-    return "[" in partners.port.operations[port.first].module
 
 
 def moved(divergence: Divergence, causes: Sequence[Finding]) -> Divergence:
@@ -112,8 +103,7 @@ def moved(divergence: Divergence, causes: Sequence[Finding]) -> Divergence:
     place = divergence.port
     if named is None or place is None or named == place.first:
         return divergence
-    others = tuple(i for i in (place.first, *place.others) if i != named)
-    return replace(divergence, port=Place(named, others, tuple(sorted({named, *place.cone}))))
+    return replace(divergence, port=place.led_by(named))
 
 
 def _found(divergence: Divergence, port: Runnable) -> Iterator[Finding]:

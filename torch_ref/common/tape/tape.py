@@ -123,6 +123,16 @@ class Tape:
                 found.setdefault(value, []).append(i)
         return found
 
+    @cached_property
+    def outcomes(self) -> frozenset[int]:
+        """The numbers of the losses and outputs."""
+        return frozenset(number for name, number in self.results.items() if not name.startswith("grad/"))
+
+    @cached_property
+    def forward(self) -> list[int]:
+        """The operations that losses and outputs come from, in order."""
+        return self.upstream(self.outcomes)
+
     def upstream(self, values: Iterable[int], wanted: Callable[[int], bool] = lambda value: True) -> list[int]:
         """Returns the operations that values come from, in order.
 

@@ -29,7 +29,7 @@ def located(
     reference, port = within
     if port is None:  # the port puts in another agreed value, or lacks an operation
         takers = sorted(exchange.takers or partners.port.consumers.get(exchange.port, ()))
-        place = Place(takers[0], tuple(takers[1:]), tuple(takers), _origin(exchange.port, partners.port))
+        place = Place(takers[0], tuple(takers[1:]), tuple(takers), origin(exchange.port, partners.port))
         if reference is None:
             return _first_taker(exchange.reference, places[0], partners.reference), place
         return _joining(reference, exchange, partners), place
@@ -55,8 +55,13 @@ def nearest(tape: Tape, value: int) -> Sequence[int]:
     return sorted(found)
 
 
-def _origin(value: int, tape: Tape) -> int | None:
-    """Returns the operation that a value comes from, before it was moved."""
+def origin(value: int, tape: Tape) -> int | None:
+    """Returns the operation that a value comes from, before it was moved.
+
+    Args:
+        value: its number.
+        tape: that it is of.
+    """
     while (operation := tape.producers.get(value)) is not None:
         given = tape.operations[operation].inputs
         if tape.operations[operation].name not in MOVES or not given:
@@ -71,14 +76,14 @@ def _joining(place: Place, exchange: Exchange, partners: Partners) -> Place:
     takers = [i for i in place.cone if same.intersection(partners.reference.operations[i].inputs)]
     if not takers:
         return place
-    return Place(takers[-1], tuple(i for i in (place.first, *place.others) if i != takers[-1]), place.cone)
+    return place.led_by(takers[-1])
 
 
 def _first_taker(value: int, place: Place | None, tape: Tape) -> Place | None:
     if place is None:
         return None
     takers = [i for i in place.cone if value in tape.operations[i].inputs]
-    return Place(takers[0], tuple(takers[1:]), place.cone, _origin(value, tape)) if takers else place
+    return Place(takers[0], tuple(takers[1:]), place.cone, origin(value, tape)) if takers else place
 
 
 def _compared(reference: Place, port: Place, partners: Partners) -> tuple[Place, Place]:
@@ -91,11 +96,11 @@ def _compared(reference: Place, port: Place, partners: Partners) -> tuple[Place,
     extra = [v for v in edges[1] if not edges[0].intersection(partners.of_port[v])]
     if missing:
         first = next(i for i in reference.cone if set(missing) & set(partners.reference.operations[i].inputs))
-        place = Place(first, tuple(i for i in (reference.first, *reference.others) if i != first), reference.cone)
+        place = reference.led_by(first)
         return place, beside(place, port, partners)
     if extra:
         first = next(i for i in port.cone if set(extra) & set(partners.port.operations[i].inputs))
-        return reference, Place(first, tuple(i for i in (port.first, *port.others) if i != first), port.cone)
+        return reference, port.led_by(first)
     return reference, beside(reference, port, partners)
 
 
@@ -119,15 +124,13 @@ def beside(reference: Place, port: Place, partners: Partners) -> Place:
     operation = tapes[0].operations[reference.first]
     moved = [i for i in (port.first, *port.others) if _reorders(tapes[1], i, partners.of_port)]
     if moved:  # what only moves numbers has a partner in an honest port
-        return Place(moved[0], tuple(i for i in (port.first, *port.others) if i != moved[0]), port.cone)
+        return port.led_by(moved[0])
     leaves = set(tapes[0].leaves.values())
     given = [value for value in operation.inputs if value not in leaves] or operation.inputs
     same = {other for value in given for other in partners.of_reference.get(value, ())}
     takers = [i for i in port.cone if same.intersection(tapes[1].operations[i].inputs)]
     frontier = [i for i in (port.first, *port.others) if i in takers]
-    chosen = next(iter(frontier or takers), port.first)
-    rest = tuple(i for i in (port.first, *port.others) if i != chosen)
-    return Place(chosen, rest, port.cone)
+    return port.led_by(next(iter(frontier or takers), port.first))
 
 
 def _reorders(tape: Tape, i: int, agreed: Mapping[int, Sequence[int]]) -> bool:

@@ -15,7 +15,7 @@ _MOST = 4  # other masks for one
 
 
 def other_masks(partners: Partners, place: Place) -> Iterator[Exchange]:
-    """Yields other masks for those at a place: the same inverted, and those of the reference that are as long.
+    """Yields other masks of the reference for those at a place: the inverted one first, and others in its shape.
 
     A mask is weak evidence of itself: that all agrees once it is another is what tells.
 
@@ -30,12 +30,12 @@ def other_masks(partners: Partners, place: Place) -> Iterator[Exchange]:
         own = port.arrays.get(root)
         if own is None or own.dtype.kind != "b" or own.all() or not own.any():
             continue
-        alike = [v for v, array in reference.arrays.items() if array.dtype.kind == "b" and array.shape == own.shape]
-        others: list[tuple[int, np.ndarray]] = [(value, reference.arrays[value]) for value in alike]
-        inverse = [value for value, array in others if np.array_equal(array, ~own)]
-        tried = [*inverse[:1], *(value for value, array in others if not np.array_equal(array, own))]
-        for value in dict.fromkeys(tried[:_MOST]):
-            yield Exchange(value, root, None, reference.arrays[value])
+        masks = ((value, array) for value, array in reference.arrays.items() if array.dtype.kind == "b")
+        alike = {value: array for value, array in masks if array.shape == own.shape}
+        others = [value for value, array in alike.items() if not np.array_equal(array, own)]
+        inverse = [value for value in others if np.array_equal(alike[value], ~own)]
+        for value in dict.fromkeys([*inverse[:1], *others][:_MOST]):
+            yield Exchange(value, root, None, alike[value])
 
 
 def _is_choice(tape: Tape, operation: int) -> bool:

@@ -100,14 +100,14 @@ def _calls_of(operation: int, tape: Tape) -> list[int]:
     own = tape.operations[operation]
     if not own.lines:
         return [operation]
-    forward = tape.upstream([number for name, number in tape.results.items() if not name.startswith("grad/")])
-    looked_at = forward if operation in set(forward) else range(len(tape.operations))  # JAX differentiates on the way
-    key = own.name, own.lines[:1], own.backward, own.constants, len(own.outputs)
-    return [
-        i
-        for i in looked_at
-        if (o := tape.operations[i]) and (o.name, o.lines[:1], o.backward, o.constants, len(o.outputs)) == key
-    ]
+    looked_at = tape.forward if operation in tape.forward else range(len(tape.operations))  # JAX differentiates early
+    call = _call(own)
+    return [i for i in looked_at if _call(tape.operations[i]) == call]
+
+
+def _call(operation: Operation) -> tuple[object, ...]:
+    """Returns what is the same in all calls of a line."""
+    return operation.name, operation.lines[:1], operation.backward, operation.constants, len(operation.outputs)
 
 
 def _recomputed(exchange: Exchange, tape: Tape) -> list[Exchange]:
