@@ -176,6 +176,29 @@ def test_dropout_that_draws_is_refused(make: Callable[[], torch.nn.Module]) -> N
     record(make().eval(), loss=lambda model, x, y: model(x).sum())
 
 
+class Written(torch.nn.Linear):
+    """Multiplies by a number in the default dtype, and adds a mask that its own dtype's smallest number fills."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        filled = torch.full((1,), torch.finfo(self.weight.dtype).min / (2 if self.lifts else 1e300))
+        return super().forward(input) * torch.tensor(0.3) + 0 * filled
+
+    lifts = False
+
+
+def test_what_a_model_makes_in_the_default_dtype() -> None:
+    """One in float64 is recorded as it is written; the float64 copy of one in float32 can make what it has to."""
+    batch = {"x": np.ones((3, 2))}
+    model = Written(2, 1).double()
+    trace = torch_ref.record(model, [batch], lambda model, x: model(x).sum(), tapes=(), progress=False)
+    with torch.no_grad():
+        assert trace.arrays["0/loss/0"] == model(torch.ones(3, 2).double()).sum().numpy()
+    single = Written(2, 1)
+    single.lifts = True
+    assert torch_ref.record(single, [batch], lambda model, x: model(x).sum(), tapes=(), progress=False).steps == 1
+    assert torch.get_default_dtype() == torch.float32
+
+
 def test_unknown_inputs_and_dtypes_are_refused() -> None:
     with pytest.raises(ValueError, match="inputs: expected one of 'x', 'y', got 'z'"):
         record(linear(), inputs=["z"])

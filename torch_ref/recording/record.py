@@ -95,6 +95,8 @@ def record(
     exact, built = _copied(model, optimizer, torch.float64)
     row_orders = check_integer("row_orders", row_orders, at_least=1)
     noisy = Noise(*_copied(model, optimizer, getattr(torch, dtype)), question, row_orders)
+    # Lifted, a model may make a mask of its dtype's smallest number; one in float64 is recorded as it is.
+    made_in = torch.get_default_dtype() if dtype == "float64" else torch.float64
     calls: list[str] = []
     steps = _checked_steps(tapes, len(batches))
     written: dict[int, Tape] = {}
@@ -110,7 +112,7 @@ def record(
                     written[k] = record_tape(copy.deepcopy(exact).to(noisy.dtype), batch, loss)
                 except (RuntimeError, NotImplementedError, TypeError) as error:  # torch cannot dispatch all there is
                     untaped = f"step {k}: {type(error).__name__}: {error}"
-            with default_dtype(torch.float64):  # a model may make a mask of its dtype's smallest number in the default
+            with default_dtype(made_in):
                 found, gradients, calls = forward_and_backward(exact, question, batch)
             noise = noisy.of_rows(batch, found)
             rates.append(built.param_groups[0]["lr"])
