@@ -15,11 +15,13 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 from tqdm import tqdm
 
 from corpus import diffusion, huggingface, layers, training
 from corpus.judge import Bench, Outcome, by_kind, honest
 from corpus.plant import Fault
+from flax_impl.parity.report.text import counted
 from torch_ref.common.files.array_file import replacing
 
 TABLES = (huggingface, layers, diffusion)
@@ -35,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--faults", type=int, default=0, metavar="N", help="plant N faults over the pairs")
     parser.add_argument("--together", type=int, default=1, metavar="K", help="plant K faults at once (default: 1)")
     parser.add_argument("--trainings", action="store_true", help="train each pair of transformers with each optimiser")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="train with N seeds, from --seed on")
     parser.add_argument("--fresh", action="store_true", help="leave fresh weights as they are")
     parser.add_argument("--seed", type=int, default=0, help="of weights, inputs and faults (default: 0)")
     parser.add_argument("--outcomes", type=Path, metavar="FILE", help="add each fault; what it has is not run again")
@@ -50,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         passed = all(outcome.found for outcome in outcomes if outcome.changes)
     elif arguments.trainings:
         names = [name for name in names if name in huggingface.TABLE]
-        text, passed = trainings_table(names, arguments.seed, not arguments.fresh)
+        seeds = range(arguments.seed, arguments.seed + arguments.seeds)
+        text, passed = trainings_table(names, seeds, not arguments.fresh)
         file = "pair_trainings_fresh.txt" if arguments.fresh else "pair_trainings.txt"
     else:
         text, passed = honest_table(names, arguments.seed)
@@ -87,21 +91,25 @@ def honest_table(names: Sequence[str], seed: int) -> tuple[str, bool]:
     return "\n".join(lines), passed
 
 
-def trainings_table(names: Sequence[str], seed: int, stirred: bool) -> tuple[str, bool]:
+def trainings_table(names: Sequence[str], seeds: Sequence[int], stirred: bool) -> tuple[str, bool]:
     """Returns a line for each training that differs, and how many there were; and whether none does."""
-    lines, count, wrong = [], 0, 0
+    lines: dict[str, list[int]] = {}  # with the seeds that it differs for
+    count = 0
     for name in tqdm(names, unit="pair", disable=not sys.stderr.isatty(), leave=False):
-        for what, report in training.reports(name, seed, stirred):
-            count += 1
-            if not report.passed:
-                wrong += 1
-                because = "; ".join(map(str, report.diagnosis)) or "no cause named"
-                lines.append(f"{name}, {what}: {report.first_divergence}: {because}")
+        for seed in seeds:
+            for what, report in training.reports(name, seed, stirred):
+                count += 1
+                if not report.passed:
+                    because = "; ".join(map(str, report.diagnosis)) or "no cause named"
+                    lines.setdefault(f"{name}, {what}: {report.first_divergence}: {because}", []).append(seed)
+            jax.clear_caches()
         if not sys.stderr.isatty():
             print(f"{name}: done", file=sys.stderr, flush=True)
-    weights = "stirred" if stirred else "fresh"
-    lines += ["", f"{count} trainings of {len(names)} honest pairs, {weights} weights, seed {seed}: {wrong} differ."]
-    return "\n".join(lines).lstrip("\n"), not wrong
+    weights, wrong = "stirred" if stirred else "fresh", sum(map(len, lines.values()))
+    rows = [f"{line} [{counted(len(found), 'seed', 'seeds')}]" for line, found in lines.items()]
+    each = counted(len(seeds), "seed", "seeds")
+    rows += ["", f"{count} trainings of {len(names)} honest pairs, {weights} weights, {each}: {wrong} differ."]
+    return "\n".join(rows).lstrip("\n"), not wrong
 
 
 def _forget_peak() -> None:

@@ -9,8 +9,8 @@ from .comparison.measures import (
     scaled_difference as scaled_difference,
 )
 from .conversion.conversion import Conversion as Conversion
+from .recording.operations.tape import record_tape as record_tape
 from .recording.record import record as record
-from .recording.tape import record_tape as record_tape
 from .report.entries import Divergence as Divergence, Entry as Entry, Finding as Finding
 from .report.page import html_page as html_page
 from .report.report import Report as Report, text_table as text_table

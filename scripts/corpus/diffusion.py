@@ -1,4 +1,4 @@
-"""A pair of diffusers: the decoder of Stable Diffusion's autoencoder, tiny and random."""
+"""Pairs of diffusers: the decoder of Stable Diffusion's autoencoder and its UNet, tiny and random."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -47,7 +47,30 @@ def _autoencoder(
     return _Decoder(diffusers.AutoencoderKL(**settings)), port, run, {"z": z}
 
 
-TABLE = {"autoencoder": _autoencoder}
+def _unet(
+    drawn: np.random.Generator,
+) -> tuple[torch.nn.Module, Any, Callable[..., Any], Mapping[str, np.ndarray]]:
+    diffusers = importlib.import_module("diffusers")
+
+    settings = {
+        "sample_size": 8, "in_channels": 4, "out_channels": 4, "block_out_channels": (32, 32), "layers_per_block": 1,
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "cross_attention_dim": 8,
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"), "attention_head_dim": 2,
+    }  # fmt: skip
+    port = diffusers.FlaxUNet2DConditionModel(**settings)
+
+    def run(params: Any, sample: Any, timestep: Any, encoder_hidden_states: Any) -> Any:
+        return (port.apply({"params": params}, sample, timestep, encoder_hidden_states).sample,)
+
+    batch = {
+        "sample": drawn.normal(size=(2, 4, 8, 8)).astype(np.float32),
+        "timestep": np.array([3, 40]),
+        "encoder_hidden_states": drawn.normal(size=(2, 5, 8)).astype(np.float32),
+    }
+    return diffusers.UNet2DConditionModel(**settings), port, run, batch
+
+
+TABLE = {"autoencoder": _autoencoder, "unet": _unet}
 
 
 def pair(name: str, seed: int = 0, stirred: bool = True) -> Pair:

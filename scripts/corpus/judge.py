@@ -18,10 +18,10 @@ from flax_impl.parity.alignment.proof.tables import rounded_tables
 from flax_impl.parity.alignment.repair import MOVES
 from flax_impl.parity.naming.cut import HUGE
 from flax_impl.parity.naming.names import moved, name_causes
-from flax_impl.parity.recording.tape import TracedStep
+from flax_impl.parity.recording.operations.tape import TracedStep
 from flax_impl.parity.report.entries import Finding
 from torch_ref.common.tape.tape import Tape
-from torch_ref.recording.tape import record_tape
+from torch_ref.recording.operations.tape import record_tape
 
 from .named import is_right
 from .pair import Pair

@@ -11,7 +11,7 @@ from jax import lax
 from jax._src import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
-from flax_impl.parity.recording.walk import INLINED
+from flax_impl.parity.recording.operations.equations import INLINED
 
 Change = Callable[[JaxprEqn, list[Any]], Any]
 

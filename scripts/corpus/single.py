@@ -10,7 +10,7 @@ import torch
 from jax.extend.core import jaxpr_as_fun
 
 from flax_impl.parity.alignment.partners import Partners
-from flax_impl.parity.recording.tape import TracedStep
+from flax_impl.parity.recording.operations.tape import TracedStep
 from torch_ref.common.call_names import leaves
 from torch_ref.common.tape.fingerprint import Fingerprint, fingerprint
 

@@ -7,12 +7,10 @@ from unittest import mock
 
 import jax
 import numpy as np
-import torch
 
 import torch_ref
 from flax_impl.parity import check_parity
 from torch_ref.common.settings.optimizers import SGD, Adam, AdamW
-from torch_ref.recording.dtype import default_dtype
 
 from . import huggingface
 from .pair import Pair
@@ -37,8 +35,7 @@ def reports(name: str, seed: int, stirred: bool) -> Iterator[tuple[str, Any]]:
             for optimizer in OPTIMIZERS:
                 batches = [pair.batch] * _STEPS
                 settings = {"optimizer": optimizer, "progress": False}
-                with default_dtype(getattr(torch, dtype)):  # some masks overflow in the usual one
-                    trace = torch_ref.record(copy.deepcopy(reference), batches, _of_all_outputs, **settings)
+                trace = torch_ref.record(copy.deepcopy(reference), batches, _of_all_outputs, **settings)
                 yield f"{dtype}, {type(optimizer).__name__}", check_parity(trace, module, loss, **settings)
 
 
@@ -55,23 +52,23 @@ def _linen(pair: Pair) -> tuple[Any, Callable[..., Any]]:
     with mock.patch.object(kind, "apply", watched):
         pair.model(pair.params, **pair.batch)
     args, kwargs = seen[0]
-    taken = [_taken(array, pair.batch) for array in args]
+    by_place = [_taken(array, pair.batch) for array in args]
+    by_name = {name: _taken(array, pair.batch) for name, array in kwargs.items()}
 
     def loss(model: Any, **batch: Any) -> Any:
-        given = zip(args, taken, strict=True)
-        return _sum(model(*(array if take is None else take(batch) for array, take in given), **kwargs))
+        return _sum(model(*(take(batch) for take in by_place), **{name: take(batch) for name, take in by_name.items()}))
 
     return port.module, loss
 
 
-def _taken(array: Any, batch: Any) -> Callable[[Any], Any] | None:
-    """Returns which entry of a batch an argument is, perhaps with the channels last; None where it is none."""
+def _taken(array: Any, batch: Any) -> Callable[[Any], Any]:
+    """Returns how an argument is made of a batch: an entry, perhaps with the channels last, or no part of it."""
     for name, entry in batch.items():
         if np.shape(array) == entry.shape and np.array_equal(array, entry):
             return lambda arrays, name=name: arrays[name]
         if np.ndim(array) == entry.ndim == 4 and np.array_equal(array, entry.transpose(0, 2, 3, 1)):
             return lambda arrays, name=name: arrays[name].transpose(0, 2, 3, 1)
-    return None
+    return lambda arrays: array
 
 
 def _of_all_outputs(model: Any, **batch: Any) -> Any:

@@ -99,10 +99,25 @@ def test_a_step_without_a_tape_says_how_to_get_one() -> None:
     assert recorded(tapes=()).tapes == {}
 
 
-def test_precision_is_said_to_be_no_other_operation() -> None:
+def in_float64(port: nn.Module) -> Report:
     with jax.enable_x64(True):
-        reference = torch_ref.record(Net().double(), [{"x": X.astype(np.float64)}], squares, progress=False)
-        report = checked(reference, Port(dtype=jnp.float32))
+        batch, sgd = {"x": X.astype(np.float64)}, torch_ref.SGD(lr=0.1)
+        reference = torch_ref.record(Net().double(), [batch], squares, optimizer=sgd, progress=False)
+        return checked(reference, port)
+
+
+def test_a_port_may_compute_in_float32_beside_a_float64_reference() -> None:
+    """As it would in a float32 training; the report says where."""
+    report = in_float64(Port(dtype=jnp.float32))
+    assert report.passed
+    assert "the port computes in float32 at 3 lines, and was run in float64 there" in str(report)
+    assert 'name="first", dtype=self.dtype)(x)' in str(report)
+    assert not in_float64(Port("gelu", jnp.float32)).passed
+    assert in_float64(Port()).in_float32 == ()
+
+
+def test_precision_is_said_to_be_no_other_operation() -> None:
+    report = in_float64(Port(dtype=jnp.bfloat16))
     assert not report.passed
     assert "what differs is the precision it is computed in" in " ".join(str(report).split())
 

@@ -17,7 +17,7 @@ from torch import nn
 import flax_impl
 import torch_ref
 from flax_impl.parity import StepReport, check_step, compare_tapes, load_tape, record_tape
-from flax_impl.parity.recording.tape import TracedStep
+from flax_impl.parity.recording.operations.tape import TracedStep
 from torch_ref.recording import record_tape as record_reference
 
 WIDTH, HEADS, LAYERS = 6, 2, 2

@@ -30,6 +30,7 @@ PHASES = (
 
 # How far rounding moves the reference itself, `noise/grad/head0.layer0.weight`; a number for each entry.
 NOISE = "noise"
+FREE = "free"  # the same of a training that started a rounding away: `noise/free/update/head0.layer0.weight`
 
 _FLOATS = ("param", "loss", "cotangent", "grad", "state", "update", NOISE)
 

@@ -1,4 +1,4 @@
 from torch_ref.common.tape.tape import Tape as Tape, load_tape as load_tape
 from torch_ref.common.trace import Trace as Trace, load_trace as load_trace
 
-from .tape import record_tape as record_tape
+from .operations.tape import record_tape as record_tape

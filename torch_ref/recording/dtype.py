@@ -1,14 +1,28 @@
-"""The dtype in which torch makes and draws floating numbers where none is asked for."""
+"""The dtype that torch computes in: where none is asked for, and in place of float32."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from ..common.tape.literals import as_written
+
+
+class _Lifted(TorchDispatchMode):
+    """Gives every operation its float32 arguments, and the float32 that it asks for, in float64."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        args, kwargs = tree_map(_in_float64, (args, dict(kwargs or {})))
+        return tree_map(_in_float64, func(*args, **kwargs))
 
 
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Gives a context in which that is the default dtype.
+    """Gives a context in which that is the dtype of floating numbers where none is asked for.
 
     Args:
         dtype: such as `torch.float64`.
@@ -19,3 +33,28 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+@contextmanager
+def all_in_float64() -> Iterator[None]:
+    """Gives a context in which nothing is computed in float32; what rounds more than that stays as it is written."""
+    with default_dtype(torch.float64), _Lifted():
+        yield
+
+
+def exact(tensor: Tensor) -> Tensor:
+    """Returns a tensor in float64; a single number of float32 keeps its decimal digits.
+
+    Args:
+        tensor: of floating numbers.
+    """
+    found = tensor.double()
+    if tensor.numel() == 1 and tensor.dtype is torch.float32:
+        found.fill_(as_written(tensor.item()))
+    return found
+
+
+def _in_float64(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return exact(value) if value.dtype is torch.float32 else value
+    return torch.float64 if value is torch.float32 else value

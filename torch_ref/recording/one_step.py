@@ -1,6 +1,7 @@
 """Runs one step of a training in torch and returns every value that a trace records."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from ..common.call_names import call_name, leaves
 from .calls import Call, Capture, rows_of_calls
+from .dtype import all_in_float64
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,19 @@ def forward_and_backward(
 ) -> tuple[dict[str, np.ndarray], dict[str, Tensor | None], list[str]]:
     """Returns a step's entries up to the gradients, the gradients by parameter as tensors, and the calls by name.
 
+    A model in float64 is run in float64 throughout, also where it computes in float32.
+
     Twin: `flax_impl.parity.recording.program.forward_and_backward`.
     """
-    loss, forward, inputs = question.loss, question.forward, question.inputs
     dtype = next(model.parameters()).dtype
+    with all_in_float64() if dtype is torch.float64 else nullcontext():
+        return _forward_and_backward(model, question, batch, dtype)
+
+
+def _forward_and_backward(
+    model: nn.Module, question: Question, batch: Mapping[str, np.ndarray], dtype: torch.dtype
+) -> tuple[dict[str, np.ndarray], dict[str, Tensor | None], list[str]]:
+    loss, forward, inputs = question.loss, question.forward, question.inputs
     device = next(model.parameters()).device
     tensors = {name: torch.tensor(array, device=device) for name, array in batch.items()}
     tensors = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}

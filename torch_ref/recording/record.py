@@ -17,7 +17,6 @@ from ..common.tape.tape import Tape
 from ..common.trace import NOISE, Trace
 from ..training.build import build_optimizer
 from ..training.losses import FactualLoss
-from .dtype import default_dtype
 from .one_step import (
     Question,
     buffers_of,
@@ -27,8 +26,8 @@ from .one_step import (
     trained_of,
     variables_of,
 )
-from .rounding import Noise
-from .tape import record_tape
+from .operations.tape import record_tape
+from .rounding import Drift, Noise
 
 MakeOptimizer = Optimizer | torch.optim.Optimizer | Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
@@ -48,9 +47,10 @@ def record(
 ) -> Trace:
     """Trains a copy of the model, a step for each batch, and returns all that was computed on the way.
 
-    A model in float64 is recorded as it is: the reference of gate A. Of a model in float32 the record is made in
-    float64 from float32 numbers (each step starts from rounded parameters): that of gate B. Beside every entry stands
-    the largest distance to it that rounding in the model's own dtype made, over some orders of the rows.
+    The record is made in float64, also where the model itself computes in float32, as some norms do. Of a model in
+    float64 it is the reference of gate A; of one in float32, whose steps each start from parameters rounded to
+    float32, that of gate B. Beside every entry stands the largest distance to it that rounding in the model's own
+    dtype made, over some orders of the rows.
 
     Twin: `flax_impl.record`, which takes the parameters as well.
 
@@ -95,8 +95,7 @@ def record(
     exact, built = _copied(model, optimizer, torch.float64)
     row_orders = check_integer("row_orders", row_orders, at_least=1)
     noisy = Noise(*_copied(model, optimizer, getattr(torch, dtype)), question, row_orders)
-    # Lifted, a model may make a mask of its dtype's smallest number; one in float64 is recorded as it is.
-    made_in = torch.get_default_dtype() if dtype == "float64" else torch.float64
+    drift = Drift([_copied(model, optimizer, torch.float64) for _ in range(2 if dtype == "float64" else 0)], question)
     calls: list[str] = []
     steps = _checked_steps(tapes, len(batches))
     written: dict[int, Tape] = {}
@@ -112,14 +111,14 @@ def record(
                     written[k] = record_tape(copy.deepcopy(exact).to(noisy.dtype), batch, loss)
                 except (RuntimeError, NotImplementedError, TypeError) as error:  # torch cannot dispatch all there is
                     untaped = f"step {k}: {type(error).__name__}: {error}"
-            with default_dtype(made_in):
-                found, gradients, calls = forward_and_backward(exact, question, batch)
+            found, gradients, calls = forward_and_backward(exact, question, batch)
             noise = noisy.of_rows(batch, found)
             rates.append(built.param_groups[0]["lr"])
             gradients = {name: None if g is None else g.to(noisy.dtype).double() for name, g in gradients.items()}
             moved = optimizer_step(exact, built, gradients)
             noise |= noisy.of_steps(gradients, moved)
             _round_in_place(exact, built, noisy.dtype)
+            noise |= drift.of_step(batch, found | moved)
             found |= moved | {f"{NOISE}/{key}": np.asarray(value) for key, value in noise.items()}
             found |= {f"input/{name}": array for name, array in batch.items()}
             arrays |= {f"{k}/{key}": array for key, array in found.items()}
@@ -137,6 +136,7 @@ def record(
         "inputs": list(inputs),
         "buffers": sorted(buffers_of(exact)),
         "frozen": sorted(set(variables_of(exact)) - set(buffers_of(exact)) - set(trained_of(exact))),
+        "tables": sorted(noisy.tables),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "numpy")},
         "recipe": dict(recipe or {}),
         **({"untaped": untaped} if untaped else {}),

@@ -1,13 +1,17 @@
 """Measures how far rounding alone moves each entry: below that, no difference is a fault."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..common.trace import FREE
 from .one_step import Question, forward_and_backward, is_float, optimizer_step
+
+_SINGLE = 2.0**-22  # what a few roundings to float32 move, of a table's largest number
+_LARGE = 1e4  # no angle, and no position: a mask
 
 
 class Noise:
@@ -21,6 +25,8 @@ class Noise:
         self.model, self.optimizer, self.question, self.orders = model, optimizer, question, orders
         self.dtype = next(model.parameters()).dtype
         self.generator = np.random.default_rng(0)
+        self.jitter = Jitter(self.dtype, self.generator)
+        self.tables = tables_of(model) if self.dtype is torch.float64 else {}
 
     def follow(self, exact: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Keeps the parameters, the buffers and the optimiser's state that the step starts from."""
@@ -50,7 +56,8 @@ class Noise:
         noise: dict[str, float] = {}
         for i in range(self.orders):
             self._return()
-            tried = {name: None if g is None else self._near(g, i > 0) for name, g in gradients.items()}
+            near = self.jitter.tensor if i else lambda gradient: gradient.to(self.dtype)
+            tried = {name: None if g is None else near(g) for name, g in gradients.items()}
             for key, array in optimizer_step(self.model, self.optimizer, tried).items():
                 noise[key] = max(noise.get(key, 0.0), _distance(array, expected[key]))
         return noise
@@ -58,9 +65,9 @@ class Noise:
     def _repeated(self, batch: Mapping[str, np.ndarray], order: np.ndarray, near: bool) -> dict[str, np.ndarray]:
         self._return()
         tried = {name: array[order] if array.shape[:1] == order.shape else array for name, array in batch.items()}
-        tried |= {name: self._near(torch.tensor(tried[name]), near).numpy() for name in self.question.inputs}
-        for parameter in self.model.parameters():
-            parameter.data = self._near(parameter.data, near)
+        if near:
+            tried |= self.jitter.inputs(tried, self.question.inputs)
+            self.jitter.parameters(self.model, self.tables)
         return forward_and_backward(self.model, self.question, tried)[0]
 
     def _return(self) -> None:
@@ -74,12 +81,102 @@ class Noise:
                 for key, value in copy.deepcopy(state).items()
             }
 
-    def _near(self, tensor: Tensor, near: bool) -> Tensor:
+
+class Drift:
+    """Trains copies that start a rounding away, to see how far rounding leads a training over its steps.
+
+    Args:
+        copies: models with their optimisers.
+        question: what to compute from each batch.
+    """
+
+    def __init__(self, copies: Sequence[tuple[nn.Module, torch.optim.Optimizer]], question: Question) -> None:
+        self.copies, self.question = copies, question
+        self.jitter = [Jitter(torch.float64, np.random.default_rng(seed)) for seed in range(len(copies))]
+        for (model, _), jitter in zip(copies, self.jitter, strict=True):
+            jitter.parameters(model, tables_of(model))
+
+    def of_step(self, batch: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Returns the largest distance of losses, buffers and parameters after the next step."""
+        noise: dict[str, float] = {}
+        for (model, optimizer), jitter in zip(self.copies, self.jitter, strict=True):
+            tried = dict(batch) | jitter.inputs(batch, self.question.inputs)
+            found, gradients, _ = forward_and_backward(model, self.question, tried)
+            found |= optimizer_step(model, optimizer, gradients)
+            for key, array in found.items():
+                if key.startswith(("loss/", "buffer/", "update/")):
+                    name = f"{FREE}/{key}"
+                    noise[name] = max(noise.get(name, 0.0), _distance(array, expected[key]))
+        return noise
+
+
+class Jitter:
+    """Moves numbers by a rounding.
+
+    Args:
+        dtype: that they are rounded to.
+        generator: draws by how much.
+    """
+
+    def __init__(self, dtype: torch.dtype, generator: np.random.Generator) -> None:
+        self.dtype, self.generator = dtype, generator
+
+    def inputs(self, batch: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Returns the inputs of a batch, each number moved."""
+        return {name: self.tensor(torch.tensor(batch[name])).numpy() for name in names}
+
+    def parameters(self, model: nn.Module, tables: Mapping[str, Tensor]) -> None:
+        """Moves the parameters of a model in place; its tables as far as float32 does."""
+        for parameter in model.parameters():
+            parameter.data = self.tensor(parameter.data)
+        for name, table in tables.items():
+            path, _, own = name.rpartition(".")
+            angles = table.abs() <= _LARGE
+            by = _SINGLE * table[angles].abs().max() * angles
+            getattr(model.get_submodule(path), own).data = table + by * self._drawn(table)
+
+    def tensor(self, tensor: Tensor) -> Tensor:
+        """Returns numbers in the dtype, each moved."""
         if not tensor.is_floating_point():
             return tensor
         tensor = tensor.to(self.dtype)
-        drawn = torch.tensor(self.generator.uniform(-1, 1, tuple(tensor.shape)), device=tensor.device)
-        return tensor * (1 + near * torch.finfo(self.dtype).eps * drawn).to(self.dtype)
+        return tensor * (1 + torch.finfo(self.dtype).eps * self._drawn(tensor)).to(self.dtype)
+
+    def _drawn(self, tensor: Tensor) -> Tensor:
+        return torch.tensor(self.generator.uniform(-1, 1, tuple(tensor.shape)), device=tensor.device)
+
+
+def tables_of(model: nn.Module) -> dict[str, Tensor]:
+    """Returns what a float64 model holds with the digits of float32 only, and does not train: angles, positions.
+
+    A port makes them itself, so they may differ from the reference's by that rounding. What torch's own modules hold
+    is not meant: a port takes it over.
+
+    Args:
+        model: any module.
+    """
+    trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    found: dict[str, Tensor] = {}
+    for path, module in model.named_modules():
+        if type(module).__module__.startswith("torch.nn"):
+            continue
+        held = {
+            **vars(module),
+            **dict(module.named_parameters(recurse=False)),
+            **dict(module.named_buffers(recurse=False)),
+        }
+        for name, tensor in held.items():
+            if isinstance(tensor, Tensor) and id(tensor) not in trained and _is_single(tensor.detach()):
+                found[f"{path}.{name}".lstrip(".")] = tensor.detach().double().clone()
+    return found
+
+
+def _is_single(tensor: Tensor) -> bool:
+    """Returns whether numbers have the digits of float32, and no fewer, as counts and masks have."""
+    if tensor.dtype not in (torch.float32, torch.float64):
+        return False
+    tensor = tensor[tensor.abs() <= _LARGE]
+    return bool((tensor.float() == tensor).all()) and not bool((tensor.bfloat16() == tensor).all())
 
 
 def _same_loss(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], dtype: torch.dtype) -> bool:

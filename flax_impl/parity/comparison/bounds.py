@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from torch_ref.common.trace import NOISE, PHASES, Trace
+from torch_ref.common.trace import FREE, NOISE, PHASES, Trace
 
 from .measures import largest
 
 GATE_A = 1e-12  # float64: an honest port sits at 1e-15, the weakest of the planted faults at 1e-10
 GATE_B = 3.0  # float32: times the reference's own distance to float64
-FREE = 1e-7  # float64, free-running: what may add up, where Adam divides a gradient that cancels to nothing by 1e-8
+ADDED_UP = 1e-7  # float64, free-running: what may add up, where Adam divides a gradient that cancels to nothing by 1e-8
 # A gradient that cancels to nothing has no size of its own; it is measured by this share of the largest in its phase.
 _CANCELLED = 1e-3
 # Of a step in float32: optax takes 1 - beta ** step in float32, which leaves 3e-5 of the first step of Adam.
@@ -25,14 +25,17 @@ class Bounds:
 
     def __init__(self, reference: Trace) -> None:
         self.reference = reference
-        self._noise = self._shares_of_noise()
+        self._noise = self._shares_of_noise("")
+        self._drift = self._shares_of_noise(f"{FREE}/")
+        self._most = np.inf if reference.metadata.get("tables") else _HANGING
 
     def of(self, step: int, phase: str, name: str) -> float:
         """Returns how far an entry may be off, as a share of its size."""
         own = self._noise.get((phase, name), 0.0)
         if self.reference.dtype == "float64":
             # The noise where an entry hangs on the last digits, as g / (|g| + 1e-8) does; but no more than it explains.
-            return max(GATE_A, min(GATE_B * own, _HANGING))
+            # Tables in float32 explain what they explain.
+            return max(GATE_A, min(GATE_B * own, self._most))
         if phase in ("input", "param"):
             return 0.0  # taken over, not computed
         bound = GATE_B * (own + float(np.finfo(np.float32).eps))
@@ -42,6 +45,12 @@ class Bounds:
             before, after = self.reference.params(step)[name], self.reference.phase(step, phase)[name]
             bound += _SCALARS * largest(after - before) / (max(largest(before), largest(after)) or 1.0)
         return bound
+
+    def free(self, step: int, phase: str, name: str) -> float:
+        """Returns the same for a training that goes its own way; in float32 nothing is out of it."""
+        if self.reference.dtype != "float64":
+            return np.inf
+        return max(ADDED_UP, GATE_B * self._drift.get((phase, name), 0.0))
 
     def sizes(self, step: int, phase: str) -> dict[str, float]:
         """Returns the size of the numbers that each entry was made from, or 0 where that is the entry's own.
@@ -68,8 +77,8 @@ class Bounds:
                 sizes |= {name: max(sizes[name], floor) for name in same}
         return sizes
 
-    def _shares_of_noise(self) -> dict[tuple[str, str], float]:
-        """Returns how far the reference's own float32 is off, as a share, for each entry: the largest over the steps.
+    def _shares_of_noise(self, of: str) -> dict[tuple[str, str], float]:
+        """Returns how far rounding moves the reference itself, as a share, for each entry: the largest over the steps.
 
         A few orders of the rows are a small sample: the reference rounds a row alike wherever it stands, and a bias of
         one number can be lucky in all of them. So an entry gets at least what three quarters of its phase keep to.
@@ -79,11 +88,11 @@ class Bounds:
             for phase in PHASES:
                 sizes = self.sizes(step, phase)
                 for name, array in self.reference.phase(step, phase).items():
-                    noise = self.reference.arrays.get(f"{step}/{NOISE}/{phase}/{name}")
+                    noise = self.reference.arrays.get(f"{step}/{NOISE}/{of}{phase}/{name}")
                     if noise is not None:
                         size = max(largest(array), sizes[name]) or 1.0
                         found[phase, name] = max(found.get((phase, name), 0.0), float(noise) / size)
-        usual = {phase: [noise for (of, _), noise in found.items() if of == phase] for phase in PHASES}
+        usual = {phase: [noise for (other, _), noise in found.items() if other == phase] for phase in PHASES}
         return {key: max(noise, float(np.quantile(usual[key[0]], 0.75))) for key, noise in found.items()}
 
 

@@ -1,6 +1,6 @@
 """Compares a port's trace with its reference's, entry by entry, each against its bound."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import permutations
 
@@ -10,7 +10,7 @@ from torch_ref.common.call_names import containers, module_of
 from torch_ref.common.trace import PHASES, Trace
 
 from ..report.entries import Entry
-from .bounds import FREE, Bounds
+from .bounds import Bounds
 from .measures import apart_and_size, largest
 from .order import in_order
 
@@ -22,7 +22,7 @@ def entries_in_order(ported: Trace, reference: Trace, bounds: Bounds) -> list[En
     """Returns the entries of all steps in the order in which they are computed."""
     found: list[Entry] = []
     for step in range(reference.steps):
-        entries = _without_other_cuts(list(_entries(ported, reference, step, bounds)), reference)
+        entries = _without_other_cuts(list(_entries(ported, reference, step, bounds, bounds.of)), reference)
         found += in_order(entries, reference)
     return found
 
@@ -33,9 +33,9 @@ def free_entries(free: Trace | None, reference: Trace, bounds: Bounds) -> list[E
         return []
     counts = reference.dtype == "float64"
     return [
-        replace(entry, bound=FREE if counts else np.inf, counts=counts)
+        replace(entry, counts=counts)
         for step in range(min(free.steps, reference.steps))
-        for entry in _entries(free, reference, step, bounds)
+        for entry in _entries(free, reference, step, bounds, bounds.free)
         if entry.phase in ("buffer", "loss", "update")
     ]
 
@@ -53,7 +53,9 @@ def unmatched(ported: Trace, reference: Trace) -> Iterator[str]:
             yield from (f"{phase}/{name}, of {side} only" for name in sorted(names))
 
 
-def _entries(ported: Trace, reference: Trace, step: int, bounds: Bounds) -> Iterator[Entry]:
+def _entries(
+    ported: Trace, reference: Trace, step: int, bounds: Bounds, bound_of: Callable[[int, str, str], float]
+) -> Iterator[Entry]:
     for phase in PHASES:
         expected, got = reference.phase(step, phase), ported.phase(step, phase)
         if phase == "loss" and expected.keys() != got.keys():  # one side adds the parts up by itself
@@ -61,7 +63,7 @@ def _entries(ported: Trace, reference: Trace, step: int, bounds: Bounds) -> Iter
         sizes = bounds.sizes(step, phase)
         for name, array in expected.items():
             if name in got and _comparable(phase, name, got[name], array):
-                bound = bounds.of(step, phase, name)
+                bound = bound_of(step, phase, name)
                 yield _entry(step, phase, name, got[name], array, sizes.get(name, 0.0), bound)
             elif phase in _ALWAYS and not _of_its_own(name, reference) and not (phase == "output" and got):
                 yield Entry(step, phase, name, np.inf, 0.0, size=array.size, note="the port has none")

@@ -197,10 +197,11 @@ def _residual(first: Divergence, actual: np.ndarray, expected: np.ndarray, refer
 
 
 def _precision(first: Divergence, actual: np.ndarray, expected: np.ndarray, reference: Trace) -> list[Finding]:
-    for kind in ("float32", "tf32", "bfloat16", "float16"):
+    for kind in ("tf32", "bfloat16", "float16"):
         with np.errstate(over="ignore"):
             if np.array_equal(actual, rounded_to(expected, kind)):
-                return [Finding(f"`{first.entry.name}` is rounded to {kind} in the port: keep {reference.dtype}")]
+                text = f"`{first.entry.name}` is rounded to {kind} in the port: keep {reference.dtype}"
+                return [Finding(text, kind="precision")]
     return []
 
 
@@ -244,9 +245,7 @@ def _in_linear(
     exact = taken @ weight.T + shift
     error = np.abs(actual - exact).max() / size
     tried = {}
-    for kind in ("float32", "tf32", "bfloat16", "float16"):
-        if kind == dtype:
-            continue
+    for kind in ("tf32", "bfloat16", "float16"):
         rounded = rounded_to(taken, kind) @ rounded_to(weight, kind).T
         candidates = [rounded + shift]
         if kind != "tf32":  # there, the sum is float32's; else it and the result may be rounded as well
@@ -257,16 +256,11 @@ def _in_linear(
     best = min(tried, key=lambda kind: tried[kind])
     text = f"`{module}` multiplies in {best} in the port: {_PRECISIONS[best]}"
     if tried[best] <= 0.25 * error:
-        return [Finding(text)]
-    alone = np.median(np.abs(exact - rounded_to(taken, "float32") @ rounded_to(weight, "float32").T - shift)) / size
-    if dtype == "float64" and 0.02 * alone < np.median(np.abs(actual - exact)) / size < 50 * alone:
-        text = f"`{module}` has the digits of float32 only in the port: {_PRECISIONS['float32']}"
-        return [Finding(text, certain=np.array_equal(actual, rounded_to(actual, "float32")))]
+        return [Finding(text, kind="precision")]
     return []
 
 
 _PRECISIONS = {
-    "float32": "set dtype and param_dtype to float64, or leave dtype out",
     "tf32": 'set jax_default_matmul_precision to "highest"',
     "bfloat16": 'leave dtype=jnp.bfloat16 out, or set jax_default_matmul_precision to "highest"',
     "float16": "leave dtype=jnp.float16 out",

@@ -63,7 +63,7 @@ def norm_findings(
                 return [Finding(f"`{module}` {text}")]
     if np.abs(actual - expected).max() < 1e-3 * np.abs(expected).max():
         text = f"`{module}` loses digits in the port where means are large: pass use_fast_variance=False"
-        return [Finding(text, certain=False)]
+        return [Finding(text, certain=False, kind="precision")]
     return []
 
 

@@ -26,9 +26,9 @@ from ..conversion.find import Search
 from ..conversion.match import match
 from ..naming.names import moved, name_causes
 from ..weight_map.map import WeightMap, WeightMapError, propose_map
+from .operations.tape import TracedStep
 from .program import Program
 from .run import Run
-from .tape import TracedStep
 from .variables import Variables, cast, linen_shapes, open_model
 
 
@@ -82,8 +82,8 @@ class Port:
                 judged by itself; else the port goes its own way from the first weights, which shows what adds up.
             progress: shows a bar, or plain lines, once it takes long.
         """
-        run = Run(self.program, self.start, self.optimizer, self.weight_map, self.reference, forced)
         try:
+            run = Run(self.program, self.start, self.optimizer, self.weight_map, self.reference, forced)
             return run.through(
                 self.batches, recipe=self.reference.metadata["recipe"], progress=progress, model=self.model
             )
@@ -92,6 +92,9 @@ class Port:
                 "model: expected no dropout that draws, as no two frameworks draw alike; call it with "
                 f"deterministic=True, or set its rate to 0 ({error})"
             ) from error
+
+    def _batch(self, step: int) -> dict[str, np.ndarray]:
+        return {name: cast(np.asarray(array), self.reference.dtype) for name, array in self.batches[step].items()}
 
     def operations(self, step: int) -> StepReport | None:
         """Compares the operations of a step with those of the reference, from its parameters and on the port's batch.
@@ -109,8 +112,7 @@ class Port:
         else:
             rest = {"batch_stats": own.buffers} if own.buffers else {}
             params = {"params": own.params, **rest, **own.others}
-        batch = {name: cast(np.asarray(array), self.reference.dtype) for name, array in self.batches[step].items()}
-        return compared(tape, TracedStep(model, params, batch, self.program.loss))
+        return compared(tape, TracedStep(model, params, self._batch(step), self.program.loss))
 
 
 def compared(reference: Tape, step: TracedStep, weight_map: Conversion | None = None) -> StepReport:

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch_ref.common.settings.optimizers import Optimizer
 
 from ...training.build import build_optimizer
 from .calls import Capture, zeros_for
+from .operations.lifting import in_float64, lines_in_float32
 from .variables import Variables
 
 
@@ -29,6 +30,7 @@ class Program:
     loss: Callable[..., Any]  # takes the model and the batch by their names
     forward: Callable[..., Any] | None  # likewise, for the outputs; None takes those of the model's calls in `loss`
     inputs: tuple[str, ...]  # entries of the batch to take gradients by
+    in_float32: tuple[str, ...] = ()  # lines that compute in float32, and are run in float64 instead
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Program) and self._key == other._key
@@ -38,7 +40,7 @@ class Program:
 
     @cached_property
     def _key(self) -> tuple[Any, ...]:
-        parts = (self.model, self.loss, self.forward, *self.inputs)
+        parts = (self.model, self.loss, self.forward, self.in_float32, *self.inputs)
         return tuple(part if _hashable(part) else _Itself(part) for part in parts)  # nn.Sequential holds a list
 
     def run(
@@ -104,6 +106,13 @@ def forward_and_backward(
 
     Twin: `torch_ref.recording.one_step.forward_and_backward`.
     """
+    step = partial(_forward_and_backward, program)
+    return (in_float64(step) if program.in_float32 else step)(variables, batch)
+
+
+def _forward_and_backward(
+    program: Program, variables: Variables, batch: Mapping[str, Array]
+) -> tuple[OrderedDict[str, Any], Any, Variables]:
     found: OrderedDict[str, Any] = OrderedDict()
     if program.forward is not None:
         capture = Capture()
@@ -129,6 +138,18 @@ def forward_and_backward(
     found["cotangent"] = gradients[2]
     found["grad"] = gradients[1]
     return found, gradients[0], after
+
+
+def without_float32(program: Program, variables: Variables, batch: Mapping[str, Any]) -> Program:
+    """Returns a program that computes in float64 what it is written to compute in float32.
+
+    Args:
+        program: as it is written.
+        variables: of it, in float64.
+        batch: likewise.
+    """
+    made = jax.make_jaxpr(lambda *arrays: forward_and_backward(program, *arrays))(variables, batch)
+    return replace(program, in_float32=tuple(map(str, lines_in_float32(made))))
 
 
 def optimizer_step(optimizer: Any, state: Any, params: Any, gradients: Any) -> tuple[Any, Any]:

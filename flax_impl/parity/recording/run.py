@@ -15,7 +15,7 @@ from torch_ref.common.trace import Trace
 
 from ..weight_map.map import WeightMap
 from .moments import moments_of, with_moments
-from .program import Program, forward_and_backward, init_state, optimizer_step
+from .program import Program, forward_and_backward, init_state, optimizer_step, without_float32
 from .variables import Variables, cast
 
 # Of torch's classes: those that hold channels in the second axis, where Flax has them in the last.
@@ -50,13 +50,15 @@ class Run:
         """Takes a step for each batch and returns the trace."""
         dtype = jax.tree.leaves(self.variables.params)[0].dtype.name
         check_choice("dtype of the parameters", dtype, ("float32", "float64"))
+        batches = [{name: cast(np.asarray(array), dtype) for name, array in batch.items()} for batch in batches]
+        if dtype == "float64":
+            self.program = without_float32(self.program, self.variables, batches[0])
         arrays = {f"0/param/{name}": array for name, array in self._named(self.variables).items()}
         for path, leaf in self.variables.named().items():  # what has no counterpart is seen as that
             if (name := ".".join(path[1:])) in self.names.flax_only:
                 arrays.setdefault(f"0/param/{name}", np.asarray(leaf))
         with Progress(len(batches), progress) as report:
             for k, batch in enumerate(batches):
-                batch = {name: cast(np.asarray(array), dtype) for name, array in batch.items()}
                 found = {f"input/{name}": array for name, array in batch.items()} | self._step(k, batch)
                 arrays |= {f"{k}/{key}": array for key, array in found.items()}
                 report(k + 1, [float(found[key]) for key in found if key.startswith("loss/")])
@@ -76,6 +78,7 @@ class Run:
             "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "numpy")},
             "recipe": dict(recipe or {}),
             "weight_map": str(self.names),
+            "in_float32": list(self.program.in_float32),
         }
         return Trace(arrays, metadata)
 

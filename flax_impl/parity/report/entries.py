@@ -109,7 +109,8 @@ class Finding:
         text: one sentence: what the port does, what the reference does, and what to change.
         certain: whether applying the difference to the reference gives the port's numbers.
         kind: one word for what differs at an operation: `constant`, `factor`, `missing`, `extra`, `sign`, `operands`,
-            `operation`, `function`, `order`, `mask`, `reduction`, `input`, `window`, `loss`, `gradient` or `stopped`.
+            `operation`, `function`, `order`, `mask`, `reduction`, `input`, `window`, `loss`, `gradient`, `stopped` or
+            `precision`.
         operation: number of the port's operation that it speaks of, where it speaks of one.
 
     Example:

@@ -41,6 +41,8 @@ class Report:
         diagnosis: what may have caused it, best first.
         unmatched: entries that only one side has, and that are therefore not compared.
         weight_map: which of the reference's weights is which of the port's, in a table.
+        in_float32: lines of the port that compute in float32, beside a float64 reference; they were run in float64, as
+            in a float32 training they would be no difference.
         operations: the step of the first divergence, operation by operation: a `StepReport`; None where the reference
             has no tape of it.
 
@@ -65,6 +67,7 @@ class Report:
     diagnosis: tuple[Finding, ...] = ()
     unmatched: tuple[str, ...] = ()
     weight_map: str = ""
+    in_float32: tuple[str, ...] = ()
     operations: Places | None = None
 
     def __str__(self) -> str:
@@ -95,6 +98,7 @@ class Report:
             if first is None
             else {"step": first.step, "phase": first.phase, "name": first.name, "text": str(first)},
             "diagnosis": [str(finding) for finding in self.diagnosis],
+            "in_float32": list(self.in_float32),
             **({} if self.operations is None else {"operations": self.operations.to_json()}),
         }
 
@@ -118,6 +122,8 @@ def text_table(reports: Sequence[Report]) -> str:
     for report in reports:
         if not report.passed:
             lines += ["", *_block(report)]
+        if report.in_float32:
+            lines += ["", *_of_precision(report)]
     return "\n".join(lines)
 
 
@@ -180,6 +186,17 @@ def _block(report: Report) -> list[str]:
     lines = lines if report.diagnosis else [*lines[:-1], "  diagnosis: no known difference explains it"]
     told = [part for line in _of_operations(report) for part in _folded(line)]
     return [*lines, "", *told] if told else lines
+
+
+def _of_precision(report: Report) -> list[str]:
+    """Returns which lines of the port compute in float32."""
+    count = len(report.in_float32)
+    head = f"the port computes in float32 at {counted(count, 'line', 'lines')}, and was run in float64 there:"
+    more = [f"and {count - _FIRST} more"] if count > _FIRST else []
+    return [
+        *wrapped(head, ""),
+        *(f"  {short(plain(line), WIDTH - 2)}" for line in [*report.in_float32[:_FIRST], *more]),
+    ]
 
 
 def _folded(line: str) -> list[str]:

@@ -5,6 +5,7 @@ import numpy as np
 from torch_ref.common.trace import Trace
 
 from ...report.entries import Finding
+from ..numbers import names_text
 from .case import EPS, TOLERANCE, Case, Misfit, read_case
 from .simulated import Rule, simulate, torch_rule
 from .variants import Variant, by_step, estimated, known
@@ -20,6 +21,12 @@ def optimizer_findings(ported: Trace, reference: Trace) -> list[Finding]:
         ported: the port's trace, teacher-forced.
         reference: torch's.
     """
+    if moved := _frozen_that_move(ported, reference):
+        text = (
+            f"the port moves {names_text(moved)}, which the reference has frozen (requires_grad=False): keep the "
+            "optimiser off, with optax.multi_transform and optax.set_to_zero"
+        )
+        return [Finding(text)]
     rule = torch_rule(reference.metadata["optimizer"])
     with np.errstate(all="ignore"):
         case, own = read_case(ported, reference), read_case(reference, reference)
@@ -39,6 +46,17 @@ def optimizer_findings(ported: Trace, reference: Trace) -> list[Finding]:
             )
             return [Finding(text, certain=False)]
     return [Finding(variant.text, certain=len(best) == 1) for variant in best[:4]]
+
+
+def _frozen_that_move(ported: Trace, reference: Trace) -> list[str]:
+    """Returns the parameters that the reference does not train and the port does, by decay perhaps."""
+    found = []
+    for name in reference.metadata["frozen"]:
+        steps = range(min(ported.steps, reference.steps))
+        pairs = [(ported.phase(k, "update").get(name), reference.phase(k, "update").get(name)) for k in steps]
+        if any(a is not None and b is not None and a.shape == b.shape and np.any(a != b) for a, b in pairs):
+            found.append(name)
+    return found
 
 
 def _best(case: Case, rule: Rule, base: Misfit) -> list[Variant]:

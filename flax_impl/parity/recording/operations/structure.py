@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import JaxprEqn
 
-from .walk import LOW, Walk
+from .lifting import LOW
+from .walk import Walk
 
 Shape = jax.ShapeDtypeStruct
 

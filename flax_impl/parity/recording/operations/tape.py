@@ -17,10 +17,11 @@ from torch_ref.common.progress import Progress
 from torch_ref.common.tape.tape import Tape
 from torch_ref.common.tape.writer import TapeWriter
 
-from ..alignment.repair import Exchange
+from ...alignment.repair import Exchange
+from .lifting import wide
 from .rerun import Walked
 from .structure import Structure
-from .walk import Walk, wide
+from .walk import Walk
 
 KEEP = 256_000_000
 

@@ -17,12 +17,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from ..common.tape.literals import as_written
-from ..common.tape.tape import Line, Operation
-from ..common.tape.writer import TapeWriter
+from ...common.tape.tape import Line, Operation
+from ...common.tape.writer import TapeWriter
+from ..dtype import exact
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
-_HERE = os.path.dirname(__file__) + os.sep
+_HERE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _LOW = (torch.float32, torch.float16, torch.bfloat16)
 _aten = torch.ops.aten
 # Beyond torch's own choice: these hide the steps in which ports differ (an epsilon, a slope, a mean).
@@ -146,12 +146,10 @@ class Operations(TorchDispatchMode):
         """Returns a tensor that the model made beforehand, in float64; a single number has the digits of its source."""
         if not isinstance(value, Tensor) or value.dtype not in _LOW:
             return value
-        exact = value.double()
-        if value.numel() == 1 and value.dtype is torch.float32:
-            exact.fill_(as_written(value.item()))
-        self._dtype_of[id(exact)] = _name_of(value.dtype)
-        self._alive.append(exact)
-        return exact
+        found = exact(value)
+        self._dtype_of[id(found)] = _name_of(value.dtype)
+        self._alive.append(found)
+        return found
 
     def _number(self, tensor: Tensor) -> int:
         """Returns the number of the value that a tensor holds now."""

@@ -1,13 +1,28 @@
 """Reads off an equation of a jaxpr what a tape wants to know of it: its lines, its constants, its last uses."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
-from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 from torch_ref.common.tape.tape import Line
 
+# Operations that only hold others, by the parameter that holds them.
+INLINED = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "core_closed_call": "call_jaxpr",
+    "remat": "jaxpr",
+    "remat2": "jaxpr",
+    "checkpoint": "jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "custom_vjp_call_jaxpr": "fun_jaxpr",
+    "custom_lin": "call_jaxpr",
+}
 _LIBRARIES = ("/jax/", "/jaxlib/", "/flax/", "/optax/", "/chex/", "/haiku/", "/equinox/")
 _JAX = ("/jax/", "/jaxlib/")
 
@@ -22,6 +37,20 @@ def lines_of(equation: JaxprEqn) -> tuple[Line, ...]:
     return () if traceback is None else _of_traceback(traceback)
 
 
+def own_line(equation: JaxprEqn) -> tuple[Line, ...]:
+    """Returns the innermost line outside all libraries, or inside them where there is none; nothing where it is lost.
+
+    Args:
+        equation: of a jaxpr.
+    """
+    lines = lines_of(equation)
+    return tuple(line for line in lines if not _of_library(line.file))[:1] or lines[:1]
+
+
+def _of_library(path: str) -> bool:
+    return any(library in f"/{path}" for library in _LIBRARIES)
+
+
 @cache
 def _of_traceback(traceback: Any) -> tuple[Line, ...]:
     frames = [
@@ -30,9 +59,23 @@ def _of_traceback(traceback: Any) -> tuple[Line, ...]:
         if not any(part in frame.file_name for part in (*_JAX, "/parity/recording/"))
         and not frame.file_name.endswith(("contextlib.py", "functools.py"))
     ]
-    own = [frame for frame in frames if not any(library in frame.file_name for library in _LIBRARIES)]
+    own = [frame for frame in frames if not _of_library(frame.file_name)]
     chosen = [*frames[:1], *(frame for frame in own[:2] if frame is not frames[0])]
     return tuple(Line.of(frame.file_name, frame.line_num, frame.function_name) for frame in chosen)
+
+
+def equations_in(jaxpr: Any) -> Iterator[JaxprEqn]:
+    """Yields the equations of a jaxpr and of the functions that they call, in order.
+
+    Args:
+        jaxpr: closed or not.
+    """
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        yield equation
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple) else (value,):
+                if isinstance(inner, Jaxpr | ClosedJaxpr):
+                    yield from equations_in(inner)
 
 
 def is_of_jax(jaxpr: Jaxpr) -> bool:

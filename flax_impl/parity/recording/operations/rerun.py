@@ -10,8 +10,8 @@ from jax.extend.core import JaxprEqn
 from torch_ref.common.tape.fingerprint import fingerprint
 from torch_ref.common.tape.tape import Tape
 
-from ..alignment.repair import Exchange
-from .walk import evaluated, narrowed, wide
+from ...alignment.repair import Exchange
+from .lifting import evaluated, narrowed, wide
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..common.call_names import leaves
-from ..common.memory import release
-from ..common.progress import Progress
-from ..common.tape.fingerprint import Fingerprint
-from ..common.tape.tape import Tape
-from ..common.tape.writer import TapeWriter
-from .operations import Operations, plain_kernels
+from ...common.call_names import leaves
+from ...common.memory import release
+from ...common.progress import Progress
+from ...common.tape.fingerprint import Fingerprint
+from ...common.tape.tape import Tape
+from ...common.tape.writer import TapeWriter
+from .mode import Operations, plain_kernels
 
 KEEP = 256_000_000
 _LARGEST = 1 << 20  # numbers of a value whose noise is measured: it takes long, and many numbers cancel it

@@ -1,7 +1,6 @@
 """Evaluates a jaxpr operation by operation, in float64 whatever was written, and writes every operation down."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,29 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
-from torch_ref.common.tape.literals import as_written
 from torch_ref.common.tape.tape import Line, Operation
 from torch_ref.common.tape.writer import TapeWriter
 
-from ..alignment.repair import Exchange
-from .equations import constants_of, is_of_jax, last_uses, lines_of, moved_by, variables_in
+from ...alignment.repair import Exchange
+from .equations import INLINED, constants_of, is_of_jax, last_uses, lines_of, moved_by, variables_in
+from .lifting import evaluated, is_low, lifted, shape_of, widened, written
 
-# Operations that only hold others, by the parameter that holds them.
-INLINED = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "core_closed_call": "call_jaxpr",
-    "remat": "jaxpr",
-    "remat2": "jaxpr",
-    "checkpoint": "jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-    "custom_vjp_call_jaxpr": "fun_jaxpr",
-    "custom_lin": "call_jaxpr",
-}
-LOW = ("float32", "float16", "bfloat16")
 _MOVING = ("transpose", "reshape", "squeeze")
 _LARGE = 1 << 16
 
@@ -78,7 +61,7 @@ class Walk:
         """
         number = len(self.writer.values)
         if number in self._everywhere:
-            array = jnp.asarray(self._everywhere[number], "float64" if _is_low(array.dtype) else array.dtype)
+            array = jnp.asarray(self._everywhere[number], "float64" if is_low(array.dtype) else array.dtype)
         kept = array if array.dtype == np.float32 else widened(array)
         return kept, self.writer.leaf(name, _numpy(kept), dtype)
 
@@ -133,7 +116,9 @@ class Walk:
             given = [(jnp.asarray(self._at.get((n, here), a), a.dtype), n) for a, n in given]
         outputs = self.outputs(equation, [array for array, _ in given])
         moved = moved_by(equation, [number for _, number in given])
-        made = [self.value(out, _dtype(_aval(var)), moved) for out, var in zip(outputs, equation.outvars, strict=True)]
+        made = [
+            self.value(out, _dtype(shape_of(var)), moved) for out, var in zip(outputs, equation.outvars, strict=True)
+        ]
         self._write(name, given, made, constants_of(equation), self._lines(equation), inner, equation)
         return made
 
@@ -162,7 +147,7 @@ class Walk:
         stacked = []
         for j, variable in enumerate(equation.outvars[carried:]):
             parts = [step[j] for step in steps]
-            made = self.value(self.stacked([part[0] for part in parts], _aval(variable)), _dtype(_aval(variable)))
+            made = self.value(self.stacked([part[0] for part in parts], shape_of(variable)), _dtype(shape_of(variable)))
             self._write("scan.stack", parts, [made], {}, lines, stack)
             stacked.append(made)
         return [*carry, *stacked]
@@ -198,7 +183,7 @@ class Walk:
     def opened(self, jaxpr: Any) -> tuple[Jaxpr, list[Any]]:
         """Returns a jaxpr and its constants, written down."""
         if isinstance(jaxpr, ClosedJaxpr):
-            dtypes = [_dtype(_aval(variable)) for variable in jaxpr.jaxpr.constvars]
+            dtypes = [_dtype(shape_of(variable)) for variable in jaxpr.jaxpr.constvars]
             consts = zip(jaxpr.consts, dtypes, strict=True)
             typed = ((const if hasattr(const, "dtype") else np.asarray(const, dtype), dtype) for const, dtype in consts)
             return jaxpr.jaxpr, [self.value(lifted(const), dtype) for const, dtype in typed]
@@ -228,108 +213,6 @@ class Walk:
                 random=name in ("random_bits", "threefry2x32", "random_gamma"),
             )
         )
-
-
-@contextmanager
-def wide() -> Iterator[None]:
-    """Switches 64-bit numbers on within the context, and dtype promotion to the usual."""
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
-
-
-def evaluated(equation: JaxprEqn, arrays: list[Any]) -> list[Any]:
-    """Returns what an operation gives in float64; where it has no such form, what it gives as written."""
-    primitive = equation.primitive
-    params = equation.params
-    if primitive.name == "reduce_precision":
-        return arrays
-    wider = {name: _wider(value) for name, value in params.items()}
-    if primitive.name == "bitcast_convert_type":
-        wider = params  # bits mean something in one dtype only
-        arrays = [_cast(array, _aval(atom)) for array, atom in zip(arrays, equation.invars, strict=True)]
-    try:
-        outputs = primitive.bind(*arrays, **wider)
-    except (TypeError, NotImplementedError, ValueError):
-        narrow = [_cast(array, _aval(atom)) for array, atom in zip(arrays, equation.invars, strict=True)]
-        outputs = primitive.bind(*narrow, **params)
-    outputs = outputs if primitive.multiple_results else [outputs]
-    return [lifted(output) if isinstance(output, jax.Array) else output for output in outputs]
-
-
-def _wider(value: Any) -> Any:
-    """Returns a parameter of an operation as it is in float64: a dtype, or a small function such as scatter's."""
-    if isinstance(value, Jaxpr | ClosedJaxpr):
-        jaxpr = value if isinstance(value, Jaxpr) else value.jaxpr
-        consts = () if isinstance(value, Jaxpr) else value.consts
-
-        def run(*arrays: Any) -> list[Any]:
-            held = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arrays], strict=True))
-            for equation in jaxpr.eqns:
-                given = [written(a, lines_of(equation)) if isinstance(a, Literal) else held[a] for a in equation.invars]
-                held.update(zip(equation.outvars, evaluated(equation, given), strict=True))
-            return [written(atom) if isinstance(atom, Literal) else held[atom] for atom in jaxpr.outvars]
-
-        shapes = [
-            jax.ShapeDtypeStruct(_aval(var).shape, "float64" if str(_aval(var).dtype) in LOW else _aval(var).dtype)
-            for var in jaxpr.invars
-        ]
-        made = jax.make_jaxpr(run)(*shapes)
-        return made.jaxpr if isinstance(value, Jaxpr) else made
-    return jnp.dtype("float64") if _is_low(value) else value
-
-
-def narrowed(array: np.ndarray, atom: Any) -> np.ndarray:
-    """Returns an array in the dtype that an equation takes in 64-bit mode: integers as written, floating ones wide."""
-    dtype = _dtype(_aval(atom))
-    return np.asarray(array, "float64" if dtype in LOW else dtype)
-
-
-def widened(array: Any) -> Any:
-    """Returns an array in float64 where it is in a smaller floating dtype: parameters are held as they are."""
-    return jnp.asarray(array, "float64") if str(getattr(array, "dtype", "")) in LOW else array
-
-
-def _cast(array: Any, aval: Any) -> Any:
-    return jnp.asarray(array, aval.dtype) if str(aval.dtype) in LOW else array
-
-
-def lifted(array: Any, source: str = "") -> Any:
-    """Returns an array in float64 where it is in a smaller one; a single number keeps its decimal digits.
-
-    Args:
-        array: any.
-        source: the line that it comes from, where that is known.
-    """
-    if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.extended):
-        return array
-    array = array if isinstance(array, jax.Array) else np.asarray(array)
-    if str(array.dtype) not in LOW:
-        return array
-    if array.ndim == 0:
-        return np.asarray(as_written(float(array), source) if str(array.dtype) == "float32" else float(array))
-    return jnp.asarray(array, "float64")
-
-
-def written(atom: Literal, lines: Sequence[Line] = ()) -> Any:
-    """Returns the number of a literal; an integer keeps its dtype, which 64-bit mode would widen.
-
-    A literal has no value of its own on the tape: it is one of its operation's constants.
-    """
-    if str(_aval(atom).dtype) not in LOW:
-        return np.asarray(atom.val, _aval(atom).dtype)
-    return lifted(np.asarray(atom.val, "float32"), " ".join(line.text for line in lines))
-
-
-def _is_low(value: Any) -> bool:
-    try:
-        return not isinstance(value, str) and value is not None and str(jnp.dtype(value)) in LOW
-    except TypeError:
-        return False
-
-
-def _aval(atom: Any) -> Any:
-    """Returns the shape and dtype of what goes into or comes out of an equation."""
-    return atom.aval
 
 
 def _dtype(value: Any) -> str:
