@@ -2,7 +2,7 @@
 
 Without arguments: every pair of the corpus, as it is. Writes docs/parity/pairs.txt. --faults plants that many faults by
 machine, over all pairs, and writes docs/parity/pair_faults.txt. --trainings trains the honest pairs of transformers and
-writes docs/parity/pair_trainings.txt. Needs pip install '.[pairs]'.
+writes docs/parity/pair_trainings.txt. --shipped writes docs/parity/unet_as_shipped.txt. Needs pip install '.[pairs]'.
 """
 
 import argparse
@@ -21,11 +21,13 @@ from tqdm import tqdm
 from corpus import diffusion, huggingface, layers, training
 from corpus.judge import Bench, Outcome, by_kind, honest
 from corpus.plant import Fault
+from flax_impl.parity import check_step
 from flax_impl.parity.report.text import counted
 from torch_ref.common.files.array_file import replacing
+from torch_ref.recording import record_tape
 
 TABLES = (huggingface, layers, diffusion)
-NAMES = {name: table.pair for table in TABLES for name in table.TABLE}
+NAMES = {name: table.pair for table in TABLES for name in table.TABLE if name != diffusion.AS_SHIPPED}
 _SHARES = ("found", "port", "reference", "proved", "named", "misnamed", "unsure")
 FOLDER = Path(__file__).parents[1] / "docs" / "parity"
 
@@ -39,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--trainings", action="store_true", help="train each pair of transformers with each optimiser")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="train with N seeds, from --seed on")
     parser.add_argument("--fresh", action="store_true", help="leave fresh weights as they are")
+    parser.add_argument("--shipped", action="store_true", help="report where the UNet of diffusers leaves its twin")
     parser.add_argument("--seed", type=int, default=0, help="of weights, inputs and faults (default: 0)")
     parser.add_argument("--outcomes", type=Path, metavar="FILE", help="add each fault; what it has is not run again")
     arguments = parser.parse_args(argv)
@@ -51,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.together > 1:
             file = "pair_faults_together.txt"
         passed = all(outcome.found for outcome in outcomes if outcome.changes)
+    elif arguments.shipped:
+        text, file = shipped(), "unet_as_shipped.txt"
+        whole = passed = True
     elif arguments.trainings:
         names = [name for name in names if name in huggingface.TABLE]
         seeds = range(arguments.seed, arguments.seed + arguments.seeds)
@@ -89,6 +95,13 @@ def honest_table(names: Sequence[str], seed: int) -> tuple[str, bool]:
             f"  {seconds:>7.1f}  {_peak():>3.1f} GB"
         )
     return "\n".join(lines), passed
+
+
+def shipped() -> str:
+    """Returns the report of the one pair whose port, as its authors ship it, is not its twin."""
+    pair = diffusion.pair(diffusion.AS_SHIPPED)
+    tape = record_tape(pair.reference, pair.batch, pair.loss)
+    return str(check_step(tape, pair.model, pair.batch, pair.port_loss, params=pair.params))
 
 
 def trainings_table(names: Sequence[str], seeds: Sequence[int], stirred: bool) -> tuple[str, bool]:

@@ -38,7 +38,7 @@ class Progress:
         elif self.bar is None and self.shown and late > _LINE_EVERY:
             rate = step / (now - self.started)
             of = f" of {self.steps}" if self.steps else ""
-            text = [f"{self.unit} {step}{of}", f"{rate:.0f} {self.unit}s/s", *filter(None, [_text(losses)])]
+            text = [f"{self.unit} {step}{of}", f"{rate:.3g} {self.unit}s/s", *filter(None, [_text(losses)])]
             print(", ".join(text), file=sys.stderr, flush=True)
         else:
             return

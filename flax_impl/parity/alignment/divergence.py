@@ -1,6 +1,7 @@
 """Finds every place at which a port leaves its reference, on both sides, and proves it by repair where it can."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -17,6 +18,8 @@ from .proof.tables import rounded_tables
 from .repair import Exchange, Runnable, exchanges
 from .rows import selected
 from .slices import is_joined, joined_apart, sliced, uncertain
+
+MOST = 8  # places that are looked for
 
 
 class Port(Runnable, Protocol):
@@ -127,24 +130,33 @@ def _sides(
     return sides[0], sides[1]
 
 
-def find_divergences(partners: Partners, port: Port, at_most: int = 8) -> list[Divergence]:
+def find_divergences(
+    partners: Partners, port: Port, at_most: int = MOST, report: Callable[[int], None] = lambda tried: None
+) -> list[Divergence]:
     """Returns every place at which two tapes part: finds one, puts the reference's value in, and goes on.
 
     Args:
         partners: the reference's tape and the port's, both with their values kept.
         port: runs the port again.
         at_most: how many places are looked for.
+        report: is told how often the port was run again.
     """
     found: list[Divergence] = []
+    tries = itertools.count(1)
+
+    def tried(put_in: Sequence[Exchange]) -> Partners:
+        report(next(tries))
+        return find_partners(partners.reference, port.tape(exchanges=put_in))
+
     current = first_divergence(partners)
     put_in = rounded_tables(partners) if current is not None else []
     if put_in:
-        partners = find_partners(partners.reference, port.tape(exchanges=put_in))
+        partners = tried(put_in)
         current = first_divergence(partners)
     while current is not None and len(found) < at_most:
         partners = current.partners or partners
         try:
-            attempt = _attempt(current, partners, port, put_in)
+            attempt = _attempt(current, partners, port, put_in, tried)
         except Exception:  # a repair that fails costs the proof, never the report
             attempt = None
         if not _is_known(current, found, partners):
@@ -162,7 +174,13 @@ def find_divergences(partners: Partners, port: Port, at_most: int = 8) -> list[D
     return found
 
 
-def _attempt(current: Divergence, partners: Partners, port: Port, put_in: Sequence[Exchange]) -> Attempt | None:
+def _attempt(
+    current: Divergence,
+    partners: Partners,
+    port: Port,
+    put_in: Sequence[Exchange],
+    tried_with: Callable[[Sequence[Exchange]], Partners],
+) -> Attempt | None:
     """Returns what mends the port best; None where nothing does."""
     if current.reference is None or current.port is None:
         return None
@@ -176,7 +194,7 @@ def _attempt(current: Divergence, partners: Partners, port: Port, put_in: Sequen
             yield made(exchange, [e for one in (exchange, *others) for e in again(one)], len(others))
 
     def made(exchange: Exchange, together: Sequence[Exchange], calls: int) -> Attempt:
-        following = find_partners(partners.reference, port.tape(exchanges=with_all(put_in, together)))
+        following = tried_with(with_all(put_in, together))
         after = first_divergence(following)
         whole = after is None or (after.backward and not current.backward)
         return Attempt(exchange, whole, together, following, after, calls)

@@ -10,7 +10,7 @@ import numpy as np
 from torch_ref.common.checks.arguments import listed, shown
 from torch_ref.common.tape.tape import Operation, Tape
 
-from .divergence import Divergence
+from .divergence import MOST, Divergence
 from .likeness import SINGLE
 from .partners import Partners
 from .place import Place
@@ -73,10 +73,18 @@ class StepReport:
         counts = f"{len(reference.operations)} operations of {reference.framework}, {len(port.operations)} of the port"
         if self.passed:
             return f"the step agrees: losses, outputs and gradients ({counts})"
-        several = "1 place" if len(self.places) == 1 else f"{len(self.places)} places"
+        groups = self.groups
+        several = "1 place" if len(groups) == 1 else f"{len(groups)} places"
         lines = [f"the step diverges at {several} ({counts})"]
-        for i, place in enumerate(self.places, 1):
-            lines += ["", *_block(i, place, place.partners or self.partners, self._causes_of(i - 1))]
+        for number, (first, *others) in enumerate(groups, 1):
+            place = self.places[first]
+            causes = min((self._causes_of(i) for i in (first, *others)), key=_doubt)
+            lines += ["", *_block(number, place, place.partners or self.partners, causes)]
+            if others:
+                modules = listed(_module(self.places[i].port, port) for i in others)
+                lines.append(f"   {'':<10} the same lines differ in {modules}")
+        if len(self.places) == MOST and not self.places[-1].proved:
+            lines += ["", f"perhaps there are more: no more than {MOST} are looked for at once"]
         if self.weight_map is not None and self.weight_map.guessed:
             names = listed(self.weight_map.guessed)
             lines += ["", f"perhaps: {names} went by name and shape; see report.weight_map, or pass the port's params="]
@@ -95,11 +103,23 @@ class StepReport:
                     "difference": _difference(place, self.partners),
                     "proved": place.proved,
                     "further_calls": place.calls,
+                    "group": next(n for n, group in enumerate(self.groups) if i in group),
                     "cause": [{"text": cause.text, "certain": cause.certain} for cause in self._causes_of(i)],
                 }
                 for i, place in enumerate(self.places)
             ],
         }
+
+    @property
+    def groups(self) -> list[list[int]]:
+        """The numbers of the places from 0 on; those with the same lines and the same cause stand together."""
+        found: dict[Any, list[int]] = {}
+        for i, place in enumerate(self.places):
+            sides = (place.reference, self.partners.reference), (place.port, self.partners.port)
+            lines = [_lines(*side) for side in sides]
+            texts = [cause.text for cause in self._causes_of(i)[:1]]
+            found.setdefault((*lines, *texts) if all(lines) and texts else i, []).append(i)
+        return list(found.values())
 
     def _causes_of(self, place: int) -> Sequence["Finding"]:
         return self.causes[place] if place < len(self.causes) else ()
@@ -149,6 +169,20 @@ def _block(number: int, place: Divergence, partners: Partners, causes: Sequence[
         yield f"   {'':<10} perhaps: no value of the reference could be put in here to prove it"
     for cause in causes:
         yield f"   {'cause' if cause.certain else 'perhaps':<10} {cause.text}"
+
+
+def _lines(place: Place | None, tape: Tape) -> tuple[Any, ...]:
+    """Returns the lines that a place stands at, and the operation; nothing where they are not known."""
+    operation = None if place is None else tape.operations[place.first]
+    return () if operation is None or not operation.lines else (operation.name, *operation.lines[:2])
+
+
+def _module(place: Place | None, tape: Tape) -> str:
+    return "" if place is None else tape.operations[place.first].module
+
+
+def _doubt(causes: Sequence["Finding"]) -> bool:
+    return not any(cause.certain for cause in causes[:1])
 
 
 def _strangers(place: Place | None, tape: Tape, agreed: Mapping[int, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from flax import nnx
 from flax.errors import InvalidRngError
 
 from torch_ref.common.memory import release
+from torch_ref.common.progress import Progress
 from torch_ref.common.record_inputs import named_batches
 from torch_ref.common.settings.optimizers import Adam
 from torch_ref.common.tape.tape import Tape
@@ -124,7 +125,8 @@ def compared(reference: Tape, step: TracedStep, weight_map: Conversion | None = 
         weight_map: how its weights are made of the reference's, to be shown.
     """
     partners = find_partners(reference, step.tape())
-    places = find_divergences(partners, step)
+    with Progress(None, step.progress, "run") as report:
+        places = find_divergences(partners, step, report=report)
     causes = tuple(name_causes(place, step) for place in places)
     places = tuple(moved(place, named) for place, named in zip(places, causes, strict=True))
     return StepReport(partners, places, weight_map, causes)

@@ -75,7 +75,7 @@ class TracedStep:
                 step = _rewritten(step, arguments, rewrite)
             made = jax.make_jaxpr(jax.value_and_grad(step, (0, 1), has_aux=True), return_shape=True)(*arguments)
         self.jaxpr, (((_, (losses, outputs)), gradients)) = made
-        self._trees, self._progress, self._count = (trained, rest), progress, None
+        self._trees, self.progress, self._count = (trained, rest), progress, None
         self._walked: Walked | None = None  # as the step runs by itself
         self.arguments = jax.tree.leaves((trained, {name: exact[name] for name in by_input}, rest, others))
         self._dtypes = [str(array.dtype) for array in self.arguments]
@@ -143,7 +143,7 @@ class TracedStep:
         """
         if exchanges and self._walked is not None and (tape := self._walked.again(exchanges)) is not None:
             return tape
-        with Progress(self._count, self._progress, "value") as report:
+        with Progress(self._count, self.progress, "value") as report:
             walk = Walk(TapeWriter(keep, report=report), exchanges)
             tape = self._written_by(walk)
         release(walk.writer.seen)
