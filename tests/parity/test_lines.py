@@ -119,7 +119,9 @@ def test_a_port_may_compute_in_float32_beside_a_float64_reference() -> None:
 def test_precision_is_said_to_be_no_other_operation() -> None:
     report = in_float64(Port(dtype=jnp.bfloat16))
     assert not report.passed
-    assert "what differs is the precision it is computed in" in " ".join(str(report).split())
+    told = " ".join(str(report).split())
+    assert "what differs is the precision it is computed in" in told
+    assert "bfloat16 at tests/parity/test_lines.py" in told
 
 
 def test_a_step_that_is_not_there_is_refused() -> None:

@@ -141,3 +141,44 @@ def test_a_frozen_parameter_that_decays_is_named() -> None:
     ]
     assert optax.multi_transform
     assert optax.set_to_zero
+
+
+class Mixed(nn.Module):
+    """The plain layer, which computes in a dtype of its own."""
+
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jnp.tanh(nn.Dense(3, name="layer", dtype=self.dtype)(x).astype(x.dtype))
+
+
+class Plain(torch.nn.Module):
+    """The same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.layer(x))
+
+
+@pytest.mark.parametrize("dtype", [None, jnp.bfloat16])
+def test_the_precision_that_both_sides_are_written_in(dtype: Any) -> None:
+    """In float64 the step agrees; the report says where less was written."""
+    batch = {"x": X.astype(np.float32)}
+    reference = torch_ref.recording.record_tape(Plain(), batch, squares, progress=False)
+    with jax.numpy_dtype_promotion("standard"):
+        report = flax_impl.parity.check_step(reference, Mixed(dtype), batch, squares, progress=False)
+    assert report.passed
+    told = " ".join(str(report).split())
+    if dtype is None:
+        assert report.precisions == []
+        assert "precision" not in told
+    else:
+        assert "bfloat16 at tests/parity/test_rounding.py" in told
+        assert "float32 in the reference (tests/parity/test_rounding.py" in told
+        assert "return torch.tanh(self.layer(x))" in told
+        assert report.to_json()["precisions"] == [str(precision) for precision in report.precisions]

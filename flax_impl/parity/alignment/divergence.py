@@ -153,25 +153,77 @@ def find_divergences(
     if put_in:
         partners = tried(put_in)
         current = first_divergence(partners)
+    base, mended = list(put_in), []
+    attempt: Attempt | None = None
     while current is not None and len(found) < at_most:
         partners = current.partners or partners
-        try:
-            attempt = _attempt(current, partners, port, put_in, tried)
-        except Exception:  # a repair that fails costs the proof, never the report
-            attempt = None
+        attempt = _tried(current, partners, port, put_in, tried)
         if not _is_known(current, found, partners):
-            place = current
-            if attempt is not None:
-                # One exchange in a loop mends one iteration, and shows little.
-                if attempt.whole or not current.iterated:
-                    place = _located(current, attempt.exchange, partners)
-                place = replace(place, exchange=attempt.exchange, proved=attempt.whole, calls=attempt.calls)
-            found.append(place)
+            found.append(current if attempt is None else _judged(current, attempt, partners))
+            mended.append([] if attempt is None else attempt.put_in)
+        elif attempt is not None:
+            base = with_all(base, attempt.put_in)
         if attempt is None:
             break
         put_in = with_all(put_in, attempt.put_in)
         partners, current = attempt.partners, attempt.after
+    if len(found) > 1 and attempt is not None and attempt.whole:
+        for i, place in enumerate(found):
+            if not place.proved and not any(_same_lines(place, other) for other in found[:i]):
+                others = [e for j, put in enumerate(mended) if j != i for e in put]
+                found[i] = _alone(place, port, with_all(base, others), tried) or place
     return found
+
+
+def _alone(
+    place: Divergence, port: Port, others: Sequence[Exchange], tried: Callable[[Sequence[Exchange]], Partners]
+) -> Divergence | None:
+    """Returns a place as it is where all others are mended: that says more of it, and may prove it.
+
+    Args:
+        place: one of several.
+        port: runs the port again.
+        others: what mends the others.
+        tried: runs the port with values in it.
+    """
+    partners = tried(others)
+    current = first_divergence(partners)
+    if current is None or current.backward != place.backward:
+        return None
+    partners = current.partners or partners
+    attempt = _tried(current, partners, port, others, tried)
+    return None if attempt is None or not attempt.whole else _judged(current, attempt, partners)
+
+
+def _judged(current: Divergence, attempt: Attempt, partners: Partners) -> Divergence:
+    """Returns a place with what an attempt shows of it."""
+    place = current
+    if attempt.whole or not current.iterated:  # one exchange in a loop mends one iteration, and shows little
+        place = _located(current, attempt.exchange, partners)
+    return replace(place, exchange=attempt.exchange, proved=attempt.whole, calls=attempt.calls)
+
+
+def _same_lines(place: Divergence, other: Divergence) -> bool:
+    """Whether two places stand at the same lines, in other calls of them."""
+    lines = [
+        () if one.partners is None or one.port is None else one.partners.port.operations[one.port.first].lines
+        for one in (place, other)
+    ]
+    return bool(lines[0]) and lines[0] == lines[1]
+
+
+def _tried(
+    current: Divergence,
+    partners: Partners,
+    port: Port,
+    put_in: Sequence[Exchange],
+    tried: Callable[[Sequence[Exchange]], Partners],
+) -> Attempt | None:
+    """Returns what mends the port best; None where nothing does, or where that cannot be tried."""
+    try:
+        return _attempt(current, partners, port, put_in, tried)
+    except Exception:  # a repair that fails costs the proof, never the report
+        return None
 
 
 def _attempt(

@@ -3,6 +3,7 @@
 import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +15,14 @@ from .divergence import MOST, Divergence
 from .likeness import SINGLE
 from .partners import Partners
 from .place import Place
+from .precision import Precision, precisions
 from .repair import MOVES
 
 if TYPE_CHECKING:
     from ..conversion.conversion import Conversion
     from ..report.entries import Finding
 
+_LISTED = 5  # lines of another precision
 _SHOWN = 12  # operations of each side in the picture of a place
 
 
@@ -72,7 +75,7 @@ class StepReport:
         reference, port = self.partners.reference, self.partners.port
         counts = f"{len(reference.operations)} operations of {reference.framework}, {len(port.operations)} of the port"
         if self.passed:
-            return f"the step agrees: losses, outputs and gradients ({counts})"
+            return "\n".join([f"the step agrees: losses, outputs and gradients ({counts})", *self._rounded()])
         groups = self.groups
         several = "1 place" if len(groups) == 1 else f"{len(groups)} places"
         lines = [f"the step diverges at {several} ({counts})"]
@@ -85,6 +88,7 @@ class StepReport:
                 lines.append(f"   {'':<10} the same lines differ in {modules}")
         if len(self.places) == MOST and not self.places[-1].proved:
             lines += ["", f"perhaps there are more: no more than {MOST} are looked for at once"]
+        lines += self._rounded()
         if self.weight_map is not None and self.weight_map.guessed:
             names = listed(self.weight_map.guessed)
             lines += ["", f"perhaps: {names} went by name and shape; see report.weight_map, or pass the port's params="]
@@ -94,6 +98,7 @@ class StepReport:
         """Returns the report as JSON takes it."""
         return {
             "passed": self.passed,
+            "precisions": [str(precision) for precision in self.precisions],
             "operations": [len(self.partners.reference.operations), len(self.partners.port.operations)],
             "places": [
                 {
@@ -120,6 +125,24 @@ class StepReport:
             texts = [cause.text for cause in self._causes_of(i)[:1]]
             found.setdefault((*lines, *texts) if all(lines) and texts else i, []).append(i)
         return list(found.values())
+
+    def _rounded(self) -> list[str]:
+        """Returns where the two sides compute in other dtypes, which float64 on both hides."""
+        found = [f"  {precision}" for precision in self.precisions]
+        if not found:
+            return []
+        more = [f"  and {len(found) - _LISTED} more"] if len(found) > _LISTED else []
+        return [
+            "",
+            "written in another precision, which this comparison in float64 leaves out:",
+            *found[:_LISTED],
+            *more,
+        ]
+
+    @cached_property
+    def precisions(self) -> list[Precision]:
+        """Where the port computes in a smaller dtype than the reference, or in a larger one, as both are written."""
+        return precisions(self.partners)
 
     def _causes_of(self, place: int) -> Sequence["Finding"]:
         return self.causes[place] if place < len(self.causes) else ()

@@ -214,5 +214,6 @@ def _of_operations(report: Report) -> list[str]:
             return []
         return [f"torch_ref.record(..., tapes=[{first.step}]) writes down the operations of this step, and their lines"]
     if report.operations.passed:
-        return ["in float64 the step agrees, operation by operation: what differs is the precision it is computed in"]
+        head = "in float64 the step agrees, operation by operation: what differs is the precision it is computed in"
+        return [head, *str(report.operations).splitlines()[1:]]
     return str(report.operations).splitlines()
