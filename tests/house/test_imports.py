@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "flax_impl.parity.recording": (
         {COMMON, "flax_impl.models", "flax_impl.training",
-            *(f"flax_impl.parity.{room}" for room in ("weight_map", "alignment", "conversion", "naming"))},
+            *(f"flax_impl.parity.{room}" for room in ("weight_map", "alignment", "conversion", "naming", "report"))},
         {"jax", "flax", "optax", "numpy"},
     ),
     "flax_impl.parity": (

@@ -74,14 +74,36 @@ class Entries:
             if self.arrays[a].shape == self.arrays[b].shape == wanted and above(a)[:1] == above(b)[:1]:
                 yield Summed((Entry(a), Entry(b)))
 
-    def by_name(self, wanted: tuple[int, ...], names: Sequence[str]) -> Iterator[Expression]:
+    def of_module(self, module: str, wanted: tuple[int, ...]) -> Iterator[Expression]:
+        """Yields what a weight may be, of the entries of a module.
+
+        Args:
+            module: of the reference.
+            wanted: shape of the weight.
+        """
+        for name, array in self.arrays.items():
+            if above(name)[:1] == [module]:
+                yield from layouts(Entry(name), array.shape, wanted)
+
+    def rivals(self, name: str) -> list[str]:
+        """Returns the other entries of the same shape.
+
+        Args:
+            name: of an entry.
+        """
+        shape = self.arrays[name].shape
+        return [other for other, array in self.arrays.items() if other != name and array.shape == shape]
+
+    def by_name(self, wanted: tuple[int, ...], names: Sequence[str], turns: bool | None) -> Iterator[Expression]:
         """Yields what names and shapes say: a gate, an entry, or those of one name but for a number, stacked.
 
         Args:
             wanted: shape of the weight.
             names: of the port's weights that it is part of.
+            turns: whether the port's other square matrices are the reference's transposed; None where none is known.
         """
-        turned = len(wanted) == 2 and wanted[0] == wanted[1] and any(re.search("kernel|w$", n) for n in names)
+        named = any(re.search("kernel|w$", name) for name in names) if turns is None else turns
+        turned = len(wanted) == 2 and wanted[0] == wanted[1] and named
         ranked = self.ranked(names)
         yield from self.gates(names, wanted)
         for name in ranked:

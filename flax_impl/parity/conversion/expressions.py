@@ -190,3 +190,17 @@ def _series(texts: list[str]) -> str:
             first = f"{counting[0]}, " if counting[0] else ""
             return f"[{text} for i in range({first}{counting[-1] + 1})]"
     return f"[{', '.join(texts)}]"
+
+
+def entries_in(made: "Expression") -> Iterator[str]:
+    """Yields the names of the entries in an expression.
+
+    Args:
+        made: it.
+    """
+    if isinstance(made, Entry):
+        yield made.name
+    for part in getattr(made, "parts", ()):
+        yield from entries_in(part)
+    if hasattr(made, "whole"):
+        yield from entries_in(made.whole)  # pyright: ignore

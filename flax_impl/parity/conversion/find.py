@@ -1,10 +1,7 @@
 """Finds the weights of a port by their values: whatever makes its next operation agree with the reference's."""
 
 import itertools
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
@@ -15,53 +12,20 @@ from torch_ref.common.tape.tape import Tape
 from ..alignment.likeness import likeness
 from ..alignment.repair import MOVES, Runnable
 from ..weight_map.names import above
-from . import expressions
 from .conversion import Conversion
-from .entries import Entries, entries_of
-from .evidence import Evidence
-from .expressions import Entry, Expression, Moved, Summed
-from .places import Places
+from .expressions import Expression, entries_in
+from .weights import Weights
 
 _APART = 2.0  # times as far the next best has to be
 _TRIALS = 400  # expressions that are tried for one weight
 _LIKELY = 16  # the same, where one of another layer was found in the same way
 _NEARBY = 100  # the same, where the nearest is looked for
-_LARGE = 1 << 18  # numbers of a value that is forgotten once it is of no use
+_AGAIN = 4  # searches that leave a choice out
 _FAR = 5  # operations that a trial is followed through
 
 
-@dataclass
-class Search:
-    """Goes through a port's forward pass and finds each weight when it is first used.
-
-    Every entry of the port's weights has a number, and what only moves weights moves the numbers. So a weight may be
-    stacked, sliced by a scan, or reshaped before it is used.
-
-    Args:
-        reference: the reference's tape, with its values kept.
-        structure: the port's tape, whatever its weights.
-        port: runs single operations.
-        progress: shows a bar, or plain lines, once it takes long.
-    """
-
-    reference: Tape
-    structure: Tape
-    port: Runnable
-    progress: bool = False
-    known: dict[int, np.ndarray] = field(default_factory=dict)
-    guessed: set[str] = field(default_factory=set)
-    _failed: set[int] = field(default_factory=set)
-    _forced: dict[int, np.ndarray] = field(default_factory=dict)
-    _learned: dict[tuple[Any, ...], str] = field(default_factory=dict)  # names: methods would keep the search alive
-    _uses: Counter[int] = field(default_factory=Counter)
-
-    def __post_init__(self) -> None:
-        tape = self.structure
-        self.entries = Entries(entries_of(self.reference))
-        leaves = [(name, number) for name, number in tape.leaves.items() if not name.startswith("input/")]
-        self.leaves = {name.partition("/")[2]: number for name, number in leaves if tape.values[number].kind == "f"}
-        self.places = Places(tape, self.leaves, self.entries.single)
-        self.evidence = Evidence(self.reference)
+class Search(Weights):
+    """Goes through a port's forward pass and finds each weight when it is first used; arguments as `Weights`."""
 
     def run(self) -> Conversion:
         """Returns how the port's weights are made of the reference's.
@@ -126,47 +90,6 @@ class Search:
         self.known.update(zip(operation.outputs, outputs, strict=True))
         return self._used(i)
 
-    def _used(self, i: int) -> bool:
-        """Forgets large values that no operation will ask for again."""
-        for value in set(self.structure.operations[i].inputs):
-            self._uses[value] -= 1
-            if not self._uses[value] and self.structure.values[value].size > _LARGE:
-                self.known.pop(value, None)
-                self.places.drop(value)
-        return True
-
-    def _open_inputs(self, i: int) -> list[int]:
-        return [value for value in dict.fromkeys(self.structure.operations[i].inputs) if self._is_open(value)]
-
-    def _is_ready(self, i: int, value: int) -> bool:
-        return all(v == value or v in self.known for v in self.structure.operations[i].inputs)
-
-    def _is_indifferent(self, i: int, unknown: Sequence[int]) -> bool:
-        """Whether an operation gives the same for any weights, as a product with a state of zeros; it is run then."""
-        others = [v for v in self.structure.operations[i].inputs if v not in unknown]
-        if not others or any(np.asarray(self.known[v]).any() for v in others):
-            return False
-        trials = [{v: np.full(self.structure.values[v].shape, size) for v in unknown} for size in (0.0, 1.0)]
-        first, second = (self._evaluated(i, trial) for trial in trials)
-        if not all(map(np.array_equal, first, second)):
-            return False
-        self.known.update(zip(self.structure.operations[i].outputs, first, strict=True))
-        return True
-
-    def _is_open(self, value: int) -> bool:
-        """Returns whether a value is a weight that is not known yet; it is looked up where it is."""
-        if value in self.known or value not in self.places:
-            return False
-        numbers = self.places.numbers(value)
-        if numbers is None:
-            return True
-        self.known[value] = numbers
-        return False
-
-    def _evaluated(self, i: int, trial: Mapping[int, np.ndarray]) -> list[np.ndarray]:
-        arrays = [trial[v] if v in trial else self.known[v] for v in self.structure.operations[i].inputs]
-        return self.port.evaluate(i, arrays)
-
     def _resolve(self, i: int, value: int) -> bool:
         """Finds a weight where it is used, by what the operation gives; returns whether it did."""
         if not self._is_open(value):
@@ -174,12 +97,19 @@ class Search:
         before = self._learned.get(self._kind(i))  # what found it in the layers before
         if before is not None and getattr(self, before)(i, value, _LIKELY):
             return True
-        return self._first(i, value, lambda made, array: self.evidence.fits(self._evaluated(i, {value: array}), made))
-
-    def _kind(self, i: int) -> tuple[Any, ...]:
-        """Returns what an operation has in common with those of other layers."""
-        operation = self.structure.operations[i]
-        return operation.name, operation.lines, *(self.structure.values[value].shape for value in operation.inputs)
+        weak: Expression | None = None
+        for made, array in itertools.islice(self._trials(i, value), _TRIALS):
+            outputs = self._evaluated(i, {value: array})
+            if not self.evidence.fits(outputs, made):
+                continue
+            if self._has_effect(i, outputs[0]) or self._is_beside(i, value, made):
+                self._take(value, made)
+                return True
+            weak = made if weak is None else weak
+        if weak is not None:  # zeros that are added, or ones: any others would do
+            self.guessed.update(self.places.names(value))
+            self._take(value, weak)
+        return weak is not None
 
     def _sliced(self, i: int, value: int, most: int = _TRIALS) -> bool:
         def fits(made: Expression, array: np.ndarray) -> bool:
@@ -205,13 +135,14 @@ class Search:
         best: dict[str, tuple[float, np.ndarray, Expression]] = {}
         for made, array in itertools.islice(self._trials(i, value), _NEARBY):
             found = self.evidence.nearest(np.asarray(self._evaluated(i, {value: array})[0]), made)
-            name = " ".join(_entries(made))
+            name = " ".join(entries_in(made))
             if found is not None and (name not in best or found[0] < best[name][0]):
                 best[name] = (*found, made)
         ranked = sorted(best.values(), key=lambda of: of[0])
         if not ranked or (len(ranked) > 1 and ranked[1][0] < _APART * ranked[0][0]):
             return False
         _, self._forced[i], made = ranked[0]
+        self.guessed.update(self.places.names(value))
         self._take(value, made)
         return True
 
@@ -222,22 +153,11 @@ class Search:
             self._take(value, found)
         return found is not None
 
-    def _trials(self, i: int, value: int) -> Iterator[tuple[Expression, np.ndarray]]:
-        """Yields what a weight may be, and the array; nothing where something else is unknown, too."""
-        if not self._is_open(value) or not self._is_ready(i, value):
-            return
-        shape, base = self.structure.values[value].shape, self.places.base(value).shape
-        candidates = self.entries.candidates(base, self.places.names(value), self._image(i, value))
-        for made in itertools.islice(candidates, _TRIALS):
-            array = made.of(self.entries.arrays)
-            if array.shape == base:
-                yield made, np.broadcast_to(array, shape)
-
     def _guess(self, i: int, value: int) -> None:
         """Takes what the names and shapes say."""
         base, names = self.places.base(value).shape, self.places.names(value)
         self.guessed.update(names)
-        found = self.entries.by_name(base, names)
+        found = self.entries.by_name(base, names, self.turns)
         made = next((m for m in found if m.of(self.entries.arrays).shape == base), None)
         if made is None:
             shape = list(self.structure.values[self.leaves[names[0]]].shape)
@@ -246,23 +166,6 @@ class Search:
                 "it fits; pass the port's own parameters"
             )
         self._take(value, made)
-
-    def _take(self, value: int, made: Expression) -> None:
-        self.places.take(value, made, self.entries.arrays, self.entries.numbered)
-        for part in made.parts if isinstance(made, Summed) else (made,):
-            self.entries.taken[part.of(self.entries.numbered)] = True
-        self.entries.used.update(_entries(made))
-
-    def _image(self, i: int, value: int) -> tuple[int, int, int] | None:
-        """Returns the height, width and channels of what was flattened to be multiplied with a weight."""
-        for other in self.structure.operations[i].inputs:
-            made_by = self.structure.producers.get(other)
-            if other != value and made_by is not None and self.structure.operations[made_by].name == "reshape":
-                shape = self.structure.values[self.structure.operations[made_by].inputs[0]].shape
-                if len(shape) == 4:
-                    self.entries.images.add(shape[1:])
-                    return shape[1], shape[2], shape[3]
-        return None
 
     def _fits_later(self, i: int, value: int, array: np.ndarray, made: Expression) -> bool:
         """Returns whether one of the next operations fits, where all else that goes into them is known.
@@ -290,16 +193,6 @@ class Search:
                 return True
             following += [k for v in tape.operations[j].outputs for k in tape.consumers.get(v, ())]
         return False
-
-    def _beside(self, made: Expression, value: int) -> np.ndarray | None:
-        """Returns what the reference holds beside an entry, in the shape of a weight of the port."""
-        shape, base = self.structure.values[value].shape, self.places.base(value).shape
-        arrays = self.entries.arrays
-        for name in self.entries.ranked(self.places.names(value)):
-            if isinstance(made, Entry | Moved) and above(name)[:1] == above(next(_entries(made)))[:1]:
-                for other in expressions.layouts(Entry(name), arrays[name].shape, base):
-                    return np.broadcast_to(other.of(arrays), shape)
-        return None
 
     def _leftover(self, name: str) -> None:
         """Fills what the forward pass did not use."""
@@ -335,11 +228,25 @@ class Search:
         return Conversion(found, shapes, None, tuple(sorted(self.guessed)), unused)
 
 
-def _entries(made: Expression) -> Iterator[str]:
-    """Yields the names of the entries in an expression."""
-    if isinstance(made, Entry):
-        yield made.name
-    for part in getattr(made, "parts", ()):
-        yield from _entries(part)
-    if hasattr(made, "whole"):
-        yield from _entries(made.whole)  # pyright: ignore
+def search(reference: Tape, structure: Tape, port: Runnable, *, progress: bool = False) -> Conversion:
+    """Returns how a port's weights are made of the reference's.
+
+    Two towers of the same shapes fit each other's weights, until their ends do not: then what was taken first among
+    such rivals is left out, and the search begins anew.
+
+    Args:
+        reference: the reference's tape, with its values kept.
+        structure: the port's tape, whatever its weights.
+        port: runs single operations.
+        progress: shows a bar, or plain lines, once it takes long.
+
+    Raises:
+        ValueError: the port has weights that the reference does not have.
+    """
+    first = Search(reference, structure, port, progress)
+    best = first.run()
+    for choice in first.choices[:_AGAIN] if best.guessed else ():
+        other = Search(reference, structure, port, progress, choice).run()
+        if not other.guessed:  # in a port with a fault much is guessed, and that says nothing of the choice
+            return other
+    return best
