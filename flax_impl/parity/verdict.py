@@ -9,6 +9,7 @@ from torch_ref.common.trace import Trace
 
 from .alignment.divergence import first_divergence
 from .alignment.partners import find_partners
+from .alignment.proof.draws import draws
 from .alignment.step_report import StepReport, check_tape
 from .comparison.bounds import Bounds
 from .comparison.entries import OF_MODULES, entries_in_order, free_entries, unmatched
@@ -137,7 +138,7 @@ def compare_tapes(reference: Tape, port: Tape) -> StepReport:
         The report: `passed`, `places`; `print` shows it.
 
     Raises:
-        ValueError: one of the two is no tape.
+        ValueError: one of the two is no tape, or draws at random.
 
     Example:
         >>> import torch_ref
@@ -148,6 +149,11 @@ def compare_tapes(reference: Tape, port: Tape) -> StepReport:
     """
     check_tape("reference", reference)
     check_tape("port", port)
+    if drawn := [*draws(reference), *draws(port)]:
+        raise ValueError(
+            f"reference: expected nothing drawn at random, as nothing is run again here, got {len(drawn)} draws; "
+            "check_step gives the port what the reference drew"
+        )
     partners = find_partners(reference, port)
     first = first_divergence(partners)
     return StepReport(partners, () if first is None else (first,))

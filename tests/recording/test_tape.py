@@ -74,7 +74,7 @@ def test_a_backward_operation_has_the_line_of_its_forward_one() -> None:
 
 def test_the_dtype_as_written_is_kept() -> None:
     tape = record_tape(Net(), {"x": X}, squares)
-    casts = [o for o in tape.operations if "bfloat16" in o.lines[0].text and not o.backward and o.outputs]
+    casts = [o for o in tape.operations if o.lines and "bfloat16" in o.lines[0].text and not o.backward and o.outputs]
     assert "bfloat16" in {tape.dtypes[value] for o in casts for value in o.outputs}
     assert {tape.values[value].kind for o in tape.operations for value in o.outputs} <= set("fib")
 
@@ -93,7 +93,7 @@ def test_memory_that_is_used_again_is_another_value() -> None:
                for o in doubled if not o.backward)  # fmt: skip
 
 
-def test_what_is_drawn_and_used_is_refused_and_what_is_not_used_is_let_be() -> None:
+def test_what_is_drawn_is_drawn_alike_by_the_second_run() -> None:
     class Drawing(Net):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             torch.rand(3)
@@ -101,12 +101,9 @@ def test_what_is_drawn_and_used_is_refused_and_what_is_not_used_is_let_be() -> N
 
     tape = record_tape(Drawing(), {"x": X}, squares)
     (drawn,) = [operation for operation in tape.operations if operation.random]
-    assert np.isinf(tape.noise[list(drawn.outputs)]).all()  # else it would pass for any value
-    assert np.isfinite(tape.noise[list(tape.results.values())]).all()
-    dropping = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5))
-    with pytest.raises(ValueError, match=r"model: expected nothing drawn at random, got aten.*eval\(\)"):
-        record_tape(dropping, {"x": X}, squares)
-    assert record_tape(dropping.eval(), {"x": X}, squares).results
+    assert (tape.noise[list(drawn.outputs)] < 1e-15).all()
+    dropping = record_tape(nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5)), {"x": X}, squares)
+    assert (dropping.noise < 1e-12).all()
 
 
 def test_every_output_of_a_nested_dictionary_is_kept() -> None:

@@ -131,7 +131,12 @@ def _sides(
 
 
 def find_divergences(
-    partners: Partners, port: Port, at_most: int = MOST, report: Callable[[int], None] = lambda tried: None
+    partners: Partners,
+    port: Port,
+    at_most: int = MOST,
+    *,
+    put_in: Sequence[Exchange] = (),
+    report: Callable[[int], None] = lambda tried: None,
 ) -> list[Divergence]:
     """Returns every place at which two tapes part: finds one, puts the reference's value in, and goes on.
 
@@ -139,6 +144,7 @@ def find_divergences(
         partners: the reference's tape and the port's, both with their values kept.
         port: runs the port again.
         at_most: how many places are looked for.
+        put_in: values that the port's tape was made with.
         report: is told how often the port was run again.
     """
     found: list[Divergence] = []
@@ -149,8 +155,9 @@ def find_divergences(
         return find_partners(partners.reference, port.tape(exchanges=put_in))
 
     current = first_divergence(partners)
-    put_in = rounded_tables(partners) if current is not None else []
-    if put_in:
+    tables = rounded_tables(partners) if current is not None else []
+    put_in = with_all(put_in, tables)
+    if tables:
         partners = tried(put_in)
         current = first_divergence(partners)
     base, mended = list(put_in), []
@@ -284,6 +291,9 @@ def _is_known(current: Divergence, found: Sequence[Divergence], partners: Partne
     operations = partners.reference.operations
     operation = operations[current.reference.first]
     if not partners.port.operations[current.port.first].backward:  # no gradient comes back from it
+        return True
+    own = partners.port.operations[current.port.first].lines[:1]
+    if own and any(other.port and partners.port.operations[other.port.first].lines[:1] == own for other in found):
         return True
     known = {operations[i].lines[:1] for other in found if other.reference for i in other.reference.cone}
     if operation.lines[:1] in known:

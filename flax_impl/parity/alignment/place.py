@@ -1,7 +1,7 @@
 """Finds the operations at which two tapes part: the first ones whose inputs agree and whose outputs do not."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -144,7 +144,7 @@ def differing(partners: Partners, backward: bool) -> tuple[list[int], list[int]]
         partners: which values agree.
         backward: whether gradients are meant; else losses and outputs.
     """
-    phases = ("grad",) if backward else ("loss", "output")
+    phases = ("grad",) if backward else ("loss", "output", "buffer")
     ours, theirs = (
         [number for name, number in tape.results.items() if name.partition("/")[0] in phases]
         for tape in (partners.reference, partners.port)
@@ -161,8 +161,41 @@ def differing(partners: Partners, backward: bool) -> tuple[list[int], list[int]]
         shared = sizes.keys() & {partners.port.values[n].size for n in theirs}
         ours = [n for n in ours if partners.reference.values[n].size in shared]
         theirs = [n for n in theirs if partners.port.values[n].size in shared]
+        elsewhere = other_outputs(partners, ours, theirs)
+        ours, theirs = ([n for n in side if n not in elsewhere[i]] for i, side in enumerate((ours, theirs)))
     theirs = [n for n in theirs if _moves(partners.port, n) or _is_of(partners.port.values[n].size, sizes)]
     return (ours, theirs) if ours and theirs else ([], [])
+
+
+def other_outputs(partners: Partners, ours: Sequence[int], theirs: Sequence[int]) -> tuple[set[int], set[int]]:
+    """Returns the outputs of both sides that differ because the port returns another value of the same computation.
+
+    It may return logits where the reference returns probabilities, and its loss takes those. What the loss takes
+    decides then.
+
+    Args:
+        partners: which values agree.
+        ours: results of the reference that differ.
+        theirs: those of the port.
+    """
+    reference, port = partners.reference, partners.port
+    outputs = [{n for name, n in tape.results.items() if name.startswith("output/")} for tape in (reference, port)]
+    losses = [number for name, number in reference.results.items() if name.startswith("loss/")]
+    taken = reference.values_behind(losses) - set(losses)
+    found: tuple[set[int], set[int]] = set(), set()
+    for size in {reference.values[n].size for n in ours if n in outputs[0]}:
+        own = [n for n in ours if n in outputs[0] and reference.values[n].size == size]
+        other = [n for n in theirs if n in outputs[1] and port.values[n].size == size]
+        if taken.issuperset(own) and other and all(_is_elsewhere(partners, n, own) for n in other):
+            found[0].update(own)
+            found[1].update(other)
+    return found
+
+
+def _is_elsewhere(partners: Partners, number: int, results: Sequence[int]) -> bool:
+    """Whether a value of the port is one of the reference's that is none of some results."""
+    twins = partners.of_port.get(number, [])
+    return bool(twins) and not partners.port.values[number].constant and not set(results).intersection(twins)
 
 
 def _is_turned(partners: Partners, own: int, twin: int) -> bool:

@@ -14,8 +14,9 @@ from torch_ref.common.tape.tape import Operation, Tape
 from .divergence import MOST, Divergence
 from .likeness import SINGLE
 from .partners import Partners
-from .place import Place
+from .place import Place, other_outputs
 from .precision import Precision, precisions
+from .proof.draws import shared_masks
 from .repair import MOVES
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ class StepReport:
         reference, port = self.partners.reference, self.partners.port
         counts = f"{len(reference.operations)} operations of {reference.framework}, {len(port.operations)} of the port"
         if self.passed:
-            return "\n".join([f"the step agrees: losses, outputs and gradients ({counts})", *self._rounded()])
+            what = "losses and gradients" if self._returned() else "losses, outputs and gradients"
+            return "\n".join([f"the step agrees: {what} ({counts})", *self._notes()])
         groups = self.groups
         several = "1 place" if len(groups) == 1 else f"{len(groups)} places"
         lines = [f"the step diverges at {several} ({counts})"]
@@ -88,7 +90,7 @@ class StepReport:
                 lines.append(f"   {'':<10} the same lines differ in {modules}")
         if len(self.places) == MOST and not self.places[-1].proved:
             lines += ["", f"perhaps there are more: no more than {MOST} are looked for at once"]
-        lines += self._rounded()
+        lines += self._notes()
         if self.weight_map is not None and self.weight_map.guessed:
             names = listed(self.weight_map.guessed)
             lines += ["", f"perhaps: {names} went by name and shape; see report.weight_map, or pass the port's params="]
@@ -99,6 +101,7 @@ class StepReport:
         return {
             "passed": self.passed,
             "precisions": [str(precision) for precision in self.precisions],
+            "shared_masks": shared_masks(self.partners.reference, self.partners.port),
             "operations": [len(self.partners.reference.operations), len(self.partners.port.operations)],
             "places": [
                 {
@@ -126,18 +129,38 @@ class StepReport:
             found.setdefault((*lines, *texts) if all(lines) and texts else i, []).append(i)
         return list(found.values())
 
-    def _rounded(self) -> list[str]:
-        """Returns where the two sides compute in other dtypes, which float64 on both hides."""
-        found = [f"  {precision}" for precision in self.precisions]
-        if not found:
-            return []
-        more = [f"  and {len(found) - _LISTED} more"] if len(found) > _LISTED else []
-        return [
-            "",
-            "written in another precision, which this comparison in float64 leaves out:",
-            *found[:_LISTED],
-            *more,
+    def _notes(self) -> list[str]:
+        """Returns what the values do not show: where the two sides compute in other dtypes, or share a mask."""
+        masks = shared_masks(self.partners.reference, self.partners.port)
+        notes = (
+            ("written in another precision, which this comparison in float64 leaves out:", self.precisions),
+            (
+                "returns another value of the same computation, so that only losses and gradients decide:",
+                self._returned(),
+            ),
+            ("drops the same in several rows or heads, which this comparison with the reference's masks hides:", masks),
+        )
+        lines: list[str] = []
+        for head, found in notes:
+            more = [f"  and {len(found) - _LISTED} more"] if len(found) > _LISTED else []
+            lines += ["", head, *(f"  {note}" for note in found[:_LISTED]), *more] if found else []
+        return lines
+
+    def _returned(self) -> list[str]:
+        """Returns where the port returns what the reference computes on the way."""
+        partners = self.partners
+        sides = [
+            [number for name, number in tape.results.items() if name.startswith("output/")]
+            for tape in (partners.reference, partners.port)
         ]
+        own = [n for n in sides[0] if not set(sides[1]).intersection(partners.of_reference.get(n, ()))]
+        other = [n for n in sides[1] if not set(sides[0]).intersection(partners.of_port.get(n, ()))]
+        ours, theirs = other_outputs(partners, own, other)
+        lines = [
+            [_line(tape, number) for number in sorted(numbers)]
+            for tape, numbers in ((partners.port, theirs), (partners.reference, ours))
+        ]
+        return [f"{' and '.join(lines[0])}, where the reference returns {' and '.join(lines[1])}"] if theirs else []
 
     @cached_property
     def precisions(self) -> list[Precision]:
@@ -198,6 +221,13 @@ def _lines(place: Place | None, tape: Tape) -> tuple[Any, ...]:
     """Returns the lines that a place stands at, and the operation; nothing where they are not known."""
     operation = None if place is None else tape.operations[place.first]
     return () if operation is None or not operation.lines else (operation.name, *operation.lines[:2])
+
+
+def _line(tape: Tape, value: int) -> str:
+    """Returns the line that a value was made at."""
+    made_by = tape.producers.get(value)
+    lines = () if made_by is None else tape.operations[made_by].lines
+    return str(lines[min(1, len(lines) - 1)] if tape.framework == "jax" else lines[0]) if lines else "an input"
 
 
 def _module(place: Place | None, tape: Tape) -> str:

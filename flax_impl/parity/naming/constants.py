@@ -6,7 +6,7 @@ import numpy as np
 
 from ..alignment.repair import MOVES
 from ..report.entries import Finding
-from .cut import Cut, literals_of
+from .cut import Cut, is_constant, literals_of
 from .words import is_neat, neat, plain
 
 _MOST = 12  # literals of the port that are tried
@@ -51,6 +51,41 @@ def constant_causes(cut: Cut) -> Iterator[Finding]:
                         operation=i,
                     )
                     return
+
+
+def statistics_causes(cut: Cut) -> Iterator[Finding]:
+    """Yields another share of each batch in running statistics, or the biased variance where torch's is unbiased."""
+    if not _is_statistic(cut):
+        return
+    made = [v for i in cut.theirs for v in cut.port.operations[i].outputs]
+    for part in [cut.own, *(cut.port.arrays[v] for v in made if v in cut.port.arrays)]:  # what the variance is part of
+        if part.shape != cut.own.shape or not np.all(np.abs(part) > 0):
+            continue
+        share = float(np.median((cut.wanted - cut.own) / part))  # 1 / (n - 1)
+        count = 1 / share + 1 if share > 0 else 0.0
+        if count > 1 and abs(count - round(count)) < 1e-6 * count and cut.gives(cut.own + part * share):
+            text = "the running variance moves with the biased variance in the port, the unbiased one in the reference"
+            yield Finding(f"{text}: multiply the batch's by {round(count)} / {round(count) - 1}", kind="factor")
+            return
+    leaves = {number for name, number in cut.port.leaves.items() if name.startswith("buffer/")}
+    for i, place, own in _literals(cut):
+        keeps = bool(leaves.intersection(cut.port.operations[i].inputs))  # else it is the share of the batch
+        for number in _near(own, cut.known_numbers):
+            if 0 < number < 1 and cut.gives(_with(cut, i, place, number)):
+                theirs, ours = (share if keeps else 1 - share for share in (own, number))
+                text = f"the running statistics keep {neat(theirs)} in the port, {neat(ours)} in the reference"
+                yield Finding(f"{text}: pass momentum={neat(ours)}", kind="constant", operation=i)
+                return
+
+
+def _is_statistic(cut: Cut) -> bool:
+    """Whether a value goes into what a step leaves in the buffers, and into nothing else that comes out."""
+    tape, takers = cut.port, cut.exchange.takers
+    reached = {cut.exchange.port} if takers is None else {v for i in takers for v in tape.operations[i].outputs}
+    for operation in tape.operations:
+        if reached.intersection(operation.inputs):
+            reached.update(operation.outputs)
+    return {name.partition("/")[0] for name, number in tape.results.items() if number in reached} == {"buffer"}
 
 
 def epsilon_causes(cut: Cut) -> Iterator[Finding]:
@@ -100,7 +135,8 @@ def _literals(cut: Cut, *, scalars: bool = False) -> list[tuple[int, int, float]
             alone = value not in cut.port.producers or made > 1
             if scalars and not alone:  # what a scalar is divided by may be of many
                 alone = value not in made_here or (operation.name == "div" and value == operation.inputs[-1])
-            if alone and array is not None and array.size == 1 and array.dtype.kind in ("fi" if scalars else "f"):
+            kinds = "fi" if scalars else "f"
+            if alone and array is not None and array.dtype.kind in kinds and is_constant(cut.port, value):
                 found.append((i, -1 - value, float(array.item())))
     return [entry for entry in found if np.isfinite(entry[2])][:_MOST]
 

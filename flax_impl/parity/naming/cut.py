@@ -195,7 +195,7 @@ class Cut:
                     found.append(float(value))
             for value in operation.inputs:
                 array = self.reference.arrays.get(value)
-                if array is not None and array.size == 1 and array.dtype.kind in "fi":
+                if array is not None and array.dtype.kind in "fi" and is_constant(self.reference, value):
                     found.append(float(array.item()))
         return list(dict.fromkeys(found))
 
@@ -246,6 +246,19 @@ def apart(a: np.ndarray, b: np.ndarray) -> float:
     if (huge[0] != huge[1]).any():
         return np.inf
     return float(np.abs(np.where(huge[0], 0.0, a) - np.where(huge[1], 0.0, b)).max(initial=0.0))
+
+
+def is_constant(tape: Tape, value: int) -> bool:
+    """Returns whether a value is a single number of the program's, or counts something: one of the batch's is neither.
+
+    Args:
+        tape: of one side, which has kept the value.
+        value: its number.
+    """
+    array = tape.arrays[value]
+    return array.size == 1 and (
+        value in tape.fixed or bool(np.isfinite(array).all() and (array == np.round(array)).all())
+    )
 
 
 def literals_of(tape: Tape, i: int) -> dict[int, float]:

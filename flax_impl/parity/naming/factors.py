@@ -11,6 +11,7 @@ from ..report.entries import Finding
 from .cut import HUGE, Cut
 from .words import meaning, neat
 
+_ABSURD = 1e6  # a factor that nobody wrote
 _LEAST = 3  # numbers that a factor must hold for
 
 
@@ -30,7 +31,7 @@ def sign_causes(cut: Cut) -> Iterator[Finding]:
 def factor_causes(cut: Cut) -> Iterator[Finding]:
     """Yields the factor, and what it may be."""
     factor = _factor(cut.counted(cut.own), cut.counted(cut.wanted))
-    if factor is None or not cut.gives(cut.own * factor):
+    if factor is None or not 1 / _ABSURD < abs(factor) < _ABSURD or not cut.gives(cut.own * factor):
         return
     words = meaning(1 / factor, _lengths(cut)) or meaning(factor, _lengths(cut))
     shown = f"{neat(1 / factor)} times the reference's"

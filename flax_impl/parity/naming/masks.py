@@ -1,11 +1,14 @@
-"""Names another mask: inverted, shifted, transposed, missing, or how many positions differ."""
+"""Names another mask, such as one that is inverted or shifted, and what is drawn otherwise: dropout's masks, noise."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
+from ..alignment.proof.draws import draws, is_drawn, paired
 from ..report.entries import Finding
+from .constants import constant_causes
 from .cut import HUGE, Cut
+from .words import neat
 
 _DIAGONALS = (0, -1, 1, -2, 2)
 
@@ -46,10 +49,11 @@ def chosen_causes(cut: Cut) -> Iterator[Finding]:
 
 def masked_causes(cut: Cut) -> Iterator[Finding]:
     """Yields the positions that only one side masks, where the values say so themselves."""
-    ours, theirs = (~(np.abs(array) < HUGE) for array in (cut.own, cut.wanted))
+    chosen = _chosen(cut)
+    ours, theirs = (~(np.abs(array) < HUGE) & chosen for array in (cut.own, cut.wanted))
     if not (ours != theirs).any() or not (ours.any() or theirs.any()):
         return
-    rest = ~(ours | theirs)
+    rest = chosen & ~(ours | theirs)
     if rest.any() and np.abs(cut.own - cut.wanted)[rest].max() > 1e-9 * cut.scale:
         return
     for other, words in _others(ours):
@@ -57,6 +61,61 @@ def masked_causes(cut: Cut) -> Iterator[Finding]:
             yield Finding(f"the port's mask {words}", kind="mask")
             return
     yield Finding(f"the port's mask differs at {int((ours != theirs).sum())} of {ours.size} positions", kind="mask")
+
+
+def rate_causes(cut: Cut) -> Iterator[Finding]:
+    """Yields another rate of dropout, where the number that it divides by is the reference's with the other rate."""
+    pairs, around = paired(cut.reference, cut.port), [*cut.theirs, *(cut.exchange.takers or ())]
+    theirs = is_drawn(cut.port, around, [port for _, port in pairs])
+    ours = next((reference for reference, port in pairs if port == theirs), None)
+    kept = None if ours is None else ours.share
+    own = None if theirs is None else theirs.share
+    if kept is None or own is None:
+        return
+    rates = [1 - kept, min(own, 1 - own, key=lambda rate: abs(1 - rate - kept))]
+    if abs(rates[0] - rates[1]) > 1e-6 and (
+        any(True for _ in constant_causes(cut)) or cut.gives(cut.own * (1 - rates[1]) / kept)
+    ):
+        text = f"the rate of dropout is {neat(rates[1])} in the port, {neat(rates[0])} in the reference"
+        operation = cut.theirs[-1] if cut.theirs else None
+        yield Finding(f"{text}: pass rate={neat(rates[0])}", kind="constant", operation=operation)
+
+
+def scale_causes(cut: Cut) -> Iterator[Finding]:
+    """Yields that what dropout keeps is not divided by the share that it keeps."""
+    pairs = paired(cut.reference, cut.port)
+    around = [*cut.theirs, *(cut.exchange.takers or ())]
+    theirs = is_drawn(cut.port, around, [port for _, port in pairs])
+    share = next((reference.share for reference, port in pairs if port == theirs), None)
+    if share is not None and cut.gives(np.where(cut.wanted == 0, 0, cut.own / share)):
+        text = f"the port does not divide what dropout keeps by {neat(share)}, the share that it keeps"
+        yield Finding(f"{text}, which the reference does: divide it", kind="factor")
+
+
+def draw_causes(cut: Cut) -> Iterator[Finding]:
+    """Yields that one side draws at random where the other does not."""
+    pairs = paired(cut.reference, cut.port)
+    ours = [draw for draw in draws(cut.reference) if draw not in [reference for reference, _ in pairs]]
+    theirs = [draw for draw in draws(cut.port) if draw not in [port for _, port in pairs]]
+    if (draw := is_drawn(cut.port, cut.theirs, theirs)) is not None:
+        text = "the port draws at random here, which the reference does not: take the dropout out, or pass "
+        yield Finding(f"{text}deterministic=True", kind="extra", operation=draw.operation)
+    elif is_drawn(cut.reference, cut.ours, ours) is not None:
+        text = "the reference draws at random here, as dropout does, and the port does not: add it, or call eval() on "
+        yield Finding(f"{text}the reference", kind="missing")
+
+
+def _chosen(cut: Cut) -> np.ndarray:
+    """Returns where a value is taken that goes into a selection; everywhere if it goes into none."""
+    everywhere = np.ones(cut.own.shape, bool)
+    for i in cut.exchange.takers or ():
+        operands = cut.operands(i) if cut.port.operations[i].name == "select_n" else None
+        if operands is not None and len(operands) == 3 and operands[0].dtype.kind == "b":
+            inputs = cut.port.operations[i].inputs
+            if inputs[0] != cut.exchange.port and operands[0].shape == everywhere.shape:
+                own = cut.port.arrays[cut.exchange.port]
+                return operands[0] == bool(operands[2] is own)
+    return everywhere
 
 
 def _diagonal(mask: np.ndarray) -> int | None:

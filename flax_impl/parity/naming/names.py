@@ -9,12 +9,12 @@ from ..alignment.divergence import Divergence
 from ..alignment.partners import Partners
 from ..alignment.repair import Runnable
 from ..report.entries import Finding
-from .constants import constant_causes, epsilon_causes, solved_causes
+from .constants import constant_causes, epsilon_causes, solved_causes, statistics_causes
 from .cut import Cut
 from .factors import factor_causes, loss_causes, offset_causes, reciprocal_causes, sign_causes
 from .functions import activation_causes, reduction_causes, unary_causes
 from .inputs import exchanged_causes, input_causes, joined_causes, product_causes, taken_causes, unused_causes
-from .masks import chosen_causes, mask_causes, masked_causes
+from .masks import chosen_causes, draw_causes, mask_causes, masked_causes, rate_causes, scale_causes
 from .operations import extra_causes, lacking_causes, missing_causes, operand_causes
 from .orders import (
     flattened_causes,
@@ -30,11 +30,15 @@ from .words import line_of
 _Known = Callable[[Cut], Iterator[Finding]]
 # What says most comes first: the first that holds is the name.
 _PLAIN: tuple[_Known, ...] = (
+    rate_causes,
+    scale_causes,
+    draw_causes,
     chosen_causes,
     exchanged_causes,
     flattened_causes,
     order_causes,
     window_causes,
+    statistics_causes,
     constant_causes,
     extra_causes,
     operand_causes,

@@ -20,12 +20,14 @@ from torch_ref.common.trace import Trace
 from ...training.losses import FactualLoss
 from ..alignment.divergence import find_divergences
 from ..alignment.partners import find_partners
+from ..alignment.proof.draws import forced_draws
 from ..alignment.step_report import StepReport
 from ..conversion.conversion import Conversion, of_links
 from ..conversion.entries import entries_of
-from ..conversion.find import Search
+from ..conversion.find import search
 from ..conversion.match import match
 from ..naming.names import moved, name_causes
+from ..report.entries import Finding
 from ..weight_map.map import WeightMap, WeightMapError, propose_map
 from .operations.tape import TracedStep
 from .program import Program
@@ -124,12 +126,21 @@ def compared(reference: Tape, step: TracedStep, weight_map: Conversion | None = 
         step: of the port.
         weight_map: how its weights are made of the reference's, to be shown.
     """
-    partners = find_partners(reference, step.tape())
+    tape = step.tape()
+    if drawn := forced_draws(reference, tape):
+        tape = step.tape(exchanges=drawn)
+    partners = find_partners(reference, tape)
     with Progress(None, step.progress, "run") as report:
-        places = find_divergences(partners, step, report=report)
-    causes = tuple(name_causes(place, step) for place in places)
+        places = find_divergences(partners, step, put_in=drawn, report=report)
+    guessed = () if weight_map is None else weight_map.guessed
+    causes = tuple(tuple(_doubted(cause, guessed) for cause in name_causes(place, step)) for place in places)
     places = tuple(moved(place, named) for place, named in zip(places, causes, strict=True))
     return StepReport(partners, places, weight_map, causes)
+
+
+def _doubted(cause: Finding, guessed: Sequence[str]) -> Finding:
+    """Returns a cause that speaks of a weight as not proved, where it was guessed which weight that is."""
+    return replace(cause, certain=cause.certain and not any(name in cause.text for name in guessed))
 
 
 def opened_step(
@@ -170,7 +181,7 @@ def opened_step(
     shapes = linen_shapes(model, loss, batch) if shapes is None else shapes
     step = TracedStep(model, _zeros(shapes), batch, loss, progress=progress)
     made = _by_name(tape, entries, model, shapes, renames) if is_module else None
-    found = Search(tape, step.structure(), step, progress).run() if made is None else made
+    found = search(tape, step.structure(), step, progress=progress) if made is None else made
     step.fill(found.arrays(entries))
     release(sum(array.nbytes for array in entries.values()))
     return step, replace(found, unflatten=lambda arrays: step.params(dict(zip(found.made, arrays, strict=True))))

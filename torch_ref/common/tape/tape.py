@@ -124,6 +124,15 @@ class Tape:
         return found
 
     @cached_property
+    def fixed(self) -> frozenset[int]:
+        """The numbers of the values that are the same in every step: no parameter, input or draw goes into them."""
+        found = set(range(len(self.values))) - self.producers.keys() - set(self.leaves.values())
+        for operation in self.operations:
+            if not operation.random and found.issuperset(operation.inputs):
+                found.update(operation.outputs)
+        return frozenset(found)
+
+    @cached_property
     def outcomes(self) -> frozenset[int]:
         """The numbers of the losses and outputs."""
         return frozenset(number for name, number in self.results.items() if not name.startswith("grad/"))

@@ -31,9 +31,10 @@ _FINER = (
     _aten.gelu_backward, _aten.silu, _aten.silu_backward, _aten.elu, _aten.elu_backward, _aten.leaky_relu,
     _aten.softplus, _aten.addmm, _aten.baddbmm, _aten.addcmul, _aten.addcdiv, _aten.var_mean, _aten.var,
     _aten.hardswish, _aten.hardsigmoid, _aten.mish, _aten.nll_loss_forward, _aten.smooth_l1_loss, _aten.mse_loss,
-    _aten.huber_loss, _aten.binary_cross_entropy,
+    _aten.huber_loss, _aten.binary_cross_entropy, _aten.native_batch_norm, _aten.native_batch_norm_backward,
 )  # fmt: skip
 _FRESH = (_aten.lift_fresh.default, _aten.lift_fresh_copy.default)  # made where no dispatch is seen
+_EMPTY = (_aten.empty, _aten.empty_like, _aten.empty_permuted, _aten.empty_strided, _aten.new_empty)
 _SAME = (_aten.alias.default, _aten.detach.default, _aten.clone.default)
 _RANDOM = torch.Tag.nondeterministic_seeded
 
@@ -126,6 +127,8 @@ class Operations(TorchDispatchMode):
             kwargs["dtype"] = torch.float64
         outputs = func(*args, **kwargs)
         tensors = _tensors(outputs)
+        if func.overloadpacket in _EMPTY:
+            tensors[0].zero_()  # what memory held before is no value
         lifted = {id(tensor): tensor.double() for tensor in tensors if tensor.dtype in _LOW}
         if lifted:
             outputs = tree_map(lambda leaf: lifted.get(id(leaf), leaf) if isinstance(leaf, Tensor) else leaf, outputs)
@@ -238,6 +241,8 @@ def _user_lines() -> tuple[Line, ...]:
     frame = sys._getframe(1)
     while frame is not None and len(found) < 3:
         path = frame.f_code.co_filename
+        if path.startswith(_HERE) and (found or frame.f_code.co_name == "_run"):
+            break  # what called us is not the model's
         if not path.startswith((_TORCH, _HERE)) and not path.endswith("contextlib.py"):
             found.append(_line(path, frame.f_lineno, frame.f_code.co_name))
         frame = frame.f_back

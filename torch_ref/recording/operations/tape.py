@@ -34,7 +34,8 @@ def record_tape(
     """Runs one forward and backward pass in float64 and returns every operation of it.
 
     The model runs as it is written, but in float64, whatever it casts to; the dtypes as written are kept. A second run
-    on numbers that differ in their last digits shows how far rounding moves each value.
+    on numbers that differ in their last digits shows how far rounding moves each value. What the model draws at random,
+    as dropout in training mode does, is drawn from a seed, and kept: `check_step` gives it to the port.
 
     Twin: `flax_impl.parity.record_tape`, which takes the parameters as well.
 
@@ -50,7 +51,7 @@ def record_tape(
         The tape: operations with their lines, fingerprints of all values, losses, outputs and gradients.
 
     Raises:
-        ValueError: the model draws at random, as dropout in training mode does, or `loss` returns no tensor.
+        ValueError: `loss` returns no tensor.
 
     Example:
         >>> import torch_ref
@@ -70,16 +71,9 @@ def record_tape(
         if len(again.values) == len(writer.values):
             pairs = zip(writer.values, again.values, strict=True)
             found = np.array([_apart(a, b) if a.size <= _LARGEST else 0.0 for a, b in pairs])
-            found[_drawn(writer)] = np.inf  # it is nobody's partner
     versions = {name: importlib.metadata.version(name) for name in ("torch", "numpy")}
     modules = {name: type(module).__name__ for name, module in model.named_modules() if name}
-    tape = writer.finish("torch", found, versions=versions, modules=modules)
-    drawing = next((i for i in tape.upstream(tape.results.values()) if tape.operations[i].random), None)
-    if drawing is not None:
-        operation = tape.operations[drawing]
-        where = f" ({operation.lines[0]})" if operation.lines else ""
-        raise ValueError(f"model: expected nothing drawn at random, got {operation.name}{where}; call eval() on it")
-    return tape
+    return writer.finish("torch", found, versions=versions, modules=modules)
 
 
 def _run(
@@ -128,7 +122,8 @@ def _run(
 
     handle = copied.register_forward_hook(returned)
     try:
-        with plain_kernels(), mode, mode.paths():
+        with torch.random.fork_rng(), plain_kernels(), mode, mode.paths():
+            torch.manual_seed(0)  # the second run draws what the first one drew
             losses = [leaf for leaf in leaves(loss(copied, **tensors)).values() if isinstance(leaf, Tensor)]
             if not losses:
                 raise ValueError("loss: expected a number, or several to be added, got none")
@@ -136,6 +131,9 @@ def _run(
                 mode.result(f"output/{i}", output)
             for i, value in enumerate(losses):
                 mode.result(f"loss/{i}", value)
+            for name, buffer in copied.named_buffers():
+                if name in written and buffer.is_floating_point():
+                    mode.result(f"buffer/{name}", buffer)  # BatchNorm's statistics have moved
             wanted = trained | by_input
             total = losses[0]
             for value in losses[1:]:
@@ -147,15 +145,6 @@ def _run(
     finally:
         handle.remove()
     return writer
-
-
-def _drawn(writer: TapeWriter) -> list[int]:
-    """Returns the values that were drawn at random, and what was made of them."""
-    drawn: set[int] = set()
-    for operation in writer.operations:
-        if operation.random or drawn.intersection(operation.inputs):
-            drawn.update(operation.outputs)
-    return sorted(drawn)
 
 
 def _tensor(array: Any) -> Tensor:

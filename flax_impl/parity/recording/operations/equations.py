@@ -24,6 +24,7 @@ INLINED = {
     "custom_lin": "call_jaxpr",
 }
 _LIBRARIES = ("/jax/", "/jaxlib/", "/flax/", "/optax/", "/chex/", "/haiku/", "/equinox/")
+_CALLERS = ("step", "total")  # what runs a loss
 _JAX = ("/jax/", "/jaxlib/")
 
 
@@ -53,9 +54,11 @@ def _of_library(path: str) -> bool:
 
 @cache
 def _of_traceback(traceback: Any) -> tuple[Line, ...]:
+    ours = [i for i, frame in enumerate(traceback.frames) if "/parity/recording/" in frame.file_name]
+    called = next((i for i in ours if traceback.frames[i].function_name in _CALLERS), None)
     frames = [
         frame
-        for frame in traceback.frames
+        for frame in traceback.frames[:called]  # what called us is not the model's
         if not any(part in frame.file_name for part in (*_JAX, "/parity/recording/"))
         and not frame.file_name.endswith(("contextlib.py", "functools.py"))
     ]

@@ -31,7 +31,8 @@ class TracedStep:
 
     Args:
         model: a Linen or NNX module, or a function of the parameters and the inputs.
-        params: a Linen module's variables or parameters, or any pytree; None for an NNX module, which has them.
+        params: a Linen module's variables or parameters, or any pytree; of an NNX module, as `nnx.to_pure_dict` gives
+            them, or None for its own.
         batch: arrays by the names that `loss` gives them.
         loss: takes the model and the batch by their names, and returns a number, or several to be added.
         rewrite: takes the jaxpr of the forward pass, and returns a function of the same arrays, to be differentiated in
@@ -56,17 +57,19 @@ class TracedStep:
         by_input = {name: array for name, array in batch.items() if jnp.issubdtype(array.dtype, jnp.floating)}
 
         def step(trained: Any, by_input: Any, rest: Any, others: Any) -> Any:
-            outputs = []
+            outputs, moved = [], {}
 
             def called(*args: Any, **kwargs: Any) -> Any:
-                output = call(_joined(trained, rest), *args, **kwargs)
+                output, after = call(_joined(trained, rest), *args, **kwargs)
                 outputs.append(output)
+                moved.update(after)
                 return output
 
             losses = _arrays(loss(called, **{name: (by_input | others)[name] for name in batch}))
             if not losses:
                 raise ValueError("loss: expected a number, or several to be added, got none")
-            return sum(losses[1:], losses[0]), (losses, [array for output in outputs for array in _arrays(output)])
+            found = [array for output in outputs for array in _arrays(output)]
+            return sum(losses[1:], losses[0]), (losses, found, moved)
 
         others = {name: array for name, array in batch.items() if name not in by_input}
         arguments = (trained, by_input, rest, others)
@@ -74,7 +77,7 @@ class TracedStep:
             if rewrite is not None:
                 step = _rewritten(step, arguments, rewrite)
             made = jax.make_jaxpr(jax.value_and_grad(step, (0, 1), has_aux=True), return_shape=True)(*arguments)
-        self.jaxpr, (((_, (losses, outputs)), gradients)) = made
+        self.jaxpr, (((_, (losses, outputs, moved)), gradients)) = made
         self._trees, self.progress, self._count = (trained, rest), progress, None
         self._walked: Walked | None = None  # as the step runs by itself
         self.arguments = jax.tree.leaves((trained, {name: exact[name] for name in by_input}, rest, others))
@@ -89,6 +92,7 @@ class TracedStep:
             "",  # the losses added up
             *(f"loss/{i}" for i in range(len(losses))),
             *(f"output/{i}" for i in range(len(outputs))),
+            *(f"buffer/{name}" for name in sorted(moved)),
             *(f"grad/{name}" for name in _names(gradients[0])),
             *(f"grad/{name}" for name in sorted(by_input)),
         ]
@@ -244,21 +248,47 @@ def _rewritten(step: Callable[..., Any], arguments: Any, rewrite: Callable[[Any]
 
 
 def _as_function(model: Any, params: Any) -> tuple[Callable[..., Any], Any]:
-    """Returns a model as a function of its variables and inputs, and the variables."""
+    """Returns a model as a function of its variables and inputs, and the variables.
+
+    The function returns the output, and the statistics that a call has moved, by their dotted names.
+    """
     if isinstance(model, nnx.Module):
         graph, state = nnx.split(model)
-        return (lambda state, *args, **kwargs: nnx.merge(graph, state)(*args, **kwargs)), nnx.to_pure_dict(state)
+        if params is not None:
+            given = params if isinstance(params, dict) else nnx.to_pure_dict(params)
+            try:
+                nnx.replace_by_pure_dict(state, given)
+            except (ValueError, KeyError) as error:
+                raise ValueError(f"params: expected entries of the module, got others: {error}") from error
+
+        def run(state: Any, *args: Any, **kwargs: Any) -> Any:
+            merged = nnx.merge(graph, state)
+            output = merged(*args, **kwargs)
+            return output, _named(nnx.to_pure_dict(nnx.state(merged, nnx.BatchStat)))
+
+        return run, nnx.to_pure_dict(state)
     if isinstance(model, nn.Module):
         variables = params if "params" in params else {"params": params}
         mutable = [name for name in variables if name != "params"]
+        key = jax.random.key(0)
 
         def call(variables: Any, *args: Any, **kwargs: Any) -> Any:
-            return model.apply(variables, *args, mutable=mutable, **kwargs)[0]
+            # What it draws is replaced by what the reference drew; the key is for all of it.
+            settings = {"mutable": mutable, "rngs": key, **kwargs}
+            found = model.apply(variables, *args, **settings)
+            output, moved = found if settings["mutable"] is not False else (found, {})
+            return output, _named({name: moved[name] for name in moved if name == "batch_stats"})
 
         return call, variables
     if not callable(model):
         raise ValueError(f"model: expected a module, or a function of parameters and inputs, got {shown(model)}")
-    return model, params
+    return (lambda params, *args, **kwargs: (model(params, *args, **kwargs), {})), params
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    """Returns the floating arrays of a tree by their dotted names."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {".".join(map(_word, path)): leaf for path, leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)}
 
 
 def _parted(params: Any) -> tuple[Any, Any]:
