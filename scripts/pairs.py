@@ -1,8 +1,9 @@
 """Holds the harness against models that nobody here wrote: do honest pairs agree, is every fault in its place?
 
-Without arguments: every pair of the corpus, as it is. Writes docs/parity/pairs.txt. --faults plants that many faults by
-machine, over all pairs, and writes docs/parity/pair_faults.txt. --trainings trains the honest pairs of transformers and
-writes docs/parity/pair_trainings.txt. --shipped writes docs/parity/unet_as_shipped.txt. Needs pip install '.[pairs]'.
+Without arguments: every pair of the corpus, as it is. Each option writes a table of its own into docs/parity:
+--faults plants that many faults by machine, over all pairs; --trainings trains the honest pairs of transformers;
+--dropout trains two of them with dropout on; --shipped reports on a port that has mistakes of its authors.
+Needs pip install '.[pairs]'.
 """
 
 import argparse
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--faults", type=int, default=0, metavar="N", help="plant N faults over the pairs")
     parser.add_argument("--together", type=int, default=1, metavar="K", help="plant K faults at once (default: 1)")
     parser.add_argument("--trainings", action="store_true", help="train each pair of transformers with each optimiser")
+    parser.add_argument("--dropout", action="store_true", help="train GPT-2 and BERT with dropout on")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="train with N seeds, from --seed on")
     parser.add_argument("--fresh", action="store_true", help="leave fresh weights as they are")
     parser.add_argument("--shipped", action="store_true", help="report where the UNet of diffusers leaves its twin")
@@ -57,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif arguments.shipped:
         text, file = shipped(), "unet_as_shipped.txt"
         whole = passed = True
+    elif arguments.dropout:
+        text, passed = dropout_table()
+        file, whole = "pair_dropout.txt", True
     elif arguments.trainings:
         names = [name for name in names if name in huggingface.TABLE]
         seeds = range(arguments.seed, arguments.seed + arguments.seeds)
@@ -102,6 +107,22 @@ def shipped() -> str:
     pair = diffusion.pair(diffusion.AS_SHIPPED)
     tape = record_tape(pair.reference, pair.batch, pair.loss)
     return str(check_step(tape, pair.model, pair.batch, pair.port_loss, params=pair.params))
+
+
+def dropout_table() -> tuple[str, bool]:
+    """Returns a line for each step of a training with dropout on, and what is said where the port's rate is another."""
+    lines, passed = ["pair  step  verdict  losses apart  gradients apart"], True
+    for name in ("gpt2", "bert"):
+        for step, (report, loss, gradient) in enumerate(training.with_dropout(name, (0.1, 0.1), 5)):
+            passed &= report.passed
+            verdict = "agrees" if report.passed else "differs"
+            lines.append(f"{name:<4}  {step:>4}  {verdict}   {loss:>12.1e}  {gradient:>15.1e}")
+    for name in ("gpt2", "bert"):
+        report = next(training.with_dropout(name, (0.1, 0.2), 1))[0]
+        causes = {finding.text for place in report.causes for finding in place}
+        lines += ["", f"{name}, with 0.2 in the port:", *sorted(causes)]
+        passed &= not report.passed
+    return "\n".join(lines), passed
 
 
 def trainings_table(names: Sequence[str], seeds: Sequence[int], stirred: bool) -> tuple[str, bool]:

@@ -1,11 +1,13 @@
 """Pairs of transformers: models that Hugging Face wrote in torch and, by other hands, in Flax; tiny and random."""
 
+import copy
 import importlib
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
@@ -76,32 +78,63 @@ def mend() -> None:
             kind.split = lambda self, parts, axis=0: jnp.split(self, parts, axis)
 
 
-def pair(name: str, seed: int = 0, stirred: bool = True, dtype: str = "float32") -> Pair:
-    """Returns a pair of `TABLE`, its weights converted by transformers itself; `dtype` is what the port computes in."""
+def pair(
+    name: str, seed: int = 0, stirred: bool = True, dtype: str = "float32", rates: tuple[float, float] = (0.0, 0.0)
+) -> Pair:
+    """Returns a pair of `TABLE`, its weights converted by transformers itself.
+
+    Args:
+        name: of the pair.
+        seed: of weights and inputs.
+        stirred: whether the fresh weights are moved a little.
+        dtype: that the port computes in.
+        rates: of dropout, in the reference and in the port; where the first is not 0, both are in training mode.
+    """
     mend()
     transformers = importlib.import_module("transformers")
     convert = importlib.import_module("transformers.modeling_flax_pytorch_utils").convert_pytorch_state_dict_to_flax
     entry = TABLE[name]
     config = getattr(transformers, entry["config"])(**entry["settings"])
-    parts = [config, *(getattr(config, part) for part in ("text_config", "vision_config") if hasattr(config, part))]
-    for part in parts:
-        for rate in _RATES:
-            if hasattr(part, rate):
-                setattr(part, rate, 0.0)
+    drawing = rates[0] > 0
     torch.manual_seed(seed)
-    reference = getattr(transformers, entry["model"])(config).eval()
+    reference = getattr(transformers, entry["model"])(_dropping(config, rates[0])).train(drawing)
     if stirred:
         stir(reference, seed)
-    port = getattr(transformers, f"Flax{entry['model']}")(config, dtype=jnp.dtype(dtype), _do_init=True)
+    port = getattr(transformers, f"Flax{entry['model']}")(
+        _dropping(config, rates[1]), dtype=jnp.dtype(dtype), _do_init=True
+    )
     params = convert(dict(reference.state_dict()), port)
     batch = _INPUTS[entry["inputs"]](np.random.default_rng(seed))
     if name == "electra":  # the port takes ones where none are given, the reference zeros
         batch["token_type_ids"] = np.zeros_like(batch["input_ids"])
 
     def run(params: Any, **arrays: Any) -> Any:
-        return port(params=params, **arrays)
+        drawn = {"train": True, "dropout_rng": jax.random.key(seed)} if drawing else {}
+        return port(params=params, **arrays, **drawn)
 
     return Pair(name, reference, _squares, run, params, _squares, batch)
+
+
+def converted(pair: Pair, name: str) -> Any:
+    """Returns the port's parameters for what the reference of a pair has now."""
+    transformers = importlib.import_module("transformers")
+    convert = importlib.import_module("transformers.modeling_flax_pytorch_utils").convert_pytorch_state_dict_to_flax
+    entry = TABLE[name]
+    port = getattr(transformers, f"Flax{entry['model']}")(pair.reference.config, _do_init=True)
+    return convert(dict(pair.reference.state_dict()), port)
+
+
+def _dropping(config: Any, rate: float) -> Any:
+    """Returns a configuration with that rate of dropout everywhere."""
+    config = copy.deepcopy(config)
+    for part in (
+        config,
+        *(getattr(config, part) for part in ("text_config", "vision_config") if hasattr(config, part)),
+    ):
+        for name in _RATES:
+            if hasattr(part, name):
+                setattr(part, name, rate)
+    return config
 
 
 def _squares(model: Any, **batch: Any) -> Any:

@@ -106,6 +106,8 @@ class Bench:
             lines = self._lines(fault.equation)
             of_port = [self._is_near(place.port, tags, near) for place in places]
             of_reference = [self._has_line(place.reference, lines) for place in places]
+            # Of several, what is said at the places of the others is not said of this one.
+            own = [c for c, *near in zip(causes, of_port, of_reference, strict=False) if len(faults) == 1 or any(near)]
             outcomes.append(
                 Outcome(
                     self.pair.name,
@@ -117,7 +119,7 @@ class Bench:
                     any(of_reference[:looked_at]),
                     bool(places) and places[-1].proved,
                     len(places),
-                    **self._named(fault, causes),
+                    **self._named(fault, own),
                     seconds=time.perf_counter() - start,
                 )
             )

@@ -1,4 +1,4 @@
-"""Trains a pair of transformers in both frameworks: check_parity as a user calls it, with the optimiser."""
+"""Trains a pair of transformers in both frameworks, with the optimiser or with dropout, as a user would check it."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -7,10 +7,12 @@ from unittest import mock
 
 import jax
 import numpy as np
+import torch
 
 import torch_ref
-from flax_impl.parity import check_parity
+from flax_impl.parity import StepReport, check_parity, check_step
 from torch_ref.common.settings.optimizers import SGD, Adam, AdamW
+from torch_ref.recording import record_tape
 
 from . import huggingface
 from .pair import Pair
@@ -37,6 +39,42 @@ def reports(name: str, seed: int, stirred: bool) -> Iterator[tuple[str, Any]]:
                 settings = {"optimizer": optimizer, "progress": False}
                 trace = torch_ref.record(copy.deepcopy(reference), batches, _of_all_outputs, **settings)
                 yield f"{dtype}, {type(optimizer).__name__}", check_parity(trace, module, loss, **settings)
+
+
+def with_dropout(name: str, rates: tuple[float, float], steps: int) -> Iterator[tuple[StepReport, float, float]]:
+    """Trains a pair with dropout on; yields each step's report, and how far losses and gradients are apart.
+
+    Args:
+        name: of a pair of transformers.
+        rates: of dropout, in the reference and in the port.
+        steps: how many; every one has other tokens.
+    """
+    pair = huggingface.pair(name, rates=rates)
+    drawn = np.random.default_rng(0)
+    for _ in range(steps):
+        batch = {**pair.batch, "input_ids": drawn.integers(3, 60, pair.batch["input_ids"].shape)}
+        tape = record_tape(pair.reference, batch, pair.loss, progress=False)
+        params = huggingface.converted(pair, name)
+        report = check_step(tape, pair.model, batch, pair.port_loss, params=params, progress=False)
+        yield report, _apart(report, "loss/"), _apart(report, "grad/")
+        with torch.no_grad():
+            for own, parameter in pair.reference.named_parameters():
+                if f"grad/{own}" in tape.results:
+                    parameter -= 0.1 * torch.tensor(tape.arrays[tape.results[f"grad/{own}"]]).to(parameter.dtype)
+
+
+def _apart(report: StepReport, kind: str) -> float:
+    """Returns how far results of a kind are apart, as a share of the largest number; infinite without a partner."""
+    ours, theirs = report.partners.reference, report.partners.port
+    results = {name: number for name, number in ours.results.items() if name.startswith(kind)}
+    largest = max(float(np.abs(ours.arrays[number]).max()) for number in results.values())
+    found = 0.0
+    for number in results.values():
+        twins = [theirs.arrays[n] for n in report.partners.of_reference.get(number, ()) if n in theirs.arrays]
+        own = np.sort(ours.arrays[number].ravel())
+        apart = [np.abs(np.sort(twin.ravel()) - own).max() for twin in twins if twin.size == own.size]
+        found = max(found, min(apart, default=np.inf) / max(np.abs(own).max(), 1e-3 * largest))
+    return float(found)
 
 
 def _linen(pair: Pair) -> tuple[Any, Callable[..., Any]]:

@@ -226,8 +226,8 @@ def test_a_difference_is_named(case: str) -> None:
 NEAR: dict[str, tuple[Callable[..., Any], Callable[..., Any], str]] = {
     "an activation of its own": (lambda x, w: F.gelu(x @ w), lambda x, w: (x @ w) * jnp.sin(x @ w), "w"),
     "two functions at once": (lambda x, w: (x @ w).tanh() * 2, lambda x, w: jnp.sin(1.1 * (x @ w)) * 3, "w"),
-    "a mask and another scale": (
-        lambda x, w: (x @ w).relu() * 2, lambda x, w: jnp.where(x @ w > 0.1, x @ w, 0.3), "w",
+    "a mask and another function": (
+        lambda x, w: (x @ w).relu() * 2, lambda x, w: jnp.where(x @ w > 0.1, jnp.sin(x @ w), 0.3), "w",
     ),
 }  # fmt: skip
 

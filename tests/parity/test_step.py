@@ -220,9 +220,13 @@ def test_weights_that_only_the_port_has_are_asked_for() -> None:
 
 def test_buffers_and_batch_statistics() -> None:
     class Port(linen.Module):
+        average: bool = False
+        momentum: float = 0.9
+
         @linen.compact
         def __call__(self, x: Any) -> Any:
-            return linen.BatchNorm(use_running_average=False, momentum=0.9, epsilon=1e-5)(x)
+            settings = {"use_running_average": self.average, "momentum": self.momentum, "epsilon": 1e-5}
+            return linen.BatchNorm(**settings)(x)
 
     model = nn.BatchNorm1d(WIDTH)
     rows = X.reshape(-1, WIDTH)
@@ -231,8 +235,18 @@ def test_buffers_and_batch_statistics() -> None:
         "params": {"BatchNorm_0": {"scale": np.ones(WIDTH, "f"), "bias": np.zeros(WIDTH, "f")}},
         "batch_stats": {"BatchNorm_0": {"mean": np.zeros(WIDTH, "f"), "var": np.ones(WIDTH, "f")}},
     }
-    assert check_step(tape, Port(), {"x": rows}, squares, params=variables).passed
-    assert check_step(tape, Port(), {"x": rows}, squares).passed
+    report = check_step(tape, Port(), {"x": rows}, squares, params=variables)
+    assert [finding.text for causes in report.causes for finding in causes] == [
+        "the running variance moves with the biased variance in the port, the unbiased one in the reference: multiply "
+        "the batch's by 12 / 11"
+    ]
+    still = record_reference(model.eval(), {"x": rows}, squares)
+    assert check_step(still, Port(average=True), {"x": rows}, squares, params=variables).passed
+    assert check_step(still, Port(average=True), {"x": rows}, squares).passed
+    turned = check_step(tape, Port(momentum=0.1), {"x": rows}, squares, params=variables)
+    assert turned.causes[0][0].text == (
+        "the running statistics keep 0.1 in the port, 0.9 in the reference: pass momentum=0.9"
+    )
 
 
 def test_loops_and_branches_are_walked() -> None:
