@@ -14,7 +14,7 @@ from flax import nnx
 from torch.nn import functional as F
 
 import torch_ref
-from flax_impl.parity import StepReport, check_step
+from flax_impl.parity import StepReport, check_parity, check_step
 
 _RNG = np.random.default_rng(0)
 X = _RNG.normal(size=(6, 4)).astype(np.float32)
@@ -160,6 +160,27 @@ def test_a_port_may_return_logits(weight: float) -> None:
         assert [cause.text for causes in report.causes for cause in causes] == [
             "the port multiplies by 0.2 where the reference has 0.1: use 0.1"
         ]
+
+
+def test_a_port_may_return_logits_in_a_training_too() -> None:
+    batch = {"x": X.astype(np.float64), "y": _RNG.integers(0, 2, (6, 1)).astype(np.float64)}
+
+    class Port(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return nn.Dense(1, name="fc")(x)
+
+    def of_torch(model: Any, x: Any, y: Any) -> Any:
+        return F.binary_cross_entropy(model(x), y)
+
+    def of_port(model: Any, x: Any, y: Any) -> Any:
+        return optax.sigmoid_binary_cross_entropy(model(x), y).mean()
+
+    settings = {"optimizer": torch_ref.SGD(lr=0.1), "progress": False}
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        reference = torch_ref.record(Probabilities().double(), [batch] * 2, of_torch, **settings)
+        report = check_parity(reference, Port(), of_port, **settings)
+    assert report.passed, report
 
 
 Params = dict[str, Any]

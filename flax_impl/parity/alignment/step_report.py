@@ -76,7 +76,7 @@ class StepReport:
         reference, port = self.partners.reference, self.partners.port
         counts = f"{len(reference.operations)} operations of {reference.framework}, {len(port.operations)} of the port"
         if self.passed:
-            what = "losses and gradients" if self._returned() else "losses, outputs and gradients"
+            what = "losses and gradients" if self.returned else "losses, outputs and gradients"
             return "\n".join([f"the step agrees: {what} ({counts})", *self._notes()])
         groups = self.groups
         several = "1 place" if len(groups) == 1 else f"{len(groups)} places"
@@ -136,7 +136,7 @@ class StepReport:
             ("written in another precision, which this comparison in float64 leaves out:", self.precisions),
             (
                 "returns another value of the same computation, so that only losses and gradients decide:",
-                self._returned(),
+                self.returned,
             ),
             ("drops the same in several rows or heads, which this comparison with the reference's masks hides:", masks),
         )
@@ -146,8 +146,9 @@ class StepReport:
             lines += ["", head, *(f"  {note}" for note in found[:_LISTED]), *more] if found else []
         return lines
 
-    def _returned(self) -> list[str]:
-        """Returns where the port returns what the reference computes on the way."""
+    @cached_property
+    def returned(self) -> list[str]:
+        """Where the port returns what the reference computes on the way, as logits for probabilities."""
         partners = self.partners
         sides = [
             [number for name, number in tape.results.items() if name.startswith("output/")]
