@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from ..alignment.repair import MOVES, Runnable
 from ..weight_map.names import above
 from .conversion import Conversion
 from .expressions import Expression, entries_in
-from .weights import Weights
+from .weights import DoubtError, Weights
 
 _APART = 2.0  # times as far the next best has to be
 _TRIALS = 400  # expressions that are tried for one weight
@@ -107,7 +108,7 @@ class Search(Weights):
                 return True
             weak = made if weak is None else weak
         if weak is not None:  # zeros that are added, or ones: any others would do
-            self.guessed.update(self.places.names(value))
+            self.guess(self.places.names(value))
             self._take(value, weak)
         return weak is not None
 
@@ -126,7 +127,7 @@ class Search(Weights):
         made = next(self.entries.gates(names, self.places.base(value).shape), None)
         if made is None:
             return False
-        self.guessed.update(names)
+        self.guess(names)
         self._take(value, made)
         return True
 
@@ -142,7 +143,7 @@ class Search(Weights):
         if not ranked or (len(ranked) > 1 and ranked[1][0] < _APART * ranked[0][0]):
             return False
         _, self._forced[i], made = ranked[0]
-        self.guessed.update(self.places.names(value))
+        self.guess(self.places.names(value))
         self._take(value, made)
         return True
 
@@ -156,7 +157,7 @@ class Search(Weights):
     def _guess(self, i: int, value: int) -> None:
         """Takes what the names and shapes say."""
         base, names = self.places.base(value).shape, self.places.names(value)
-        self.guessed.update(names)
+        self.guess(names)
         found = self.entries.by_name(base, names, self.turns)
         made = next((m for m in found if m.of(self.entries.arrays).shape == base), None)
         if made is None:
@@ -246,7 +247,6 @@ def search(reference: Tape, structure: Tape, port: Runnable, *, progress: bool =
     first = Search(reference, structure, port, progress)
     best = first.run()
     for choice in first.choices[:_AGAIN] if best.guessed else ():
-        other = Search(reference, structure, port, progress, choice).run()
-        if not other.guessed:  # in a port with a fault much is guessed, and that says nothing of the choice
-            return other
+        with suppress(DoubtError):  # in a port with a fault much is guessed, and that says nothing of the choice
+            return Search(reference, structure, port, progress, choice).run()
     return best

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,10 @@ from .places import Places
 _TRIALS = 400  # expressions that are tried for one weight
 _LARGE = 1 << 18  # numbers of a value that is forgotten once it is of no use
 _FAR = 5  # operations that a trial is followed through
+
+
+class DoubtError(Exception):
+    """Nothing proves a weight."""
 
 
 @dataclass
@@ -106,6 +110,12 @@ class Weights:
         """Whether an operation gives something else than what goes into it."""
         given = [self.known.get(v) for v in self.structure.operations[i].inputs]
         return not any(a is not None and np.shape(a) == np.shape(output) and np.array_equal(a, output) for a in given)
+
+    def guess(self, names: Iterable[str]) -> None:
+        """Takes note of weights that nothing proves; a search that leaves a choice out ends there."""
+        if self.avoid is not None:
+            raise DoubtError
+        self.guessed.update(names)
 
     @property
     def turns(self) -> bool | None:
