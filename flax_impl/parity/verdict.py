@@ -19,7 +19,7 @@ from .report.entries import Entry
 from .report.report import Report
 
 _OF_A_STEP = ("forward", "loss", "backward")
-_ROUNDED = 1e-3
+_ROUNDED = 1e-5
 
 
 def compare(

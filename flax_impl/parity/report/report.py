@@ -213,8 +213,9 @@ def _of_operations(report: Report) -> list[str]:
         if first is None or first.free or first.group in ("data", "weights", "optimiser"):
             return []
         return [f"torch_ref.record(..., tapes=[{first.step}]) writes down the operations of this step, and their lines"]
-    if report.operations.passed and first is not None and first.phase == "buffer":
-        return ["losses, outputs and gradients of the step agree, operation by operation"]
+    computed = (entry for entry in report.entries if first and entry.step == first.step)
+    if report.operations.passed and all(entry.passed for entry in computed if entry.phase in ("loss", "grad")):
+        return ["losses and gradients of the step agree, operation by operation"]
     if report.operations.passed:
         head = "in float64 the step agrees, operation by operation: what differs is the precision it is computed in"
         return [head, *str(report.operations).splitlines()[1:]]
