@@ -79,7 +79,8 @@ def _apart(report: StepReport, kind: str) -> float:
 
 def _linen(pair: Pair) -> tuple[Any, Callable[..., Any]]:
     """Returns the Linen module within a port, and a loss that calls it as the port does."""
-    port = next(cell.cell_contents for cell in pair.model.__closure__)
+    held = [cell.cell_contents for cell in pair.model.__closure__]
+    port = next(value for value in held if hasattr(value, "module"))
     kind, seen = type(port.module), []
     apply = kind.apply
 

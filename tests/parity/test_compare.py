@@ -192,11 +192,10 @@ def test_the_message_of_a_failing_test_says_where_and_why(recorded: Any) -> None
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_no_false_alarm(model: str, optimizer: str, dtype: str) -> None:
-    for seed in range(1):
-        recipe = Recipe(model, dtype, optimizer, steps=5, seed=seed)
-        report = check(recipe, reference(recipe))
-        assert report.passed, (seed, str(report.first_divergence), report.diagnosis)
-        assert not report.unmatched
+    recipe = Recipe(model, dtype, optimizer, steps=5)
+    report = check(recipe, reference(recipe))
+    assert report.passed, (str(report.first_divergence), report.diagnosis)
+    assert not report.unmatched
 
 
 @pytest.mark.slow
