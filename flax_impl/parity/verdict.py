@@ -64,14 +64,10 @@ def compare(
     first = localise(entries, loose, ported, reference)
     step = operations(first.step) if operations and first and not first.free and first.group in _OF_A_STEP else None
     # Of what a port returns that its reference computes on the way, as logits for probabilities, the loss decides.
-    elsewhere = (*OF_MODULES, "output") if step is not None and step.returned else OF_MODULES
-    if first and step is not None and step.passed and first.phase in elsewhere:
-        others = [
-            entry.phase not in elsewhere
-            if entry.step == first.step
-            else entry.phase not in elsewhere[len(OF_MODULES) :]
-            for entry in entries
-        ]
+    elsewhere = ("output",) if step is not None and step.returned else ()
+    of_step = (*OF_MODULES, *elsewhere)
+    if first and step is not None and step.passed and first.phase in of_step:
+        others = [entry.phase not in (of_step if entry.step == first.step else elsewhere) for entry in entries]
         kept = [replace(e, counts=e.counts and counts) for e, counts in zip(entries, others, strict=True)]
         after = localise(kept, loose, ported, reference)
         if after is None or after.step != first.step or after.group not in _OF_A_STEP:  # the models are cut elsewhere

@@ -92,7 +92,6 @@ def pair(
     """
     mend()
     transformers = importlib.import_module("transformers")
-    convert = importlib.import_module("transformers.modeling_flax_pytorch_utils").convert_pytorch_state_dict_to_flax
     entry = TABLE[name]
     config = getattr(transformers, entry["config"])(**entry["settings"])
     drawing = rates[0] > 0
@@ -103,7 +102,7 @@ def pair(
     port = getattr(transformers, f"Flax{entry['model']}")(
         _dropping(config, rates[1]), dtype=jnp.dtype(dtype), _do_init=True
     )
-    params = convert(dict(reference.state_dict()), port)
+    params = converted(reference, port)
     batch = _INPUTS[entry["inputs"]](np.random.default_rng(seed))
     if name == "electra":  # the port takes ones where none are given, the reference zeros
         batch["token_type_ids"] = np.zeros_like(batch["input_ids"])
@@ -115,13 +114,10 @@ def pair(
     return Pair(name, reference, _squares, run, params, _squares, batch)
 
 
-def converted(pair: Pair, name: str) -> Any:
-    """Returns the port's parameters for what the reference of a pair has now."""
-    transformers = importlib.import_module("transformers")
+def converted(reference: torch.nn.Module, port: Any) -> Any:
+    """Returns a port's parameters for what its reference has now, as transformers converts them."""
     convert = importlib.import_module("transformers.modeling_flax_pytorch_utils").convert_pytorch_state_dict_to_flax
-    entry = TABLE[name]
-    port = getattr(transformers, f"Flax{entry['model']}")(pair.reference.config, _do_init=True)
-    return convert(dict(pair.reference.state_dict()), port)
+    return convert(dict(reference.state_dict()), port)
 
 
 def _dropping(config: Any, rate: float) -> Any:

@@ -54,7 +54,7 @@ def with_dropout(name: str, rates: tuple[float, float], steps: int) -> Iterator[
     for _ in range(steps):
         batch = {**pair.batch, "input_ids": drawn.integers(3, 60, pair.batch["input_ids"].shape)}
         tape = record_tape(pair.reference, batch, pair.loss, progress=False)
-        params = huggingface.converted(pair, name)
+        params = huggingface.converted(pair.reference, _port_of(pair))
         report = check_step(tape, pair.model, batch, pair.port_loss, params=params, progress=False)
         yield report, _apart(report, "loss/"), _apart(report, "grad/")
         with torch.no_grad():
@@ -77,10 +77,15 @@ def _apart(report: StepReport, kind: str) -> float:
     return float(found)
 
 
+def _port_of(pair: Pair) -> Any:
+    """Returns the port of transformers that a pair's function runs."""
+    held = [cell.cell_contents for cell in pair.model.__closure__]
+    return next(value for value in held if hasattr(value, "module"))
+
+
 def _linen(pair: Pair) -> tuple[Any, Callable[..., Any]]:
     """Returns the Linen module within a port, and a loss that calls it as the port does."""
-    held = [cell.cell_contents for cell in pair.model.__closure__]
-    port = next(value for value in held if hasattr(value, "module"))
+    port = _port_of(pair)
     kind, seen = type(port.module), []
     apply = kind.apply
 

@@ -95,7 +95,8 @@ def record(
     exact, built = _copied(model, optimizer, torch.float64)
     row_orders = check_integer("row_orders", row_orders, at_least=1)
     noisy = Noise(*_copied(model, optimizer, getattr(torch, dtype)), question, row_orders)
-    drift = Drift([_copied(model, optimizer, torch.float64) for _ in range(2 if dtype == "float64" else 0)], question)
+    copies = [_copied(model, optimizer, torch.float64) for _ in range(2 if dtype == "float64" else 0)]
+    drift = Drift(copies, question, noisy.tables)
     calls: list[str] = []
     steps = _checked_steps(tapes, len(batches))
     written: dict[int, Tape] = {}

@@ -88,13 +88,19 @@ class Drift:
     Args:
         copies: models with their optimisers.
         question: what to compute from each batch.
+        tables: of each of them, as `tables_of` gives them.
     """
 
-    def __init__(self, copies: Sequence[tuple[nn.Module, torch.optim.Optimizer]], question: Question) -> None:
+    def __init__(
+        self,
+        copies: Sequence[tuple[nn.Module, torch.optim.Optimizer]],
+        question: Question,
+        tables: Mapping[str, Tensor],
+    ) -> None:
         self.copies, self.question = copies, question
         self.jitter = [Jitter(torch.float64, np.random.default_rng(seed)) for seed in range(len(copies))]
         for (model, _), jitter in zip(copies, self.jitter, strict=True):
-            jitter.parameters(model, tables_of(model))
+            jitter.parameters(model, tables)
 
     def of_step(self, batch: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Returns the largest distance of losses, buffers and parameters after the next step."""

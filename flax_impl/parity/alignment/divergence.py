@@ -150,7 +150,7 @@ def find_divergences(
     found: list[Divergence] = []
     tries = itertools.count(1)
 
-    def tried(put_in: Sequence[Exchange]) -> Partners:
+    def partners_with(put_in: Sequence[Exchange]) -> Partners:
         report(next(tries))
         return find_partners(partners.reference, port.tape(exchanges=put_in))
 
@@ -158,13 +158,13 @@ def find_divergences(
     tables = rounded_tables(partners) if current is not None else []
     put_in = with_all(put_in, tables)
     if tables:
-        partners = tried(put_in)
+        partners = partners_with(put_in)
         current = first_divergence(partners)
     base, mended = list(put_in), []
     attempt: Attempt | None = None
     while current is not None and len(found) < at_most:
         partners = current.partners or partners
-        attempt = _tried(current, partners, port, put_in, tried)
+        attempt = _attempted(current, partners, port, put_in, partners_with)
         if not _is_known(current, found, partners):
             found.append(current if attempt is None else _judged(current, attempt, partners))
             mended.append([] if attempt is None else attempt.put_in)
@@ -178,12 +178,12 @@ def find_divergences(
         for i, place in enumerate(found):
             if not place.proved and not any(_same_lines(place, other) for other in found[:i]):
                 others = [e for j, put in enumerate(mended) if j != i for e in put]
-                found[i] = _alone(place, port, with_all(base, others), tried) or place
+                found[i] = _alone(place, port, with_all(base, others), partners_with) or place
     return found
 
 
 def _alone(
-    place: Divergence, port: Port, others: Sequence[Exchange], tried: Callable[[Sequence[Exchange]], Partners]
+    place: Divergence, port: Port, others: Sequence[Exchange], partners_with: Callable[[Sequence[Exchange]], Partners]
 ) -> Divergence | None:
     """Returns a place as it is where all others are mended: that says more of it, and may prove it.
 
@@ -191,14 +191,14 @@ def _alone(
         place: one of several.
         port: runs the port again.
         others: what mends the others.
-        tried: runs the port with values in it.
+        partners_with: runs the port with values in it.
     """
-    partners = tried(others)
+    partners = partners_with(others)
     current = first_divergence(partners)
     if current is None or current.backward != place.backward:
         return None
     partners = current.partners or partners
-    attempt = _tried(current, partners, port, others, tried)
+    attempt = _attempted(current, partners, port, others, partners_with)
     return None if attempt is None or not attempt.whole else _judged(current, attempt, partners)
 
 
@@ -219,16 +219,16 @@ def _same_lines(place: Divergence, other: Divergence) -> bool:
     return bool(lines[0]) and lines[0] == lines[1]
 
 
-def _tried(
+def _attempted(
     current: Divergence,
     partners: Partners,
     port: Port,
     put_in: Sequence[Exchange],
-    tried: Callable[[Sequence[Exchange]], Partners],
+    partners_with: Callable[[Sequence[Exchange]], Partners],
 ) -> Attempt | None:
     """Returns what mends the port best; None where nothing does, or where that cannot be tried."""
     try:
-        return _attempt(current, partners, port, put_in, tried)
+        return _attempt(current, partners, port, put_in, partners_with)
     except Exception:  # a repair that fails costs the proof, never the report
         return None
 
@@ -238,7 +238,7 @@ def _attempt(
     partners: Partners,
     port: Port,
     put_in: Sequence[Exchange],
-    tried_with: Callable[[Sequence[Exchange]], Partners],
+    partners_with: Callable[[Sequence[Exchange]], Partners],
 ) -> Attempt | None:
     """Returns what mends the port best; None where nothing does."""
     if current.reference is None or current.port is None:
@@ -253,7 +253,7 @@ def _attempt(
             yield made(exchange, [e for one in (exchange, *others) for e in again(one)], len(others))
 
     def made(exchange: Exchange, together: Sequence[Exchange], calls: int) -> Attempt:
-        following = tried_with(with_all(put_in, together))
+        following = partners_with(with_all(put_in, together))
         after = first_divergence(following)
         whole = after is None or (after.backward and not current.backward)
         return Attempt(exchange, whole, together, following, after, calls)

@@ -15,14 +15,12 @@ from ..alignment.repair import MOVES, Runnable
 from ..weight_map.names import above
 from .conversion import Conversion
 from .expressions import Expression, entries_in
-from .weights import DoubtError, Weights
+from .weights import FAR, TRIALS, DoubtError, Weights
 
 _APART = 2.0  # times as far the next best has to be
-_TRIALS = 400  # expressions that are tried for one weight
 _LIKELY = 16  # the same, where one of another layer was found in the same way
 _NEARBY = 100  # the same, where the nearest is looked for
 _AGAIN = 4  # searches that leave a choice out
-_FAR = 5  # operations that a trial is followed through
 
 
 class Search(Weights):
@@ -99,7 +97,7 @@ class Search(Weights):
         if before is not None and getattr(self, before)(i, value, _LIKELY):
             return True
         weak: Expression | None = None
-        for made, array in itertools.islice(self._trials(i, value), _TRIALS):
+        for made, array in self._trials(i, value):
             outputs = self._evaluated(i, {value: array})
             if not self.evidence.fits(outputs, made):
                 continue
@@ -112,13 +110,13 @@ class Search(Weights):
             self._take(value, weak)
         return weak is not None
 
-    def _sliced(self, i: int, value: int, most: int = _TRIALS) -> bool:
+    def _sliced(self, i: int, value: int, most: int = TRIALS) -> bool:
         def fits(made: Expression, array: np.ndarray) -> bool:
             return self.evidence.is_part(self._evaluated(i, {value: array}))
 
         return self._first(i, value, fits, most)
 
-    def _later(self, i: int, value: int, most: int = _TRIALS) -> bool:
+    def _later(self, i: int, value: int, most: int = TRIALS) -> bool:
         return self._first(i, value, lambda made, array: self._fits_later(i, value, array, made), most)
 
     def _gate(self, i: int, value: int) -> bool:
@@ -147,7 +145,7 @@ class Search(Weights):
         self._take(value, made)
         return True
 
-    def _first(self, i: int, value: int, fits: Callable[[Expression, np.ndarray], bool], most: int = _TRIALS) -> bool:
+    def _first(self, i: int, value: int, fits: Callable[[Expression, np.ndarray], bool], most: int = TRIALS) -> bool:
         trials = itertools.islice(self._trials(i, value), most)
         found = next((made for made, array in trials if fits(made, array)), None)
         if found is not None:
@@ -178,7 +176,7 @@ class Search(Weights):
         trial.update(zip(tape.operations[i].outputs, self._evaluated(i, trial), strict=True))
         first = fingerprint(np.asarray(trial[tape.operations[i].outputs[0]]))
         following = [j for v in tape.operations[i].outputs for j in tape.consumers.get(v, ())]
-        for _ in range(_FAR):
+        for _ in range(FAR):
             if not following:
                 return False
             j = following.pop(0)
@@ -245,8 +243,8 @@ def search(reference: Tape, structure: Tape, port: Runnable, *, progress: bool =
         ValueError: the port has weights that the reference does not have.
     """
     first = Search(reference, structure, port, progress)
-    best = first.run()
-    for choice in first.choices[:_AGAIN] if best.guessed else ():
+    found = first.run()
+    for choice in first.choices[:_AGAIN] if found.guessed else ():
         with suppress(DoubtError):  # in a port with a fault much is guessed, and that says nothing of the choice
             return Search(reference, structure, port, progress, choice).run()
-    return best
+    return found

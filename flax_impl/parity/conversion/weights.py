@@ -18,9 +18,9 @@ from .evidence import Evidence
 from .expressions import Entry, Expression, Moved, Summed, entries_in
 from .places import Places
 
-_TRIALS = 400  # expressions that are tried for one weight
+TRIALS = 400  # expressions that are tried for one weight
 _LARGE = 1 << 18  # numbers of a value that is forgotten once it is of no use
-_FAR = 5  # operations that a trial is followed through
+FAR = 5  # operations that a trial is followed through
 
 
 class DoubtError(Exception):
@@ -130,7 +130,7 @@ class Weights:
     def _modules_before(self, i: int, value: int) -> tuple[str, ...]:
         """Returns the modules of the weights that were used last on the way to an operation."""
         queue = [v for v in self.structure.operations[i].inputs if v != value]
-        for _ in range(_FAR):
+        for _ in range(FAR):
             following = []
             for v in queue:
                 made_by = self.structure.producers.get(v)
@@ -155,7 +155,7 @@ class Weights:
         names, modules = self.places.names(value), self._modules_before(i, value)
         beside = [made for module in modules for made in self.entries.of_module(module, base)]
         others = self.entries.candidates(base, names, self._image(i, value))
-        for made in itertools.islice(itertools.chain(beside, others), _TRIALS):
+        for made in itertools.islice(itertools.chain(beside, others), TRIALS):
             if self.avoid is not None and self.avoid in pairs(names, made):
                 continue
             array = made.of(self.entries.arrays)

@@ -53,8 +53,8 @@ def neat(number: float) -> str:
 
 
 def rounded_to(array: np.ndarray, kind: str) -> np.ndarray:
-    """Returns numbers as float32, float16, bfloat16 or TF32 hold them."""
-    if kind in ("float32", "float16"):
+    """Returns numbers as float16, bfloat16 or TF32 hold them."""
+    if kind == "float16":
         return array.astype(kind).astype(np.float64)
     kept = {"bfloat16": 16, "tf32": 13}[kind]  # bits of float32 that fall off
     bits = np.ascontiguousarray(array, np.float32).view(np.uint32)

@@ -65,11 +65,7 @@ def masked_causes(cut: Cut) -> Iterator[Finding]:
 
 def rate_causes(cut: Cut) -> Iterator[Finding]:
     """Yields another rate of dropout, where the number that it divides by is the reference's with the other rate."""
-    pairs, around = paired(cut.reference, cut.port), [*cut.theirs, *(cut.exchange.takers or ())]
-    theirs = is_drawn(cut.port, around, [port for _, port in pairs])
-    ours = next((reference for reference, port in pairs if port == theirs), None)
-    kept = None if ours is None else ours.share
-    own = None if theirs is None else theirs.share
+    kept, own = _shares(cut)
     if kept is None or own is None:
         return
     rates = [1 - kept, min(own, 1 - own, key=lambda rate: abs(1 - rate - kept))]
@@ -83,13 +79,17 @@ def rate_causes(cut: Cut) -> Iterator[Finding]:
 
 def scale_causes(cut: Cut) -> Iterator[Finding]:
     """Yields that what dropout keeps is not divided by the share that it keeps."""
-    pairs = paired(cut.reference, cut.port)
-    around = [*cut.theirs, *(cut.exchange.takers or ())]
-    theirs = is_drawn(cut.port, around, [port for _, port in pairs])
-    share = next((reference.share for reference, port in pairs if port == theirs), None)
+    share, _ = _shares(cut)
     if share is not None and cut.gives(np.where(cut.wanted == 0, 0, cut.own / share)):
         text = f"the port does not divide what dropout keeps by {neat(share)}, the share that it keeps"
         yield Finding(f"{text}, which the reference does: divide it", kind="factor")
+
+
+def _shares(cut: Cut) -> tuple[float | None, float | None]:
+    """Returns how much the mask that is used here keeps in the reference, and in the port; None where none is known."""
+    pairs, around = paired(cut.reference, cut.port), [*cut.theirs, *(cut.exchange.takers or ())]
+    theirs = is_drawn(cut.port, around, [port for _, port in pairs])
+    return next(((ours.share, port.share) for ours, port in pairs if port == theirs), (None, None))
 
 
 def draw_causes(cut: Cut) -> Iterator[Finding]:

@@ -85,8 +85,8 @@ class Port:
                 judged by itself; else the port goes its own way from the first weights, which shows what adds up.
             progress: shows a bar, or plain lines, once it takes long.
         """
+        run = Run(self.program, self.start, self.optimizer, self.weight_map, self.reference, forced)
         try:
-            run = Run(self.program, self.start, self.optimizer, self.weight_map, self.reference, forced)
             return run.through(
                 self.batches, recipe=self.reference.metadata["recipe"], progress=progress, model=self.model
             )

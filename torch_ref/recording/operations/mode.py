@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from ...common.tape.tape import Line, Operation
 from ...common.tape.writer import TapeWriter
-from ..dtype import exact
+from ..dtype import default_dtype, exact
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _HERE = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -221,7 +221,7 @@ def plain_kernels() -> Iterator[None]:
         mha = torch.backends.mha
         stack.enter_context(_set(mha.set_fastpath_enabled, mha.get_fastpath_enabled(), False))
         stack.enter_context(_set(torch._C._set_mkldnn_enabled, torch._C._get_mkldnn_enabled(), False))
-        stack.enter_context(_set(torch.set_default_dtype, torch.get_default_dtype(), torch.float64))
+        stack.enter_context(default_dtype(torch.float64))
         yield
 
 
