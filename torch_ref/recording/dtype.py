@@ -16,8 +16,11 @@ class _Lifted(TorchDispatchMode):
     """Gives every operation its float32 arguments, and the float32 that it asks for, in float64."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        args, kwargs = tree_map(_in_float64, (args, dict(kwargs or {})))
-        return tree_map(_in_float64, func(*args, **kwargs))
+        kwargs = kwargs or {}
+        if any(map(_narrow, args)) or any(map(_narrow, kwargs.values())):
+            args, kwargs = tree_map(_in_float64, (args, dict(kwargs)))
+        found = func(*args, **kwargs)
+        return tree_map(_in_float64, found) if _narrow(found) else found
 
 
 @contextmanager
@@ -58,3 +61,10 @@ def _in_float64(value: Any) -> Any:
     if isinstance(value, Tensor):
         return exact(value) if value.dtype is torch.float32 else value
     return torch.float64 if value is torch.float32 else value
+
+
+def _narrow(value: Any) -> bool:
+    """Returns whether there is a float32 in a value; `tree_map` would take as long as all the rest."""
+    if isinstance(value, list | tuple):
+        return any(map(_narrow, value))
+    return value is torch.float32 or (isinstance(value, Tensor) and value.dtype is torch.float32)
