@@ -75,8 +75,10 @@ def compare(
     diagnosis = diagnose(first, ported, reference) if first else []
     if first and step is not None and step.passed and first.phase != "buffer" and _only_rounds(entries, first.step):
         diagnosis = [finding for finding in diagnosis if finding.kind == "precision"]
-    if step is not None and not diagnosis:  # what is known of modules is worded for them
-        diagnosis = [cause for causes in step.causes[:1] for cause in causes if cause.certain]
+    if step is not None and (first is None or first.phase != "buffer"):
+        certain = [cause for causes in step.causes[:1] for cause in causes if cause.certain]
+        if certain and (not diagnosis or (first is not None and first.group == "forward")):
+            diagnosis = certain
     return Report(
         model=reference.metadata["model"],
         dtype=reference.dtype,

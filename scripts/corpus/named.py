@@ -36,7 +36,7 @@ _RIGHT: dict[str, dict[str, tuple[str, ...]]] = {
 _DROPPED = {
     "add": {"missing": ("add",), "input": (), "constant": ("everywhere",)},
     "sub": {"missing": ("subtract",), "input": (), "constant": ("everywhere",)},
-    "mul": {"missing": ("multiply",), "factor": (), "function": ("no activation",)},
+    "mul": {"missing": ("multiply",), "factor": (), "function": ()},  # of SiLU a sigmoid is left
     "div": {  # by a number of elements, or what is one over it
         "missing": ("divide", "multiply"),
         "factor": (),

@@ -127,7 +127,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], str, np.ndarray, 
     "silu": (lambda x, w: F.silu(x @ w), lambda x, w: jax.nn.gelu(x @ w), "w", X, "use jax.nn.silu"),
     "slope": (
         lambda x, w: F.leaky_relu(x @ w, 0.2), lambda x, w: jax.nn.leaky_relu(x @ w), "w", X,
-        "0.01 where the reference has 0.2",
+        "use jax.nn.leaky_relu(negative_slope=0.2)",
     ),
     "elu": (lambda x, w: F.elu(x @ w), lambda x, w: jax.nn.elu(x @ w, 0.5), "w", X, "0.5"),
     "residual": (
@@ -174,7 +174,8 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], str, np.ndarray, 
     ),
     "channels last": (
         lambda x, k, m: flat(lambda x, k: F.conv2d(x, k, padding=1), x, k, m),
-        lambda x, k, m: flat(lambda x, k: convolution()(x, k).transpose(0, 2, 3, 1), x, k, m), "km", IMAGE, "order",
+        lambda x, k, m: flat(lambda x, k: convolution()(x, k).transpose(0, 2, 3, 1), x, k, m), "km", IMAGE,
+        "x.transpose(0, 3, 1, 2)",
     ),
     "average pool": (
         lambda x, k: F.avg_pool2d(F.conv2d(x, k, padding=1), 3, 2, 1), lambda x, k: pooled(convolution()(x, k), False),
@@ -196,7 +197,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], str, np.ndarray, 
     "one half twice": (
         lambda x, w, v: torch.cat([(x @ w).tanh(), (x @ v).sin()], -1).softmax(-1),
         lambda x, w, v: jax.nn.softmax(jnp.concatenate([jnp.tanh(x @ w), jnp.tanh(x @ w)], -1)), "wv", X,
-        "takes what `",
+        "both halves of axis 2 are the first one",
     ),
     "kink": (
         lambda x, s: (x * s).relu() + 1, lambda x, s: jnp.maximum(x * s, 0) + 1, "s", np.where(X > 0.5, 0, X),

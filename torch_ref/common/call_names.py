@@ -1,6 +1,6 @@
 """Names of what a trace holds: calls of modules, and the parts of what they take and return."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
@@ -36,3 +36,12 @@ def containers(calls: Sequence[str]) -> set[str]:
     """Returns the modules that other called modules belong to."""
     modules = {call.partition("#")[0] for call in calls}
     return {module for module in modules if any(other.startswith(f"{module}.") for other in modules)}
+
+
+def summed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a loss of all that a function returns, so that its operations can be recorded as a loss's are."""
+
+    def loss(model: Any, **batch: Any) -> list[Any]:
+        return [array.sum() for array in leaves(forward(model, **batch)).values()]
+
+    return loss

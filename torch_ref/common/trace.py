@@ -35,7 +35,8 @@ FREE = "free"  # the same of a training that started a rounding away: `noise/fre
 _FLOATS = ("param", "loss", "cotangent", "grad", "state", "update", NOISE)
 
 _FORMAT = "trace/1"
-_TAPE = "tape"
+# The tapes in a file, by the name of the field.
+_TAPES = {"tapes": "tape", "forward_tapes": "forward_tape"}
 
 _METADATA: dict[str, type] = {
     "framework": str,
@@ -67,6 +68,7 @@ class Trace:
             taken by), `buffers`, `frozen` (parameters that are not trained), `versions`, and `recipe` (whatever it
             takes to make the batches again).
         tapes: the operations of some steps, by the step.
+        forward_tapes: those of `forward`, where the outputs are not those of the loss's own calls.
 
     Example:
         >>> arrays = {"0/param/w": np.ones(2), "0/loss/y": np.array(0.5), "0/update/w": np.zeros(2)}
@@ -80,6 +82,7 @@ class Trace:
     arrays: dict[str, np.ndarray]
     metadata: dict[str, Any]
     tapes: Mapping[int, Tape] = field(default_factory=dict)
+    forward_tapes: Mapping[int, Tape] = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
@@ -134,11 +137,12 @@ class Trace:
         Raises:
             TypeError: metadata that JSON does not hold.
         """
-        arrays, tapes = dict(self.arrays), {}
-        for step, tape in self.tapes.items():
-            packed, tapes[str(step)] = tape.packed()
-            arrays |= {f"{_TAPE}/{step}/{name}": array for name, array in packed.items()}
-        write_arrays(path, arrays, {"format": _FORMAT, **self.metadata, **({_TAPE: tapes} if tapes else {})})
+        arrays, content = dict(self.arrays), {}
+        for field_name, key in _TAPES.items():
+            for step, tape in getattr(self, field_name).items():
+                packed, content.setdefault(key, {})[str(step)] = tape.packed()
+                arrays |= {f"{key}/{step}/{name}": array for name, array in packed.items()}
+        write_arrays(path, arrays, {"format": _FORMAT, **self.metadata, **content})
 
     @cached_property
     def _by_phase(self) -> dict[tuple[int, str], dict[str, np.ndarray]]:
@@ -180,21 +184,22 @@ def load_trace(path: str | os.PathLike[str]) -> Trace:
     arrays, metadata = read_arrays(path)
     try:
         check_choice("format", metadata.pop("format", None), [_FORMAT])
-        tapes = _tapes(arrays, metadata.pop(_TAPE, {}))
-        arrays = {name: array for name, array in arrays.items() if not name.startswith(f"{_TAPE}/")}
+        tapes = {name: _tapes(key, arrays, metadata.pop(key, {})) for name, key in _TAPES.items()}
+        prefixes = tuple(f"{key}/" for key in _TAPES.values())
+        arrays = {name: array for name, array in arrays.items() if not name.startswith(prefixes)}
         _check_metadata(metadata)
         _check_arrays(arrays, metadata)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return Trace(arrays, metadata, tapes)
+    return Trace(arrays, metadata, **tapes)
 
 
-def _tapes(arrays: Mapping[str, np.ndarray], packed: Any) -> dict[int, Tape]:
+def _tapes(key: str, arrays: Mapping[str, np.ndarray], packed: Any) -> dict[int, Tape]:
     """Returns the tapes in a file, by step."""
     try:
         return {
             int(step): unpacked(
-                {name.split("/", 2)[2]: array for name, array in arrays.items() if name.startswith(f"{_TAPE}/{step}/")},
+                {name.split("/", 2)[2]: array for name, array in arrays.items() if name.startswith(f"{key}/{step}/")},
                 content,
             )
             for step, content in packed.items()

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..common.call_names import summed
 from ..common.checks.arguments import check_choice, check_integer, listed, shown
 from ..common.progress import Progress
 from ..common.record_inputs import config_of, input_names, named_batches
@@ -100,6 +101,7 @@ def record(
     calls: list[str] = []
     steps = _checked_steps(tapes, len(batches))
     written: dict[int, Tape] = {}
+    of_forward: dict[int, Tape] = {}
     untaped = ""
     arrays = {f"0/param/{name}": array for name, array in variables_of(exact).items()}
     rates = []
@@ -109,7 +111,10 @@ def record(
             noisy.follow(exact, built)  # before the buffers move
             if k in steps:
                 try:
-                    written[k] = record_tape(copy.deepcopy(exact).to(noisy.dtype), batch, loss)
+                    rounded = copy.deepcopy(exact).to(noisy.dtype)
+                    written[k] = record_tape(rounded, batch, loss)
+                    if forward is not None:
+                        of_forward[k] = record_tape(rounded, batch, summed(forward))
                 except (RuntimeError, NotImplementedError, TypeError) as error:  # torch cannot dispatch all there is
                     untaped = f"step {k}: {type(error).__name__}: {error}"
             found, gradients, calls = forward_and_backward(exact, question, batch)
@@ -142,7 +147,7 @@ def record(
         "recipe": dict(recipe or {}),
         **({"untaped": untaped} if untaped else {}),
     }
-    return Trace(arrays, metadata, written)
+    return Trace(arrays, metadata, written, of_forward)
 
 
 def _checked_steps(tapes: Iterable[int], count: int) -> set[int]:

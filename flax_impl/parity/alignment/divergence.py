@@ -5,19 +5,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
+
 from torch_ref.common.tape.tape import Tape
 
 from .gradients import silenced, stopped, without_gradient
 from .partners import Partners, find_partners
-from .place import Place, Side, differing
-from .proof.attempts import Attempt, best_attempt, narrowed, with_all
+from .place import PHASES, Place, differing
+from .proof.agreed import sides_of
+from .proof.attempts import Attempt, best_attempt, narrowed, reached, with_all
 from .proof.located import beside, located, nearest, origin
 from .proof.masks import other_masks
 from .proof.repeats import at_other_calls, everywhere
 from .proof.tables import rounded_tables
 from .repair import Exchange, Runnable, exchanges
-from .rows import selected
-from .slices import is_joined, joined_apart, sliced, uncertain
 
 MOST = 8  # places that are looked for
 
@@ -38,6 +39,7 @@ class Divergence:
         reference: where the reference does what the port does not; None where that could not be told.
         port: where the port does what the reference does not; None where that could not be told.
         backward: whether losses and outputs agree, so that only gradients differ.
+        state: whether they agree, and the statistics that the step leaves behind do not.
         exchange: the reference's value that was put in, to go on; None where none was found.
         proved: whether all losses and outputs, or all gradients, agree after this exchange and those before it.
         calls: how many further calls of the same lines it was put in at.
@@ -54,6 +56,12 @@ class Divergence:
     calls: int = 0
     partners: Partners | None = None
     agreed: tuple[frozenset[int], frozenset[int]] = frozenset(), frozenset()
+    state: bool = False
+
+    @property
+    def rank(self) -> int:
+        """How much of the step agrees: 0 for nothing, 1 for losses and outputs, 2 for statistics, too."""
+        return 2 if self.backward else int(self.state)
 
     @property
     def iterated(self) -> bool:
@@ -65,17 +73,18 @@ class Divergence:
 
 def first_divergence(partners: Partners) -> Divergence | None:
     """Returns where two tapes part first, or None where losses, outputs and gradients agree."""
-    for backward in (False, True):  # gradients count only where losses and outputs agree
+    for phases in PHASES:  # what comes later counts only where all before it agrees
+        backward = "grad" in phases
         partners = partners.with_gradients if backward else partners
-        ours, theirs = differing(partners, backward)
+        ours, theirs = differing(partners, phases)
         if ours:
-            return _first(partners, ours, theirs, backward)
+            return replace(_first(partners, ours, theirs, backward), state="buffer" in phases)
     return None
 
 
 def _first(partners: Partners, ours: Sequence[int], theirs: Sequence[int], backward: bool) -> Divergence:
     """Returns where two tapes part first on the way to results that differ."""
-    sides = _sides(partners, backward, (ours, theirs), differ=True)
+    sides = sides_of(partners, backward, (ours, theirs), differ=True)
     reference, port = sides[0].place(ours, backward), sides[1].place(theirs, backward)
     agreed = frozenset(sides[0].agreed), frozenset(sides[1].agreed)
     if backward and reference is not None and port is not None:
@@ -87,47 +96,6 @@ def _first(partners: Partners, ours: Sequence[int], theirs: Sequence[int], backw
     if reference is not None and port is not None:
         port = beside(reference, port, partners)
     return Divergence(reference, port, backward, partners=partners, agreed=agreed)
-
-
-def _sides(
-    partners: Partners, backward: bool, starts: tuple[Sequence[int], Sequence[int]], *, differ: bool = False
-) -> tuple[Side, Side]:
-    """Returns both sides with what agrees on them.
-
-    JAX computes derivatives on the way forward. A value that is nothing but one, such as the cosine beside a sine, is
-    no partner for a value that an output comes from.
-
-    Args:
-        partners: which values are the same.
-        backward: whether gradients are meant.
-        starts: values of the reference, and of the port; what they do not come from is not looked at.
-        differ: whether they are results that differ, if only by the order of their numbers.
-    """
-    agreed = partners.of_reference, partners.of_port
-    if differ:
-        agreed = tuple(
-            {value: twins for value, twins in of_tape.items() if value not in start}
-            for of_tape, start in zip(agreed, starts, strict=True)
-        )
-    tapes = partners.reference, partners.port
-    if not backward:
-        derivatives = [Side(tape, of_tape).derivatives for tape, of_tape in zip(tapes, agreed, strict=True)]
-        agreed = tuple(
-            {value: twins for value, twins in of_tape.items() if not derivatives[1 - i].issuperset(twins)}
-            for i, of_tape in enumerate(agreed)
-        )
-    alone = [
-        [number for number in tape.values_behind(start, lambda n, of=of_tape: n not in of) if number not in of_tape]
-        for tape, of_tape, start in zip(tapes, agreed, starts, strict=True)
-    ]
-    rows = selected(tapes[0], alone[0], tapes[1]), selected(tapes[1], alone[1], tapes[0])
-    apart = joined_apart((tapes[0], tapes[1]), alone)
-    sides = []
-    for i, (tape, of_tape) in enumerate(zip(tapes, agreed, strict=True)):
-        wanted = [v for v in alone[i] if tape.values[v].size not in apart or not is_joined(tape, v)]
-        slices = sliced(tape, wanted, tapes[1 - i]) | rows[i][0] | rows[1 - i][1].difference(of_tape)
-        sides.append(Side(tape, {*of_tape, *uncertain(tape, tapes[1 - i], set(of_tape), slices)}))
-    return sides[0], sides[1]
 
 
 def find_divergences(
@@ -177,7 +145,8 @@ def find_divergences(
     if len(found) > 1 and attempt is not None and attempt.whole:
         for i, place in enumerate(found):
             if not place.proved and not any(_same_lines(place, other) for other in found[:i]):
-                others = [e for j, put in enumerate(mended) if j != i for e in put]
+                # What mends a statistic may stand for more than that.
+                others = [e for j, put in enumerate(mended) if j != i and found[j].rank <= place.rank for e in put]
                 found[i] = _alone(place, port, with_all(base, others), partners_with) or place
     return found
 
@@ -195,7 +164,7 @@ def _alone(
     """
     partners = partners_with(others)
     current = first_divergence(partners)
-    if current is None or current.backward != place.backward:
+    if current is None or current.rank != place.rank:
         return None
     partners = current.partners or partners
     attempt = _attempted(current, partners, port, others, partners_with)
@@ -254,9 +223,14 @@ def _attempt(
 
     def made(exchange: Exchange, together: Sequence[Exchange], calls: int) -> Attempt:
         following = partners_with(with_all(put_in, together))
+        if _same_results(partners.port, following.port):  # it was put in rows that nothing comes of
+            return Attempt(exchange, False, together, partners, current, calls)
         after = first_divergence(following)
-        whole = after is None or (after.backward and not current.backward)
+        whole = after is None or after.rank > current.rank
         return Attempt(exchange, whole, together, following, after, calls)
+
+    def fits(exchange: Exchange) -> bool:  # what has mended the outputs hides what else would be changed
+        return not current.state or reached(exchange, partners.port) == {"buffer"}
 
     def within(exchange: Exchange) -> Iterator[Exchange]:
         places = _within(exchange, current.backward, partners)
@@ -270,12 +244,21 @@ def _attempt(
             yield from exchanges(partners, port, (cones[0], cones[1]), current.agreed, again, swapped=True)
 
     tried = exchanges(partners, port, (current.reference.cone, current.port.cone), current.agreed, again)
-    found = best_attempt(tried, run, current)
+    found = best_attempt(filter(fits, tried), run, current)
     if found is None or not found.whole:
         of_masks = (made(exchange, [exchange], 0) for exchange in other_masks(partners, current.port))
         if (mended := next((attempt for attempt in of_masks if attempt.whole), None)) is not None:
             return mended
-    return None if found is None else narrowed(found, within, run)
+    return None if found is None else narrowed(found, lambda exchange: filter(fits, within(exchange)), run)
+
+
+def _same_results(before: Tape, after: Tape) -> bool:
+    """Whether a step gives the same, gradients included, after an exchange."""
+    return before.results == after.results and all(
+        np.array_equal(before.values[n].moments, after.values[n].moments, equal_nan=True)
+        and (before.values[n].order == after.values[n].order or np.isnan(before.values[n].order))
+        for n in before.results.values()
+    )
 
 
 def _is_known(current: Divergence, found: Sequence[Divergence], partners: Partners) -> bool:
@@ -330,7 +313,7 @@ def _located(current: Divergence, exchange: Exchange, partners: Partners) -> Div
 
 def _within(exchange: Exchange, backward: bool, partners: Partners) -> tuple[Place | None, Place | None]:
     """Returns where the two values of an exchange begin to differ from all others; None for one that agrees."""
-    sides = _sides(partners, backward, ([exchange.reference], [exchange.port]))
+    sides = sides_of(partners, backward, ([exchange.reference], [exchange.port]))
     return (
         sides[0].place([exchange.reference], backward) if exchange.reference not in sides[0].agreed else None,
         sides[1].place([exchange.port], backward) if exchange.port not in sides[1].agreed else None,

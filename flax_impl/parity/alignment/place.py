@@ -12,6 +12,9 @@ from torch_ref.common.tape.tape import Operation, Tape
 from .likeness import tolerance
 from .partners import Partners
 
+# Results that are compared together, the first ones first.
+PHASES = (("loss", "output"), ("buffer",), ("grad",))
+
 
 @dataclass(frozen=True)
 class Place:
@@ -65,6 +68,11 @@ class Side:
     def learned(self) -> np.ndarray:
         """Whether each value comes from a parameter or an input; the others are constants, buffers and their like."""
         return self._reached(number for name, number in self.tape.leaves.items() if not name.startswith("buffer/"))
+
+    @cached_property
+    def of_inputs(self) -> np.ndarray:
+        """Whether each value comes from the batch."""
+        return self._reached(number for name, number in self.tape.leaves.items() if name.startswith("input/"))
 
     def _reached(self, leaves: Iterable[int]) -> np.ndarray:
         reached = np.zeros(len(self.tape.values), bool)
@@ -137,14 +145,14 @@ class Side:
         ]
 
 
-def differing(partners: Partners, backward: bool) -> tuple[list[int], list[int]]:
+def differing(partners: Partners, phases: Sequence[str]) -> tuple[list[int], list[int]]:
     """Returns the results that differ, the reference's and the port's. A result is paired with any of its phase.
 
     Args:
         partners: which values agree.
-        backward: whether gradients are meant; else losses and outputs.
+        phases: one of `PHASES`.
     """
-    phases = ("grad",) if backward else ("loss", "output", "buffer")
+    backward = "grad" in phases
     ours, theirs = (
         [number for name, number in tape.results.items() if name.partition("/")[0] in phases]
         for tape in (partners.reference, partners.port)

@@ -2,7 +2,6 @@
 
 import heapq
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -14,7 +13,8 @@ from torch_ref.common.tape.tape import Tape
 
 from .likeness import Pool, likeness
 from .partners import Partners
-from .proof.picks import Picks, Rows
+from .proof.layouts import layouts
+from .proof.picks import Picks, Rows, are_alike
 
 _NEAR = 40  # operations of each side that are looked at
 _FRONT = 12  # operations of the reference that the port may lack
@@ -103,24 +103,35 @@ def exchanges(
     pool = Pool(unmatched)
     likely = itertools.chain(_missing(partners, cones[0]), _weighed(partners, cones))
     tried = itertools.chain(likely, _replacing(partners, cones, agreed, swapped))
-    weak = []
-    for exchange in itertools.islice(tried, _TRIALS):
-        together = everywhere(exchange)
-        count = _agreeing_after(together, partners.port, port, pool, agreed[1])
-        if not count and len(together) > 1:
-            alone = replace(exchange, alone=True)
-            if len(apart := everywhere(alone)) < len(together):
-                exchange, count = alone, _agreeing_after(apart, partners.port, port, pool, agreed[1])
-        if count >= _TELLING:
-            yield exchange
-        elif count:
-            weak.append(exchange)
+    tried = (exchange for exchange in tried if not (exchange.rows and _masked(exchange, partners.port)))
+    weak: list[Exchange] = []
+    is_told = False
+    for some in (itertools.islice(tried, _TRIALS), _ends(partners, cones)):
+        for exchange in () if is_told else some:
+            together = everywhere(exchange)
+            count = _agreeing_after(together, partners.port, port, pool, agreed[1])
+            if not count and len(together) > 1:
+                alone = replace(exchange, alone=True)
+                if len(apart := everywhere(alone)) < len(together):
+                    exchange, count = alone, _agreeing_after(apart, partners.port, port, pool, agreed[1])
+            if count >= _TELLING:
+                is_told = True
+                yield exchange
+            elif count:
+                weak.append(exchange)
     yield from weak
     yield from _last(partners, cones)
 
 
+def _masked(exchange: Exchange, tape: Tape) -> bool:
+    """Whether the port has no numbers of its own in the rows that are exchanged: they are another head's."""
+    own = tape.arrays.get(exchange.port)
+    first, theirs = exchange.parts(exchange.array)[0], None if own is None else exchange.parts(own)[0]
+    return are_alike(theirs) and not are_alike(first)
+
+
 def _last(partners: Partners, cones: tuple[Sequence[int], Sequence[int]]) -> Iterator[Exchange]:
-    """Yields losses whose last operation is where the two part, so that nothing comes after it that could agree."""
+    """Yields losses and outputs of whose making nothing comes after that could agree."""
     ends = []
     for tape, cone in zip((partners.reference, partners.port), cones, strict=True):
         inside = {value for i in cone for value in tape.operations[i].outputs}
@@ -130,6 +141,22 @@ def _last(partners: Partners, cones: tuple[Sequence[int], Sequence[int]]) -> Ite
     for value, other in zip(*ends, strict=False):
         if value in partners.reference.arrays:
             yield from put_in(partners, value, other, None)
+    outputs = [
+        [n for name, n in tape.results.items() if name.startswith("output/") and not _goes_on(tape, n)]
+        for tape in (partners.reference, partners.port)
+    ]
+    differing = [
+        [n for n in outputs[0] if not set(outputs[1]).intersection(partners.of_reference.get(n, ()))],
+        [n for n in outputs[1] if not set(outputs[0]).intersection(partners.of_port.get(n, ()))],
+    ]
+    for value, other in zip(*differing, strict=False):
+        if value in partners.reference.arrays and other in partners.port.arrays:
+            yield from put_in(partners, value, other, None)
+
+
+def _goes_on(tape: Tape, value: int) -> bool:
+    """Whether something else that comes out is made of a value."""
+    return any(i in set(tape.forward) for i in tape.consumers.get(value, ()))
 
 
 def _replacing(
@@ -152,6 +179,25 @@ def _replacing(
             continue
         takers = _takers(other, cone, ported) if edge else None
         yield from put_in(partners, value, other, takers)
+
+
+def _ends(partners: Partners, cones: tuple[Sequence[int], Sequence[int]]) -> Iterator[Exchange]:
+    """Yields the last value of each size in the reference's cone in place of the port's last one, the earliest first.
+
+    Between two values of one size there may be too many pairs of others, as in a norm; its result ends them.
+    """
+    last = [
+        {
+            tape.values[value].size: value
+            for i in cone[:_NEAR]
+            for value in tape.operations[i].outputs
+            if tape.values[value].kind == "f" and tape.operations[i].name not in MOVES
+        }
+        for tape, cone in zip((partners.reference, partners.port), cones, strict=True)
+    ]
+    for size, other in sorted(last[1].items(), key=lambda kept: kept[1]):
+        if size > 1 and size in last[0] and last[0][size] in partners.reference.arrays:
+            yield from put_in(partners, last[0][size], other, None)
 
 
 def _takers(value: int, cone: Set[int], tape: Tape) -> frozenset[int]:
@@ -247,40 +293,6 @@ def _candidates(tape: Tape, cone: Sequence[int], agreed: Set[int]) -> list[tuple
     return list(found.items())
 
 
-def layouts(array: np.ndarray, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """Yields an array in a shape, for each order of its axes that fits it.
-
-    Args:
-        array: the array.
-        shape: of as many numbers.
-    """
-    if array.shape == shape:
-        yield array
-        if len(shape) < 2 or len(set(shape)) == len(shape):
-            return
-    seen = set()
-    axes = [i for i, length in enumerate(array.shape) if length > 1]
-    if len(axes) > 4:
-        yield array.reshape(shape)
-        return
-    wanted = [length for length in shape if length > 1]
-    for order in itertools.permutations(axes):
-        turned = [array.shape[i] for i in order]
-        exact = turned == wanted
-        if not exact and sorted(turned) == sorted(wanted):
-            continue  # another order of the same axes fits exactly
-        if order not in seen and (exact or _mergeable(turned, wanted)):
-            seen.add(order)
-            rest = tuple(i for i in range(array.ndim) if i not in order)
-            yield array.transpose(*order, *rest).reshape(shape)
-
-
-def _mergeable(a: Sequence[int], b: Sequence[int]) -> bool:
-    """Whether one shape is another with neighbours merged."""
-    ends = [{math.prod(shape[:i]) for i in range(len(shape) + 1)} for shape in (a, b)]
-    return ends[0] <= ends[1] or ends[1] <= ends[0]
-
-
 def _agreeing_after(together: Sequence[Exchange], tape: Tape, port: Runnable, unmatched: Pool, agreed: Set[int]) -> int:
     """Returns how many operations agree that did not, up to two, once the reference's values stand there.
 
@@ -313,7 +325,9 @@ def _agreeing_after(together: Sequence[Exchange], tape: Tape, port: Runnable, un
             for value, output in zip(operation.outputs, outputs, strict=True):
                 parts = together[0].parts(output)
                 given = own if len(own) == len(parts) and value not in tape.outcomes else [None] * len(parts)
-                if all(_is_new(part, passed, unmatched) for part, passed in zip(parts, given, strict=True)):
+                # Of the rows of several calls, each way on may take those of one, and mask the others.
+                telling = [pair for pair in zip(parts, given, strict=True) if len(parts) == 1 or not are_alike(pair[0])]
+                if telling and all(_is_new(part, passed, unmatched) for part, passed in telling):
                     count += 1
                     break
             if count == _TELLING:

@@ -208,7 +208,7 @@ def _block(number: int, place: Divergence, partners: Partners, causes: Sequence[
         times = "one further call" if place.calls == 1 else f"{place.calls} further calls"
         yield f"   {'':<10} the same at {times} of these lines"
     if place.proved:
-        results = "all gradients agree" if place.backward else "all losses and outputs agree"
+        results = ("all losses and outputs agree", "all statistics agree", "all gradients agree")[place.rank]
         yield f"   {'proof':<10} with the reference's value put in here, {results}"
     elif place.exchange is not None:
         yield f"   {'':<10} with the reference's value put in here, the next operations agree"
@@ -273,7 +273,9 @@ def _source(operation: Operation) -> Iterator[str]:
 
 
 def _phase(place: Divergence) -> str:
-    return "backward: losses and outputs agree, gradients do not" if place.backward else "forward"
+    return ("forward", "statistics: losses and outputs agree", "backward: losses and outputs agree, gradients do not")[
+        place.rank
+    ]
 
 
 def _difference(place: Divergence, partners: Partners) -> dict[str, float] | None:

@@ -8,7 +8,7 @@ from torch_ref.common.tape.fingerprint import Fingerprint, fingerprint
 from torch_ref.common.tape.tape import Tape
 
 from ..alignment.likeness import NOISE, SAME_AXES, Pool
-from ..alignment.repair import layouts
+from ..alignment.proof.layouts import layouts
 from ..alignment.slices import Slices, is_slice
 from .expressions import Expression, Joined
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..alignment.proof.attempts import reached
 from ..alignment.repair import MOVES
 from ..report.entries import Finding
 from .cut import Cut, is_constant, literals_of
@@ -80,12 +81,7 @@ def statistics_causes(cut: Cut) -> Iterator[Finding]:
 
 def _is_statistic(cut: Cut) -> bool:
     """Whether a value goes into what a step leaves in the buffers, and into nothing else that comes out."""
-    tape, takers = cut.port, cut.exchange.takers
-    reached = {cut.exchange.port} if takers is None else {v for i in takers for v in tape.operations[i].outputs}
-    for operation in tape.operations:
-        if reached.intersection(operation.inputs):
-            reached.update(operation.outputs)
-    return {name.partition("/")[0] for name, number in tape.results.items() if number in reached} == {"buffer"}
+    return reached(cut.exchange, cut.port) == {"buffer"}
 
 
 def epsilon_causes(cut: Cut) -> Iterator[Finding]:

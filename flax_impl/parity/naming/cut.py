@@ -12,8 +12,9 @@ from torch_ref.common.tape.tape import Tape
 
 from ..alignment.divergence import Divergence
 from ..alignment.partners import Partners
+from ..alignment.proof.layouts import layouts
 from ..alignment.proof.picks import Picks
-from ..alignment.repair import MOVES, Exchange, Runnable, layouts
+from ..alignment.repair import MOVES, Exchange, Runnable
 from .targets import targets
 
 _MOST = 80  # operations of each side
@@ -83,9 +84,10 @@ class Cut:
     def later(self) -> Iterator["Cut"]:
         """Yields the cuts at the values that the port makes of the exchanged one, one after the other."""
         tape, value, array = self.port, self.exchange.port, self.exchange.array
-        takers = self.exchange.takers
+        takers, forward = self.exchange.takers, set(tape.forward)
         for _ in range(_LATER):
             after = sorted(takers or tape.consumers.get(value, ()))
+            after = [i for i in after if i in forward] or after  # JAX differentiates on the way
             i = next((i for i in after if len(tape.operations[i].outputs) == 1), None)
             if i is None or tape.operations[i].backward:
                 return

@@ -7,13 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..comparison.activations import ACTIVATIONS
+from ..comparison.activations import ACTIVATIONS, elu, leaky_relu
 from ..report.entries import Finding
 from .cut import Cut
-from .words import plain
+from .words import neat, plain
 
 _Function = Callable[[np.ndarray], np.ndarray]
 _MOST = 24
+_LARGEST = 1 << 18  # numbers of a value that whole activations are tried at
+_SAMPLE = 16  # numbers that are looked at first
+# What is one operation is told as such.
+_CLIPS = ("jax.nn.relu6", "jax.nn.hard_tanh", "jax.nn.hard_sigmoid")
+_SINGLE = ("jax.nn.relu", "jax.nn.sigmoid", "jnp.tanh", "jnp.exp", "jnp.square", "jnp.abs")
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 _UNARY: dict[str, _Function] = {
     "tanh": np.tanh,
@@ -76,8 +81,41 @@ def unary_causes(cut: Cut) -> Iterator[Finding]:
                 return
 
 
+def whole_activation_causes(cut: Cut) -> Iterator[Finding]:
+    """Yields the activations that make each side's value of one that both have, where both are known ones."""
+    for value in cut.theirs_given:
+        x = cut.port.arrays.get(value)
+        if x is None or x.shape != cut.own.shape or not 4 <= x.size <= _LARGEST or cut.port.values[value].constant:
+            continue
+        x = np.asarray(x, np.float64)
+        ours, theirs = _whole(x, cut.own), _whole(x, cut.wanted)
+        if theirs == "no activation" and ours not in (None, "no activation", *_SINGLE, *_CLIPS):
+            text = f"the port applies {ours} once more than the reference: leave it out"
+            yield Finding(text, kind="function")
+            return
+        if ours and theirs and ours != theirs and "no activation" not in (ours, theirs):
+            yield _instead(ours, theirs)
+            return
+
+
+def _whole(x: np.ndarray, after: np.ndarray) -> str | None:
+    """Returns the name of the activation that makes one array of the other, with its slope where it has one."""
+    with np.errstate(all="ignore"):
+        for name, function in ACTIVATIONS.items():
+            few = [array.ravel()[:_SAMPLE] for array in (x, after)]
+            if (name == "jax.nn.softmax" or _equal(function(few[0]), few[1])) and _equal(function(x), after):
+                return name
+        negative = x < 0
+        if not negative.any() or not np.array_equal(after[~negative], x[~negative]):
+            return None
+        alpha, slope = (float(np.median(after[negative] / of(x[negative]))) for of in (np.expm1, lambda low: low))
+        if _equal(elu(x, alpha), after):
+            return f"jax.nn.elu(alpha={neat(alpha)})"
+        return f"jax.nn.leaky_relu(negative_slope={neat(slope)})" if _equal(leaky_relu(x, slope), after) else None
+
+
 def activation_causes(cut: Cut) -> Iterator[Finding]:
-    """Yields the functions that make each side's value of one that both have."""
+    """Yields the functions that make each side's value of one that both have, or a part of such a function."""
     for value in cut.theirs_given or [cut.exchange.port]:
         x = cut.port.arrays.get(value)
         if x is None or x.shape != cut.own.shape or x.size < 4 or cut.port.values[value].constant:
@@ -96,6 +134,37 @@ def activation_causes(cut: Cut) -> Iterator[Finding]:
         if ours is not None and theirs is not None and ours != theirs:
             yield _instead(ours, theirs)
             return
+
+
+def group_causes(cut: Cut) -> Iterator[Finding]:
+    """Yields another number of groups of a group norm."""
+    for value in cut.theirs_given:
+        x = cut.port.arrays.get(value)
+        if x is None or x.ndim < 3 or x.shape != cut.own.shape or x.size > _LARGEST:
+            continue
+        ours, theirs = (_groups(np.asarray(x, np.float64), after, cut) for after in (cut.own, cut.wanted))
+        if ours and theirs and ours != theirs:
+            text = f"the norm has {ours} groups in the port where the reference has {theirs}"
+            yield Finding(f"{text}: pass num_groups={theirs}", kind="reduction")
+            return
+
+
+def _groups(x: np.ndarray, after: np.ndarray, cut: Cut) -> int | None:
+    """Returns with how many groups a norm makes one array of the other, up to a scale and a shift of each channel."""
+    channels, rows = x.shape[-1], len(x)
+    epsilons = {number for number in cut.known_numbers if 0 < number < 1e-2} or {1e-5, 1e-6}
+    for count in (n for n in range(1, channels + 1) if channels % n == 0):
+        grouped = x.reshape(rows, -1, count, channels // count)
+        mean, variance = (of(grouped, (1, 3), keepdims=True) for of in (np.mean, np.var))
+        for epsilon in epsilons:
+            normal = ((grouped - mean) / np.sqrt(variance + epsilon)).reshape(-1, channels)
+            made = after.reshape(-1, channels)
+            centred = normal - normal.mean(0)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                scale = (centred * (made - made.mean(0))).sum(0) / (centred**2).sum(0)
+            if np.isfinite(scale).all() and _equal(centred * scale + made.mean(0), made):
+                return count
+    return None
 
 
 def reduction_causes(cut: Cut) -> Iterator[Finding]:

@@ -1,16 +1,21 @@
 """Names another weight or another value that goes in, and operands of a product that are turned or exchanged."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from ..alignment.divergence import Divergence
+from ..alignment.proof.layouts import layouts
+from ..alignment.proof.picks import Picks
+from ..alignment.repair import Runnable
 from ..alignment.slices import is_joined
 from ..report.entries import Finding
 from .cut import Cut
 from .words import inputs_behind, told
 
 _MOST = 24
+_PRODUCTS = ("dot_general", "conv_general_dilated")
 
 
 def input_causes(cut: Cut) -> Iterator[Finding]:
@@ -62,6 +67,73 @@ def taken_causes(cut: Cut) -> Iterator[Finding]:
         return
     if exchange.reference in partners.of_reference and exchange.port not in partners.of_reference[exchange.reference]:
         yield from _taken(cut, exchange.port, exchange.reference)
+
+
+def weight_causes(divergence: Divergence, port: Runnable) -> Iterator[Finding]:
+    """Yields that the port puts a value through another weight than the reference does, as of another layer.
+
+    Args:
+        divergence: the place.
+        port: runs the product with the other weight.
+    """
+    partners, reference, place = divergence.partners, divergence.reference, divergence.port
+    if partners is None or reference is None or place is None:
+        return
+    ours, theirs = partners.reference.operations[reference.first], partners.port.operations[place.first]
+    arrays, wanted = partners.port.arrays, partners.reference.arrays.get(ours.outputs[0])
+    if theirs.name not in _PRODUCTS or wanted is None or len(theirs.inputs) != 2:
+        return
+    rows = Picks.of(partners.reference).rows.get(ours.outputs[0])
+
+    def of_rows(array: np.ndarray) -> np.ndarray:
+        return array if rows is None or len(array) != rows.length else array[rows.numbers]
+
+    for (x, weight), (at, (taken, own)) in itertools.product(_both(ours.inputs), enumerate(_both(theirs.inputs))):
+        twins, given = partners.of_reference.get(weight, ()), partners.reference.arrays.get(x)
+        if given is None or taken not in arrays or own in twins or not _is_near(given, of_rows(arrays[taken])):
+            continue
+        if not all(
+            told(*of).startswith("the parameter") for of in ((partners.port, own), (partners.reference, weight))
+        ):
+            continue
+        for twin in twins:
+            if own in arrays and twin in arrays and arrays[twin].shape == arrays[own].shape:
+                operands = [arrays[taken], arrays[twin]][:: -1 if at else 1]
+                made = of_rows(port.evaluate(place.first, operands)[0])
+                if _is_near(wanted, made):
+                    words = told(partners.port, own), told(partners.reference, weight)
+                    text = f"the port takes {words[0]} where the reference takes {words[1]}"
+                    yield Finding(f"{text}: the two layers are in another order, or swapped", kind="input")
+                    return
+
+
+def _both(inputs: Sequence[int]) -> list[tuple[int, int]]:
+    """Returns two inputs in either order."""
+    return [(inputs[0], inputs[1]), (inputs[1], inputs[0])] if len(inputs) == 2 else []
+
+
+def _is_near(a: np.ndarray, b: np.ndarray) -> bool:
+    return any(_are_near(turned, b) for turned in layouts(a, b.shape)) if a.size == b.size else False
+
+
+def _are_near(a: np.ndarray, b: np.ndarray) -> bool:
+    return bool(np.abs(a - b).max(initial=0.0) <= 1e-9 * np.abs(b).max(initial=0.0))
+
+
+def doubled_causes(cut: Cut) -> Iterator[Finding]:
+    """Yields that the port concatenates a value with itself, where the reference concatenates two."""
+    made_by = cut.port.producers.get(cut.exchange.port)
+    if made_by is None or cut.port.operations[made_by].name != "concatenate":
+        return
+    axis = cut.port.operations[made_by].constants["dimension"]
+    if cut.own.shape[axis] % 2:
+        return
+    ours, wanted = np.split(cut.own, 2, axis), np.split(cut.wanted, 2, axis)
+    for half, words in ((0, "first"), (1, "second")):
+        if np.array_equal(ours[0], ours[1]) and np.allclose(ours[half], wanted[half], rtol=1e-9, atol=0.0):
+            text = f"both halves of axis {axis} are the {words} one in the port: concatenate the two"
+            yield Finding(text, kind="input", operation=made_by)
+            return
 
 
 def joined_causes(cut: Cut) -> Iterator[Finding]:
@@ -121,7 +193,7 @@ def product_causes(cut: Cut) -> Iterator[Finding]:
     """Yields a product of the port whose matrix must be transposed, where both axes are as long."""
     for i in reversed(cut.working[-_MOST:]):
         operation = cut.port.operations[i]
-        if operation.name not in ("dot_general", "conv_general_dilated"):
+        if operation.name not in _PRODUCTS:
             continue
         for value in reversed(operation.inputs):
             array = cut.port.arrays.get(value)

@@ -12,8 +12,17 @@ from ..report.entries import Finding
 from .constants import constant_causes, epsilon_causes, solved_causes, statistics_causes
 from .cut import Cut
 from .factors import factor_causes, loss_causes, offset_causes, reciprocal_causes, sign_causes
-from .functions import activation_causes, reduction_causes, unary_causes
-from .inputs import exchanged_causes, input_causes, joined_causes, product_causes, taken_causes, unused_causes
+from .functions import activation_causes, group_causes, reduction_causes, unary_causes, whole_activation_causes
+from .inputs import (
+    doubled_causes,
+    exchanged_causes,
+    input_causes,
+    joined_causes,
+    product_causes,
+    taken_causes,
+    unused_causes,
+    weight_causes,
+)
 from .masks import chosen_causes, draw_causes, mask_causes, masked_causes, rate_causes, scale_causes
 from .operations import extra_causes, lacking_causes, missing_causes, operand_causes
 from .orders import (
@@ -34,6 +43,7 @@ _PLAIN: tuple[_Known, ...] = (
     scale_causes,
     draw_causes,
     chosen_causes,
+    doubled_causes,
     exchanged_causes,
     flattened_causes,
     order_causes,
@@ -115,6 +125,8 @@ def _found(divergence: Divergence, port: Runnable) -> Iterator[Finding]:
         yield from _gradient_causes(divergence)
     elif divergence.exchange is None or _is_loss(divergence.exchange.port, divergence.partners):
         yield from loss_causes(divergence)
+    else:
+        yield from weight_causes(divergence, port)
     cuts = list(Cut.of(divergence, port))
     first = cuts[:1]
     if first and not first[0].theirs:  # what the port lacks here it may have later, with another number
@@ -122,7 +134,14 @@ def _found(divergence: Divergence, port: Runnable) -> Iterator[Finding]:
             for known in (constant_causes, mask_causes, masked_causes):
                 yield from known(cut)
     # An activation is told as a whole: what comes last of it says most.
-    for known, where in ((_PLAIN, first), (_FUNCTIONS, cuts[::-1]), (_REST, first), ((*_PLAIN, *_REST), cuts[1:])):
+    whole = (whole_activation_causes, group_causes)
+    for known, where in (
+        (whole, cuts[::-1]),
+        (_PLAIN, first),
+        (_FUNCTIONS, cuts[::-1]),
+        (_REST, first),
+        ((*_PLAIN, *_REST), cuts[1:]),
+    ):
         for cut in where:
             for causes in known:
                 yield from causes(cut)

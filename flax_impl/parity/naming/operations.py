@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 
 from ..alignment.gradients import is_largest
-from ..alignment.repair import MOVES, layouts
+from ..alignment.proof.layouts import layouts
+from ..alignment.repair import MOVES
 from ..report.entries import Finding
 from .cut import HUGE, Cut, apart, literals_of
 from .words import neat, plain, told

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ..alignment.repair import layouts
+from ..alignment.proof.layouts import layouts
 from ..report.entries import Finding
 from .cut import Cut
 from .words import line_of
@@ -178,18 +178,20 @@ def _orders(array: np.ndarray, quick: bool) -> Iterator[tuple[np.ndarray, str]]:
 
 def flattened_causes(cut: Cut) -> Iterator[Finding]:
     """Yields a reshape of the port before which the axes must be transposed."""
-    for i in cut.theirs:
+    made_by = cut.port.producers.get(cut.exchange.port)
+    at_edge = [] if cut.theirs or made_by is None else [made_by]  # the same numbers agree in any order
+    for i in (*cut.theirs, *at_edge):
         operation = cut.port.operations[i]
         array = cut.port.arrays.get(operation.inputs[0]) if operation.inputs else None
         if operation.name != "reshape" or array is None or array.ndim > 5:
             continue
         shape = cut.port.values[operation.outputs[0]].shape
         for order in itertools.permutations(range(array.ndim)):
-            if list(order) != sorted(order) and cut.works(
-                {operation.outputs[0]: array.transpose(order).reshape(shape)}
+            made = array.transpose(order).reshape(shape)
+            if list(order) != sorted(order) and (
+                cut.gives(made) if at_edge else cut.works({operation.outputs[0]: made})
             ):
-                text = (
-                    f"the port flattens the axes of {list(array.shape)} as they are: transpose to {list(order)} first"
-                )
+                text = f"the port flattens the axes of {list(array.shape)} as they are"
+                text += f": x.transpose({', '.join(map(str, order))}) before the reshape"
                 yield Finding(text, kind="order")
                 return

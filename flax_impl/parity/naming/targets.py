@@ -7,7 +7,8 @@ import numpy as np
 
 from ..alignment.divergence import Divergence
 from ..alignment.partners import Partners
-from ..alignment.repair import MOVES, Exchange, layouts
+from ..alignment.proof.layouts import layouts
+from ..alignment.repair import MOVES, Exchange
 
 _FIRST = 6  # operations of each side whose values are tried
 

@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from flax.errors import InvalidRngError
 
+from torch_ref.common.call_names import summed
 from torch_ref.common.memory import release
 from torch_ref.common.progress import Progress
 from torch_ref.common.record_inputs import named_batches
@@ -102,12 +103,25 @@ class Port:
     def operations(self, step: int) -> StepReport | None:
         """Compares the operations of a step with those of the reference, from its parameters and on the port's batch.
 
+        Where those of the loss agree, those of `forward` are compared.
+
         Args:
             step: of the training; None is returned where the reference has no tape of it.
         """
-        tape = self.reference.tapes.get(step)
+        tape, of_forward, forward = (
+            self.reference.tapes.get(step),
+            self.reference.forward_tapes.get(step),
+            self.program.forward,
+        )
         if tape is None:
             return None
+        found = self._compared(tape, step, self.program.loss)
+        if not found.passed or of_forward is None or forward is None:
+            return found
+        other = self._compared(of_forward, step, summed(forward))
+        return found if other.passed else other
+
+    def _compared(self, tape: Tape, step: int, loss: Callable[..., Any]) -> StepReport:
         own = self.start if step == 0 else self.start.at_step(step, self.weight_map, self.reference)
         model, params = self.model, None
         if isinstance(model, nnx.Module):
@@ -115,7 +129,7 @@ class Port:
         else:
             rest = {"batch_stats": own.buffers} if own.buffers else {}
             params = {"params": own.params, **rest, **own.others}
-        return compared(tape, TracedStep(model, params, self._batch(step), self.program.loss))
+        return compared(tape, TracedStep(model, params, self._batch(step), loss))
 
 
 def compared(reference: Tape, step: TracedStep, weight_map: Conversion | None = None) -> StepReport:

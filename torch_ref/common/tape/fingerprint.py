@@ -14,6 +14,7 @@ _PERIOD = 524287  # of the weights by position: a prime, so that no axis falls i
 _CHUNK = 1 << 15  # numbers looked at in one go: they stay in the processor's cache
 _ROW = 1 << 13  # numbers side by side in it
 _NARROW = 256  # a table is not narrower than this, where the axes allow it
+_SAME = 1e-14  # of the largest number
 _HUGE = 1e8  # masks hold -inf, -1e9 or the smallest number of a dtype: only where they stand counts
 
 
@@ -51,8 +52,8 @@ class Fingerprint:
 
     @property
     def constant(self) -> bool:
-        """Whether all numbers are the same one."""
-        return self.moments[4] == self.moments[5]
+        """Whether all numbers are the same one, but for a last rounding."""
+        return bool(self.moments[5] - self.moments[4] <= _SAME * self.scale)
 
     @cached_property
     def axes(self) -> tuple[int, ...]:

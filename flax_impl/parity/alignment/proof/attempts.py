@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from torch_ref.common.tape.tape import Tape
+
 from ..partners import Partners
 from ..repair import Exchange
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from ..divergence import Divergence
 
 _TRIED = 6  # exchanges that the whole step is run with
+_USELESS = 24  # further ones that change no result
 _NARROWED = 4  # the same, to find an earlier one
 _TIMES = 3  # that an earlier one is looked for
 
@@ -57,12 +60,16 @@ def best_attempt(tried: Iterable[Exchange], run: Runs, current: "Divergence") ->
     """
     best: Attempt | None = None
     reach = False, -1 if current.reference is None else current.reference.first
-    for exchange in itertools.islice(tried, _TRIED):
+    left = _TRIED
+    for exchange in itertools.islice(tried, _TRIED + _USELESS):
         attempt = _made(exchange, run)
         if attempt.whole:
             return attempt if best is None or not _is_elsewhere(best, current) else best
         if attempt.reach > reach:
             best, reach = attempt, attempt.reach
+        left -= attempt.after is not current
+        if not left:
+            break
     return best
 
 
@@ -101,6 +108,21 @@ def _made(exchange: Exchange, run: Runs) -> Attempt:
         best = attempt if best is None or attempt.reach > best.reach else best
     assert best is not None
     return best
+
+
+def reached(exchange: Exchange, tape: Tape) -> set[str]:
+    """Returns the phases of the results that a value goes into where it is exchanged: loss, output, buffer, grad.
+
+    Args:
+        exchange: what is put in.
+        tape: of the port.
+    """
+    takers = exchange.takers
+    values = {exchange.port} if takers is None else {v for i in takers for v in tape.operations[i].outputs}
+    for operation in tape.operations:
+        if values.intersection(operation.inputs):
+            values.update(operation.outputs)
+    return {name.partition("/")[0] for name, number in tape.results.items() if number in values}
 
 
 def with_all(put_in: Sequence[Exchange], more: Iterable[Exchange]) -> list[Exchange]:

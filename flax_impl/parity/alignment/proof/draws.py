@@ -10,7 +10,8 @@ import numpy as np
 
 from torch_ref.common.tape.tape import Operation, Tape
 
-from ..repair import MOVES, Exchange, layouts
+from ..repair import MOVES, Exchange
+from .layouts import layouts
 
 _BELOW = {"lt", "le", "aten.lt", "aten.le"}
 _ABOVE = {"gt", "ge", "aten.gt", "aten.ge"}

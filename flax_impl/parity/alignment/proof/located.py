@@ -29,6 +29,8 @@ def located(
     reference, port = within
     if port is None:  # the port puts in another agreed value, or lacks an operation
         takers = sorted(exchange.takers or partners.port.consumers.get(exchange.port, ()))
+        if not takers:  # it is returned as it is
+            return reference or places[0], places[1]
         place = Place(takers[0], tuple(takers[1:]), tuple(takers), origin(exchange.port, partners.port))
         if reference is None:
             return _first_taker(exchange.reference, places[0], partners.reference), place

@@ -126,3 +126,12 @@ class Picks:
         operation = self._operations[self._producers[value]]
         place = operation.outputs.index(value)
         return operation.name, operation.module, operation.lines[:1], place, self._shapes[value][1:]
+
+
+def are_alike(rows: np.ndarray | None) -> bool:
+    """Returns whether there are several rows, and all are the same.
+
+    Args:
+        rows: some of a value; None says nothing.
+    """
+    return rows is not None and len(rows) > 1 and bool((rows == rows[:1]).all())

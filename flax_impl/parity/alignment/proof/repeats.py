@@ -9,7 +9,8 @@ from weakref import WeakKeyDictionary
 from torch_ref.common.tape.tape import Operation, Tape
 
 from ..partners import Partners
-from ..repair import Exchange, layouts, put_in
+from ..repair import Exchange, put_in
+from .layouts import layouts
 from .picks import Picks
 
 _T = TypeVar("_T")
@@ -51,6 +52,10 @@ def at_other_calls(exchange: Exchange, partners: Partners) -> list[Exchange]:
     theirs, place = _places_at_each_call(exchange, partners.port), (exchange.port, exchange.takers)
     if place not in theirs or exchange.reference not in first:
         return []
+    own = _kind(exchange.reference, reference)
+    alike = [value for value in first if _kind(value, reference) == own]
+    if len(alike) == len(theirs):  # the port's line is that of one module only, as of one head
+        first = alike
     calls = min(len(first), len(theirs))
     first = _one_of_each_call(first, first.index(exchange.reference), calls)
     theirs = _one_of_each_call(theirs, theirs.index(place), calls)
@@ -66,6 +71,12 @@ def at_other_calls(exchange: Exchange, partners: Partners) -> list[Exchange]:
                 return []
             found.append(again)
     return found
+
+
+def _kind(value: int, tape: Tape) -> tuple[str, tuple[int, ...]]:
+    """Returns the module that a value is made in, and its shape but for the rows."""
+    made_by = tape.producers.get(value)
+    return "" if made_by is None else tape.operations[made_by].module, tape.values[value].shape[1:]
 
 
 def _one_of_each_call(values: list[_T], own: int, calls: int) -> list[_T]:

@@ -10,7 +10,8 @@ from torch_ref.common.tape.tape import Tape
 from ..likeness import SINGLE
 from ..partners import Partners
 from ..place import Side
-from ..repair import Exchange, layouts
+from ..repair import Exchange
+from .layouts import layouts
 
 
 def rounded_tables(partners: Partners) -> list[Exchange]:
