@@ -92,6 +92,30 @@ def test_a_fault_has_a_line_on_both_sides(fault: str, of_torch: str, of_port: st
     assert "<h3>Operations</h3>" in html_page([report])
 
 
+def shown(model: Any, x: Any) -> Any:
+    return model(x + 1)
+
+
+@pytest.mark.parametrize("fault", ["", "gelu"])
+def test_forward_has_lines_of_its_own(fault: str, tmp_path: Path) -> None:
+    """What `forward` computes may go another way than the loss: both are recorded."""
+    recorded(forward=shown).save(tmp_path / "trace.safetensors")
+    reference = load_trace(tmp_path / "trace.safetensors")
+    assert list(reference.forward_tapes) == [0]
+
+    def other(model: Any, x: Any) -> Any:
+        return shown(model, jnp.sin(x)) if fault else shown(model, x)
+
+    with jax.numpy_dtype_promotion("standard"):
+        settings = {"optimizer": optax.sgd(0.1), "progress": False}
+        report = flax_impl.check_parity(reference, Port(), squares, forward=other, **settings)
+    assert report.passed is not bool(fault)
+    if fault:
+        assert report.operations is not None
+        assert "jnp.sin(x)" in " ".join(str(report.operations).split())
+        assert "applies sin" in report.diagnosis[0].text
+
+
 def test_a_step_without_a_tape_says_how_to_get_one() -> None:
     report = checked(recorded(tapes=[1]), Port("gelu"))
     assert report.operations is None

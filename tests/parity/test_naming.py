@@ -52,6 +52,12 @@ def norm(x: Any, eps: float = 1e-5, ddof: int = 0) -> Any:
     return (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True, ddof=ddof) + eps)
 
 
+def grouped(x: Any, count: int) -> Any:
+    parts = x.reshape(*x.shape[:-1], count, -1)
+    mean, var = parts.mean((1, 3), keepdims=True), parts.var((1, 3), keepdims=True)
+    return ((parts - mean) / jnp.sqrt(var + 1e-5)).reshape(x.shape)
+
+
 def heads(x: Any) -> Any:
     return x.reshape(x.shape[0], LENGTH, HEADS, -1)
 
@@ -202,6 +208,14 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], str, np.ndarray, 
     "kink": (
         lambda x, s: (x * s).relu() + 1, lambda x, s: jnp.maximum(x * s, 0) + 1, "s", np.where(X > 0.5, 0, X),
         "is at its kink",
+    ),
+    "elu twice": (
+        lambda x, w: F.elu(x @ w).sin(), lambda x, w: jnp.sin(jax.nn.elu(jax.nn.elu(x @ w))), "w", X,
+        "applies jax.nn.elu once more",
+    ),
+    "groups of a norm": (
+        lambda x, w: F.group_norm((x @ w).transpose(1, 2), 2).transpose(1, 2).tanh(),
+        lambda x, w: jnp.tanh(grouped(x @ w, 4)), "w", X, "has 4 groups in the port where the reference has 2",
     ),
     "running sum": (lambda x, w: (x @ w).cumsum(1), lambda x, w: x @ w, "w", X, "does not do what the reference does"),
 }  # fmt: skip

@@ -104,8 +104,7 @@ def exchanges(
     likely = itertools.chain(_missing(partners, cones[0]), _weighed(partners, cones))
     tried = itertools.chain(likely, _replacing(partners, cones, agreed, swapped))
     tried = (exchange for exchange in tried if not (exchange.rows and _masked(exchange, partners.port)))
-    weak: list[Exchange] = []
-    is_told = False
+    weak, is_told = [], False
     for some in (itertools.islice(tried, _TRIALS), _ends(partners, cones)):
         for exchange in () if is_told else some:
             together = everywhere(exchange)
@@ -142,7 +141,7 @@ def _last(partners: Partners, cones: tuple[Sequence[int], Sequence[int]]) -> Ite
         if value in partners.reference.arrays:
             yield from put_in(partners, value, other, None)
     outputs = [
-        [n for name, n in tape.results.items() if name.startswith("output/") and not _goes_on(tape, n)]
+        [n for name, n in tape.results.items() if name.startswith("output/") and not tape.consumers.get(n)]
         for tape in (partners.reference, partners.port)
     ]
     differing = [
@@ -152,11 +151,6 @@ def _last(partners: Partners, cones: tuple[Sequence[int], Sequence[int]]) -> Ite
     for value, other in zip(*differing, strict=False):
         if value in partners.reference.arrays and other in partners.port.arrays:
             yield from put_in(partners, value, other, None)
-
-
-def _goes_on(tape: Tape, value: int) -> bool:
-    """Whether something else that comes out is made of a value."""
-    return any(i in set(tape.forward) for i in tape.consumers.get(value, ()))
 
 
 def _replacing(
@@ -347,4 +341,6 @@ def _open(tape: Tape, value: int, agreed: Set[int]) -> bool:
 def _is_new(array: np.ndarray, own: Fingerprint | None, pool: Pool) -> bool:
     """Whether an array is one of the pool's values, and not just what was put in, passed on."""
     kept = fingerprint(array)
+    if kept.constant and kept.size > 1:  # zeros may be anything's
+        return False
     return any(pool.like(kept)) and (own is None or not likeness(own, kept))

@@ -15,10 +15,12 @@ from .words import neat, plain
 _Function = Callable[[np.ndarray], np.ndarray]
 _MOST = 24
 _LARGEST = 1 << 18  # numbers of a value that whole activations are tried at
+_EACH = 0.05  # of the numbers are of each sign
 _SAMPLE = 16  # numbers that are looked at first
 # What is one operation is told as such.
 _CLIPS = ("jax.nn.relu6", "jax.nn.hard_tanh", "jax.nn.hard_sigmoid")
-_SINGLE = ("jax.nn.relu", "jax.nn.sigmoid", "jnp.tanh", "jnp.exp", "jnp.square", "jnp.abs")
+_SINGLE = ("jax.nn.relu", "jax.nn.sigmoid", "jnp.tanh")
+_NO_ACTIVATIONS = ("jnp.exp", "jnp.square", "jnp.abs", "jax.nn.softmax")
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 _UNARY: dict[str, _Function] = {
     "tanh": np.tanh,
@@ -101,12 +103,13 @@ def whole_activation_causes(cut: Cut) -> Iterator[Finding]:
 def _whole(x: np.ndarray, after: np.ndarray) -> str | None:
     """Returns the name of the activation that makes one array of the other, with its slope where it has one."""
     with np.errstate(all="ignore"):
+        few = [array.ravel()[:_SAMPLE] for array in (x, after)]
         for name, function in ACTIVATIONS.items():
-            few = [array.ravel()[:_SAMPLE] for array in (x, after)]
-            if (name == "jax.nn.softmax" or _equal(function(few[0]), few[1])) and _equal(function(x), after):
+            if name not in _NO_ACTIVATIONS and _equal(function(few[0]), few[1]) and _equal(function(x), after):
                 return name
         negative = x < 0
-        if not negative.any() or not np.array_equal(after[~negative], x[~negative]):
+        both = _EACH < negative.mean() < 1 - _EACH  # of one sign, any factor would do
+        if not both or not np.array_equal(after[~negative], x[~negative]):
             return None
         alpha, slope = (float(np.median(after[negative] / of(x[negative]))) for of in (np.expm1, lambda low: low))
         if _equal(elu(x, alpha), after):
@@ -140,9 +143,10 @@ def group_causes(cut: Cut) -> Iterator[Finding]:
     """Yields another number of groups of a group norm."""
     for value in cut.theirs_given:
         x = cut.port.arrays.get(value)
-        if x is None or x.ndim < 3 or x.shape != cut.own.shape or x.size > _LARGEST:
+        if x is None or cut.own.ndim < 3 or x.size != cut.own.size or x.size > _LARGEST:
             continue
-        ours, theirs = (_groups(np.asarray(x, np.float64), after, cut) for after in (cut.own, cut.wanted))
+        x = np.asarray(x, np.float64).reshape(cut.own.shape)  # its groups may be an axis already
+        ours, theirs = (_groups(x, after, cut) for after in (cut.own, cut.wanted))
         if ours and theirs and ours != theirs:
             text = f"the norm has {ours} groups in the port where the reference has {theirs}"
             yield Finding(f"{text}: pass num_groups={theirs}", kind="reduction")

@@ -125,8 +125,8 @@ def doubled_causes(cut: Cut) -> Iterator[Finding]:
     made_by = cut.port.producers.get(cut.exchange.port)
     if made_by is None or cut.port.operations[made_by].name != "concatenate":
         return
-    axis = cut.port.operations[made_by].constants["dimension"]
-    if cut.own.shape[axis] % 2:
+    axis = cut.port.operations[made_by].constants.get("dimension")
+    if axis is None or cut.own.shape[axis] % 2:
         return
     ours, wanted = np.split(cut.own, 2, axis), np.split(cut.wanted, 2, axis)
     for half, words in ((0, "first"), (1, "second")):
