@@ -17,7 +17,7 @@ from flax import nnx
 
 import flax_impl
 import torch_ref
-from flax_impl.parity import Report, assert_parity
+from flax_impl.parity import Report, assert_parity, check_step
 from torch_ref.recording import Trace
 
 Batches = list[dict[str, np.ndarray]]
@@ -521,6 +521,32 @@ def test_norms_in_nnx(changes: dict[str, Any], where: tuple[str, str], cause: st
             assert first is not None
             assert (first.phase, first.name) == where
             assert cause in first_cause(report)
+
+
+class StoppedSignal(NNXSignal):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fc(jax.lax.stop_gradient(self.groups(self.norm(self.conv(x.transpose(0, 2, 1))))).mean(1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "words"),
+    [
+        (NNXSignal, {"groups": 4}, ["has 4 groups", "biased"]),
+        (NNXSignal, {"momentum": 0.99}, ["keep 0.99 in the port, 0.9 in the reference"]),
+        (StoppedSignal, {"momentum": 0.99}, ["keep 0.99", "no gradient passes"]),
+    ],
+)
+def test_what_a_step_leaves_behind_hides_nothing(kind: Any, changes: dict[str, Any], words: list[str]) -> None:
+    """Statistics are compared after the outputs, and the gradients after them, where no value can be put in, too."""
+    generator = np.random.default_rng(0)
+    batch = {"x": generator.normal(size=(7, 2, 10)), "y": generator.normal(size=(7, 1))}
+    batch = {name: array.astype(np.float32) for name, array in batch.items()}
+    torch.manual_seed(0)
+    tape = torch_ref.recording.record_tape(TorchSignal(), batch, torch_squares, progress=False)
+    report = check_step(tape, kind(nnx.Rngs(0), **changes), batch, jax_squares, progress=False)
+    assert len(report.places) == len(words)
+    for causes, text in zip(report.causes, words, strict=True):
+        assert text in causes[0].text
 
 
 # What people hand in that is no fault of their port's arithmetic.

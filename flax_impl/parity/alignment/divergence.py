@@ -71,9 +71,14 @@ class Divergence:
         return "[" in self.partners.port.operations[self.port.first].module
 
 
-def first_divergence(partners: Partners) -> Divergence | None:
-    """Returns where two tapes part first, or None where losses, outputs and gradients agree."""
-    for phases in PHASES:  # what comes later counts only where all before it agrees
+def first_divergence(partners: Partners, beyond: int = -1) -> Divergence | None:
+    """Returns where two tapes part first, or None where losses, outputs, statistics and gradients agree.
+
+    Args:
+        partners: which values agree.
+        beyond: the rank up to which differences are known already.
+    """
+    for phases in PHASES[beyond + 1 :]:  # what comes later counts only where all before it agrees
         backward = "grad" in phases
         partners = partners.with_gradients if backward else partners
         ours, theirs = differing(partners, phases)
@@ -138,8 +143,11 @@ def find_divergences(
             mended.append([] if attempt is None else attempt.put_in)
         elif attempt is not None:
             base = with_all(base, attempt.put_in)
-        if attempt is None:
+        if attempt is None and not current.state:
             break
+        if attempt is None:  # no loss and no gradient comes of a statistic
+            current = first_divergence(partners, current.rank)
+            continue
         put_in = with_all(put_in, attempt.put_in)
         partners, current = attempt.partners, attempt.after
     if len(found) > 1 and attempt is not None and attempt.whole:
@@ -263,6 +271,7 @@ def _same_results(before: Tape, after: Tape) -> bool:
 
 def _is_known(current: Divergence, found: Sequence[Divergence], partners: Partners) -> bool:
     """Whether a gradient differs because of a place that is known: a value was put in there, but no derivative."""
+    found = [other for other in found if not other.state]  # nothing comes of a statistic
     if not current.backward or not found:
         return False
     if current.reference is None or current.port is None:
