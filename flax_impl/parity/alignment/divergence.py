@@ -17,10 +17,11 @@ from .proof.attempts import Attempt, best_attempt, narrowed, reached, with_all
 from .proof.located import beside, located, nearest, origin
 from .proof.masks import other_masks
 from .proof.repeats import at_other_calls, everywhere
-from .proof.tables import rounded_tables
+from .proof.tables import is_rounded_literal, rounded_tables
 from .repair import Exchange, Runnable, exchanges
 
 MOST = 8  # places that are looked for
+_RUNS = 48  # of the step, to find what mends a place
 
 
 class Port(Runnable, Protocol):
@@ -138,7 +139,9 @@ def find_divergences(
     while current is not None and len(found) < at_most:
         partners = current.partners or partners
         attempt = _attempted(current, partners, port, put_in, partners_with)
-        if not _is_known(current, found, partners):
+        if attempt is not None and is_rounded_literal(_judged(current, attempt, partners)):
+            base = with_all(base, attempt.put_in)
+        elif not _is_known(current, found, partners):
             found.append(current if attempt is None else _judged(current, attempt, partners))
             mended.append([] if attempt is None else attempt.put_in)
         elif attempt is not None:
@@ -229,7 +232,11 @@ def _attempt(
         if others := at_other_calls(exchange, partners):
             yield made(exchange, [e for one in (exchange, *others) for e in again(one)], len(others))
 
+    runs = itertools.count()
+
     def made(exchange: Exchange, together: Sequence[Exchange], calls: int) -> Attempt:
+        if next(runs) >= _RUNS:
+            return Attempt(exchange, False, together, partners, current, calls)
         following = partners_with(with_all(put_in, together))
         if _same_results(partners.port, following.port):  # it was put in rows that nothing comes of
             return Attempt(exchange, False, together, partners, current, calls)

@@ -220,7 +220,8 @@ class Search(Weights):
         for name in self.leaves:
             made = self.places.expression(name)
             if made is None:
-                raise ValueError(f"params: expected {name} to be made of whole blocks of the reference's weights")
+                text = f"params: expected {name} to be made of whole blocks of the reference's weights"
+                raise ValueError(f"{text}; a layer beside it may be flipped or transposed: pass the port's params=")
             found[name] = made
         unused = tuple(name for name in self.entries.arrays if name not in self.entries.used)
         shapes = {name: array.shape for name, array in self.entries.arrays.items()}

@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from torch_ref.common.tape.tape import Operation, Tape
+
 from ..alignment.divergence import Divergence
 from ..alignment.partners import Partners
 from ..alignment.repair import Runnable
@@ -167,6 +169,12 @@ def _is_kink(divergence: Divergence) -> bool:
     return equal.shape == apart.shape and bool(apart.any()) and bool((equal | ~apart).all())
 
 
+def _comes_back(operation: Operation, tape: Tape) -> bool:
+    """Whether a gradient other than zero comes back through the lines of an operation."""
+    back = (other for other in tape.operations if other.backward and other.lines[:2] == operation.lines[:2])
+    return bool(operation.lines) and any(tape.values[v].scale > 0 for other in back for v in other.outputs)
+
+
 def _gradient_causes(divergence: Divergence) -> Iterator[Finding]:
     """Yields that one side stops a gradient, where its operation says so.
 
@@ -184,6 +192,11 @@ def _gradient_causes(divergence: Divergence) -> Iterator[Finding]:
     elif not operation.backward and _is_kink(divergence):
         text = f"the gradients differ only where `{operation.name}`{where} is at its kink"
         yield Finding(f"{text}: jax.nn.relu has 0 there, as torch has, jnp.maximum(x, 0) 0.5", kind="gradient")
+    elif not operation.backward and _comes_back(operation, partners.port):
+        text = f"another gradient comes back{where} in the port than in the reference"
+        yield Finding(
+            f"{text}: look for a detach() or no_grad() there that the port lacks", certain=False, kind="gradient"
+        )
     elif not operation.backward:
         text = f"no gradient comes back{where} in the port, where the reference's has one"
         yield Finding(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +13,13 @@ from ..partners import Partners
 from ..place import Side
 from ..repair import Exchange
 from .layouts import layouts
+from .located import nearest
+
+if TYPE_CHECKING:
+    from ..divergence import Divergence
+
+
+_LAST = 2.0**-22  # what a few roundings to float32 move a number by
 
 
 def rounded_tables(partners: Partners) -> list[Exchange]:
@@ -39,6 +47,33 @@ def rounded_tables(partners: Partners) -> list[Exchange]:
                 found.append(exchange)
                 changed.add(number)
     return found
+
+
+def is_rounded_literal(place: "Divergence") -> bool:
+    """Returns whether a place is a number of the port that has no more digits than float32, or comes of one.
+
+    JAX holds `jnp.log(2 * jnp.pi)` in float32 even where all else is lifted. A number as people write it is none.
+
+    Args:
+        place: with the value that was put in; gradients that are off by so little come of such a number.
+    """
+    partners, exchange = place.partners, place.exchange
+    if partners is None or exchange is None:
+        return False
+    own = partners.port.arrays[exchange.port]
+    if own.dtype.kind != "f" or np.abs(exchange.array - own).max(initial=0.0) > SINGLE * np.abs(own).max(initial=0.0):
+        return False
+    if place.backward:
+        return True
+    numbers = (number for i in nearest(partners.port, exchange.port) for number in _numbers(partners.port, i))
+    return any(number and abs(float(f"{number:.6g}") - number) > _LAST / 4 * abs(number) for number in numbers)
+
+
+def _numbers(tape: Tape, operation: int) -> list[float]:
+    """Returns the single numbers that an operation is given."""
+    of = tape.operations[operation]
+    held = [tape.arrays[value].item() for value in of.inputs if value in tape.fixed and value in tape.arrays]
+    return [value for value in (*of.constants.values(), *held) if isinstance(value, float)]
 
 
 def _is_table(side: Side, number: int) -> bool:
