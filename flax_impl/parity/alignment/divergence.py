@@ -139,10 +139,11 @@ def find_divergences(
     while current is not None and len(found) < at_most:
         partners = current.partners or partners
         attempt = _attempted(current, partners, port, put_in, partners_with)
-        if attempt is not None and is_rounded_literal(_judged(current, attempt, partners)):
+        judged = current if attempt is None else _judged(current, attempt, partners)
+        if attempt is not None and is_rounded_literal(judged):
             base = with_all(base, attempt.put_in)
         elif not _is_known(current, found, partners):
-            found.append(current if attempt is None else _judged(current, attempt, partners))
+            found.append(judged)
             mended.append([] if attempt is None else attempt.put_in)
         elif attempt is not None:
             base = with_all(base, attempt.put_in)

@@ -1,5 +1,6 @@
 """Finds, for every value of one tape, the values of the other that it may be."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -33,6 +34,18 @@ class Partners:
     def share(self) -> float:
         """The share of the port's values that have a partner."""
         return len(self.of_port) / max(len(self.port.values), 1)
+
+    def apart(self, ours: Sequence[int], theirs: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Returns which of some results of the reference, and of the port, have no partner among the other's.
+
+        Args:
+            ours: numbers of values of the reference.
+            theirs: of the port.
+        """
+        return (
+            [number for number in ours if not set(theirs).intersection(self.of_reference.get(number, ()))],
+            [number for number in theirs if not set(ours).intersection(self.of_port.get(number, ()))],
+        )
 
     @cached_property
     def with_gradients(self) -> "Partners":

@@ -144,11 +144,7 @@ def _last(partners: Partners, cones: tuple[Sequence[int], Sequence[int]]) -> Ite
         [n for name, n in tape.results.items() if name.startswith("output/") and not tape.consumers.get(n)]
         for tape in (partners.reference, partners.port)
     ]
-    differing = [
-        [n for n in outputs[0] if not set(outputs[1]).intersection(partners.of_reference.get(n, ()))],
-        [n for n in outputs[1] if not set(outputs[0]).intersection(partners.of_port.get(n, ()))],
-    ]
-    for value, other in zip(*differing, strict=False):
+    for value, other in zip(*partners.apart(*outputs), strict=False):
         if value in partners.reference.arrays and other in partners.port.arrays:
             yield from put_in(partners, value, other, None)
 

@@ -154,9 +154,7 @@ class StepReport:
             [number for name, number in tape.results.items() if name.startswith("output/")]
             for tape in (partners.reference, partners.port)
         ]
-        own = [n for n in sides[0] if not set(sides[1]).intersection(partners.of_reference.get(n, ()))]
-        other = [n for n in sides[1] if not set(sides[0]).intersection(partners.of_port.get(n, ()))]
-        ours, theirs = other_outputs(partners, own, other)
+        ours, theirs = other_outputs(partners, *partners.apart(*sides))
         lines = [
             [_line(tape, number) for number in sorted(numbers)]
             for tape, numbers in ((partners.port, theirs), (partners.reference, ours))

@@ -30,9 +30,7 @@ def _at_results(partners: Partners) -> Iterator[Exchange]:
         [number for name, number in tape.results.items() if name.startswith("output/")]
         for tape in (partners.reference, partners.port)
     ]
-    ours = [n for n in results[0] if not set(results[1]).intersection(partners.of_reference.get(n, ()))]
-    theirs = [n for n in results[1] if not set(results[0]).intersection(partners.of_port.get(n, ()))]
-    for a, b in zip(ours, theirs, strict=False):
+    for a, b in zip(*partners.apart(*results), strict=False):
         array = partners.reference.arrays.get(a)
         if array is None or array.size < 3:
             continue
