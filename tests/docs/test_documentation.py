@@ -53,7 +53,13 @@ def test_a_pages_python_runs(page: str, tmp_path: Path) -> None:
         assert not output or found == output, code
 
 
-@pytest.mark.parametrize(("code", "output"), BLOCK.findall(README))
+@pytest.mark.parametrize(
+    ("code", "output"),
+    [
+        pytest.param(code, output, marks=[pytest.mark.slow] if "range(1000)" in code else [])
+        for code, output in BLOCK.findall(README)
+    ],
+)
 def test_the_readmes_python_runs(code: str, output: str, tmp_path: Path) -> None:
     """Each block by itself, and prints what the README says it prints."""
     (found,) = run([code], tmp_path)

@@ -10,6 +10,7 @@ import torch_ref
 from tests.support.commands import run
 
 
+@pytest.mark.slow
 def test_demo(tmp_path: Path) -> None:
     pytest.importorskip("causallib")
     done = run("demo.py", folder=tmp_path)
