@@ -2,7 +2,8 @@
 
 Without arguments: every pair of the corpus, as it is. Each option writes a table of its own into docs/parity:
 --faults plants that many faults by machine, over all pairs; --trainings trains the honest pairs of transformers;
---dropout trains two of them with dropout on; --shipped reports on a port that has mistakes of its authors.
+--dropout trains two of them with dropout on; --reverse takes torch's side of five for the port, and plants that many
+faults there; --shipped reports on a port that has mistakes of its authors.
 Needs pip install '.[pairs]'.
 """
 
@@ -22,6 +23,7 @@ from tqdm import tqdm
 from corpus import diffusion, huggingface, layers, training
 from corpus.judge import Bench, Outcome, by_kind, honest
 from corpus.plant import Fault
+from corpus.reverse import TorchBench, reverse_table
 from flax_impl.parity import check_step
 from flax_impl.parity.report.text import counted
 from torch_ref.common.files.array_file import replacing
@@ -29,6 +31,7 @@ from torch_ref.recording import record_tape
 
 TABLES = (huggingface, layers, diffusion)
 NAMES = {name: table.pair for table in TABLES for name in table.TABLE if name != diffusion.AS_SHIPPED}
+REVERSED = ("bert", "gpt2", "roformer", "t5", "vit")
 _SHARES = ("found", "port", "reference", "proved", "named", "misnamed", "unsure")
 FOLDER = Path(__file__).parents[1] / "docs" / "parity"
 
@@ -41,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--together", type=int, default=1, metavar="K", help="plant K faults at once (default: 1)")
     parser.add_argument("--trainings", action="store_true", help="train each pair of transformers with each optimiser")
     parser.add_argument("--dropout", action="store_true", help="train GPT-2 and BERT with dropout on")
+    parser.add_argument("--reverse", type=int, default=0, metavar="N", help="plant N faults in ports in torch")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="train with N seeds, from --seed on")
     parser.add_argument("--fresh", action="store_true", help="leave fresh weights as they are")
     parser.add_argument("--shipped", action="store_true", help="report where the UNet of diffusers leaves its twin")
@@ -56,6 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.together > 1:
             file = "pair_faults_together.txt"
         passed = all(outcome.found for outcome in outcomes if outcome.changes)
+    elif arguments.reverse:
+        names = arguments.pairs or list(REVERSED)
+        text, passed = reversed_table(names, arguments.reverse, arguments.seed)
+        file = "pair_faults_reverse.txt"
     elif arguments.shipped:
         text, file = shipped(), "unet_as_shipped.txt"
         whole = passed = True
@@ -100,6 +108,18 @@ def honest_table(names: Sequence[str], seed: int) -> tuple[str, bool]:
             f"  {seconds:>7.1f}  {_peak():>3.1f} GB"
         )
     return "\n".join(lines), passed
+
+
+def reversed_table(names: Sequence[str], count: int, seed: int) -> tuple[str, bool]:
+    """Returns the table of faults in ports in torch, and whether honest ports agree and every fault is caught."""
+    outcomes, agree = [], True
+    for i, name in enumerate(tqdm(names, unit="pair", disable=not sys.stderr.isatty(), leave=False)):
+        bench = TorchBench(NAMES[name](name, seed))
+        agree &= bench.agrees
+        outcomes += bench.drawn(count * (i + 1) // len(names) - count * i // len(names), seed)
+    verdict = "all agree without a fault" if agree else "not all agree without a fault"
+    head = f"ports in torch of references in JAX: {', '.join(names)}; {verdict}\n\n"
+    return head + reverse_table(outcomes), agree and all(outcome.found for outcome in outcomes)
 
 
 def shipped() -> str:

@@ -1,18 +1,25 @@
-"""Checks a port in JAX against a recorded reference: runs it, compares, and names the cause."""
+"""Checks a port against its reference, in either direction: runs JAX's side, compares, and names the cause."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+from torch_ref.common.checks.arguments import check_choice
 from torch_ref.common.settings.optimizers import Adam
 from torch_ref.common.tape.tape import Tape
 from torch_ref.common.trace import Trace
 
 from ..training.losses import FactualLoss
-from .alignment.step_report import StepReport, check_tape
-from .recording.port import Port, check_mode, compared, opened_step
+from .recording.port import Port, check_mode, compared, opened_step, state_of
+from .report.direction import exchanged, of_torch
 from .report.report import Report
+from .report.step_report import StepReport, check_tape
 from .verdict import compare
 from .weight_map.map import WeightMap
+
+_SIDES = ("jax", "torch")
 
 
 def check_parity(
@@ -25,6 +32,7 @@ def check_parity(
     batches: Iterable[Mapping[str, Any]] | None = None,
     forward: Callable[..., Any] | None = None,
     renames: Mapping[str, str] | None = None,
+    port: str = "jax",
     progress: bool = True,
 ) -> Report:
     """Runs the port through the reference's training, both ways, and says whether, where and why the two part.
@@ -39,6 +47,8 @@ def check_parity(
         forward: takes the model and the batch by their names, and returns what to compare as the outputs; None takes
             those of the model's calls in `loss`.
         renames: corrects the weight map, where names alone do not say it: torch's module by the port's.
+        port: which side is the port: `jax`; or `torch`, where `reference` is what torch's side did, and `model`, `loss`
+            and the rest are of the reference, in JAX. The report and its advice are for torch then.
         progress: shows a bar, or plain lines, once it takes long.
 
     Returns:
@@ -46,7 +56,7 @@ def check_parity(
 
     Raises:
         WeightMapError: two candidates for a weight fit equally well.
-        ValueError: a float64 reference while JAX's 64-bit mode is off.
+        ValueError: a float64 reference while JAX's 64-bit mode is off, or an unknown `port`.
 
     Example:
         >>> import flax_impl
@@ -58,11 +68,23 @@ def check_parity(
         >>> check_parity(reference, port, flax_impl.JointLoss(), progress=False).passed
         True
     """
+    check_choice("port", port, _SIDES)
     check_mode(reference)
     settings = {"optimizer": optimizer, "params": params, "batches": batches, "forward": forward, "renames": renames}
-    port = Port.opened(reference, model, loss, **settings)
-    forced, free = (port.replay(forced=forced, progress=progress) for forced in (True, False))
-    return compare(forced, reference, free, operations=lambda step: _guarded(port.operations, step))
+    opened = Port.opened(reference, model, loss, **settings)
+    forced, free = (opened.replay(forced=forced, progress=progress) for forced in (True, False))
+    report = compare(forced, reference, free, operations=lambda step: _guarded(opened.operations, step))
+    if port == "jax":
+        return report
+    entries, loose = (tuple(replace(e, note=exchanged(e.note)) for e in of) for of in (report.entries, report.free))
+    found, step = tuple(map(of_torch, report.diagnosis)), report.operations
+    step = _of_torch(step) if isinstance(step, StepReport) else step
+    return replace(report, entries=entries, free=loose, diagnosis=found, operations=step, port=port)
+
+
+def _of_torch(report: StepReport) -> StepReport:
+    """Returns a report of a step in the words of a port in torch."""
+    return replace(report, port="torch", causes=tuple(tuple(map(of_torch, causes)) for causes in report.causes))
 
 
 def _guarded(operations: Callable[[int], StepReport | None], step: int) -> StepReport | None:
@@ -161,6 +183,7 @@ def check_step(
     params: Any = None,
     shapes: Any = None,
     renames: Mapping[str, str] | None = None,
+    port: str = "jax",
     progress: bool = True,
 ) -> StepReport:
     """Runs one step of a port, and says at which line it leaves its reference, and at which line of the reference.
@@ -177,6 +200,8 @@ def check_step(
         shapes: the parameters of a function as it would be initialised, or their shapes as `jax.eval_shape` gives
             them, where its values are to be taken from the reference.
         renames: corrects the map of a module's weights by their names, as for `check_parity`.
+        port: which side is the port: `jax`; or `torch`, where `reference` is the tape of torch's side, and `model`,
+            `params` and `loss` are of the reference, in JAX. `torch_state` gives torch's side those parameters.
         progress: shows a bar, or plain lines, once it takes long.
 
     Returns:
@@ -184,7 +209,8 @@ def check_step(
 
     Raises:
         ValueError: `reference` is no tape, `model` is neither a module nor a function, `loss` returns no array, a
-            function has neither `params` nor `shapes`, or the port has weights that the reference does not have.
+            function has neither `params` nor `shapes`, the port has weights that the reference does not have, or an
+            unknown `port`.
 
     Example:
         >>> import flax_impl
@@ -197,6 +223,53 @@ def check_step(
         True
     """
     check_tape("reference", reference)
+    check_choice("port", port, _SIDES)
     settings = {"params": params, "shapes": shapes, "renames": renames, "progress": progress}
     step, weight_map = opened_step(reference, model, batch, loss, **settings)
-    return compared(reference, step, weight_map)
+    report = compared(reference, step, weight_map)
+    return report if port == "jax" else _of_torch(report)
+
+
+def torch_state(
+    port: Tape,
+    model: Any,
+    params: Any,
+    batch: Mapping[str, Any],
+    loss: Callable[..., Any],
+    *,
+    renames: Mapping[str, str] | None = None,
+    progress: bool = True,
+) -> dict[str, np.ndarray]:
+    """Returns the state of a torch module that has the weights of a model in JAX, for a port in torch.
+
+    Which weight is which is found as `check_step` finds it, and then turned round.
+
+    Args:
+        port: as `torch_ref.recording.record_tape` gives it, of the torch module with any weights.
+        model: a Linen or NNX module, or a function of the parameters and the inputs.
+        params: its parameters; None for an NNX module, which has them.
+        batch: arrays by the names that `loss` gives them.
+        loss: takes the model and the batch by their names.
+        renames: corrects the map of a module's weights by their names, as for `check_parity`.
+        progress: shows a bar, or plain lines, once it takes long.
+
+    Returns:
+        Arrays by torch's names, in torch's shapes, for `load_state_dict(..., strict=False)`. Entries that the model in
+        JAX does not have are left out. Of two biases that torch adds up, the second is zero.
+
+    Raises:
+        ValueError: `port` is no tape, the two sides' weights do not go together, or two of JAX's are one in torch and
+            differ.
+
+    Example:
+        >>> import flax_impl
+        >>> import torch_ref
+        >>> batch, model = torch_ref.data.curves(points=5), flax_impl.TwoInTwoOut(hidden_features=2)
+        >>> port = torch_ref.TwoInTwoOut(hidden_features=2)
+        >>> tape = torch_ref.recording.record_tape(port, batch, torch_ref.JointLoss())
+        >>> state = torch_state(tape, model, model.init_params(seed=0), batch, flax_impl.JointLoss())
+        >>> state["hidden1.weight"].shape
+        (2, 1)
+    """
+    check_tape("port", port)
+    return state_of(port, model, params, batch, loss, renames=renames, progress=progress)

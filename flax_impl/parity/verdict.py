@@ -10,13 +10,13 @@ from torch_ref.common.trace import Trace
 from .alignment.divergence import first_divergence
 from .alignment.partners import find_partners
 from .alignment.proof.draws import draws
-from .alignment.step_report import StepReport, check_tape
 from .comparison.bounds import Bounds
 from .comparison.entries import OF_MODULES, entries_in_order, free_entries, unmatched
 from .comparison.localise import localise
 from .diagnosis import diagnose
 from .report.entries import Entry
 from .report.report import Report
+from .report.step_report import StepReport, check_tape
 
 _OF_A_STEP = ("forward", "loss", "backward")
 _ROUNDED = 1e-5

@@ -102,7 +102,7 @@ class Bench:
         places = [moved(place, named) for place, named in zip(places, causes, strict=False)] + places[looked_at:]
         outcomes = []
         for fault in faults:
-            near = {self._tags[i] for i in _neighbours(self.honest, self._of(fault.equation))} | {fault.equation}
+            near = {self._tags[i] for i in neighbours(self.honest, self._of(fault.equation))} | {fault.equation}
             lines = self._lines(fault.equation)
             of_port = [self._is_near(place.port, tags, near) for place in places]
             of_reference = [self._has_line(place.reference, lines) for place in places]
@@ -177,7 +177,7 @@ class Bench:
                 made_by = self.reference.producers.get(twin)
                 twins |= {made_by} if made_by is not None else set(self.reference.consumers.get(twin, ()))
             queue += [v for i in self.honest.consumers.get(value, ()) for v in self.honest.operations[i].outputs]
-        return {self.reference.operations[i].lines[:1] for i in _neighbours(self.reference, twins)}
+        return {self.reference.operations[i].lines[:1] for i in neighbours(self.reference, twins)}
 
     def _is_near(self, place: Place | None, tags: Sequence[int], near: set[int]) -> bool:
         return place is not None and any(tags[i] in near for i in (place.first, place.after) if i is not None)
@@ -242,7 +242,7 @@ def _untagged(tape: Tape) -> tuple[Tape, list[int]]:
     return replace(tape, operations=operations), tags
 
 
-def _neighbours(tape: Tape, operations: Iterable[int]) -> set[int]:
+def neighbours(tape: Tape, operations: Iterable[int]) -> set[int]:
     """Returns operations and those right before and after them; what only moves numbers is passed over."""
     found = set(operations)
     for operation in tuple(found):

@@ -23,7 +23,9 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {COMMON, "flax_impl.models", "flax_impl.training"},
         {"jax", "numpy", "jaxtyping", "scipy", "sklearn", "matplotlib"},
     ),
-    "flax_impl.parity.report": ({COMMON}, {"numpy", "jaxtyping"}),
+    "flax_impl.parity.report": (
+        {COMMON, "flax_impl.parity.alignment", "flax_impl.parity.conversion"}, {"numpy", "jaxtyping"}
+    ),
     "flax_impl.parity.weight_map": ({COMMON}, {"numpy", "jaxtyping"}),
     "flax_impl.parity.comparison": ({COMMON, "flax_impl.parity.report"}, {"numpy", "jaxtyping"}),
     "flax_impl.parity.diagnosis": (

@@ -1,4 +1,7 @@
-"""Holds a port of a user's own against its reference: two files, each with a function that builds its side."""
+"""Holds a port of a user's own against its reference: two files, each with a function that builds its side.
+
+The one is in torch and the other in JAX, either way round.
+"""
 
 import importlib
 import importlib.util
@@ -20,6 +23,8 @@ from torch_ref.common.trace import Trace
 from ..backends import import_backend
 
 _REFERENCE = ("model", "batches", "loss", "optimizer")
+_REFERENCE_IN_JAX = ("model", "batches", "loss", "params", "optimizer", "renames", "forward")
+_PORT_IN_TORCH = ("model", "loss", "optimizer")
 _PORT = ("model", "loss", "params", "shapes", "optimizer", "renames", "forward")
 _KEPT = {"torch_ref", "flax_impl", "scripts", "tests"}  # packages that a file of the user's is not made of
 
@@ -75,29 +80,37 @@ class Recorded:
         batches: that it was given.
         step: every operation of its step on the first batch.
         training: its training over all batches, where it brings an optimiser.
+        in_jax: what the reference's function returned, where it is in JAX: it runs beside the port.
     """
 
     batches: list[dict[str, Any]]
-    step: Tape | None
-    training: Trace | None
+    step: Tape | None = None
+    training: Trace | None = None
+    in_jax: Mapping[str, Any] | None = None
 
 
 def record_own(build: Callable[[], Any]) -> Recorded:
-    """Builds and runs the reference.
+    """Builds the reference, and runs it where it is in torch.
 
     Args:
-        build: returns the model, the batch or several, and the loss; as a dict also the optimizer.
+        build: returns the model, the batch or several, and the loss; as a dict also the optimizer. A model in JAX goes
+            with its parameters.
 
     Raises:
         ValueError: what it returns is not what it should.
     """
-    parts = _parts("reference", build, _REFERENCE, least=3, most=4)
+    made: Any = build()
+    model = made.get("model") if isinstance(made, Mapping) else made[0] if isinstance(made, tuple) and made else None
+    if model is not None and not _is_of_torch(model):
+        parts = _parts("reference", build, made, _REFERENCE_IN_JAX, least=3, most=4)
+        return Recorded(_as_batches(parts.pop("batches")), in_jax=parts)
+    parts = _parts("reference", build, made, _REFERENCE, least=3, most=4)
     torch_ref = import_backend("torch")
     batches = _as_batches(parts["batches"])
     if parts.get("optimizer") is None:
-        return Recorded(batches, torch_ref.recording.record_tape(parts["model"], batches[0], parts["loss"]), None)
+        return Recorded(batches, torch_ref.recording.record_tape(parts["model"], batches[0], parts["loss"]))
     training = torch_ref.record(parts["model"], batches, parts["loss"], optimizer=parts["optimizer"])
-    return Recorded(batches, None, training)
+    return Recorded(batches, training=training)
 
 
 def check_own(build: Callable[[], Any], recorded: Recorded) -> Any:
@@ -105,7 +118,8 @@ def check_own(build: Callable[[], Any], recorded: Recorded) -> Any:
 
     Args:
         build: returns the port's model and loss, and its parameters; as a dict also the optimizer and other arguments
-            of `check_step` or `check_parity`.
+            of `check_step` or `check_parity`. Beside a reference in JAX, the model is a torch module; it is given the
+            reference's weights.
         recorded: what the reference did.
 
     Returns:
@@ -114,11 +128,11 @@ def check_own(build: Callable[[], Any], recorded: Recorded) -> Any:
     Raises:
         ValueError: what it returns is not what it should.
     """
-    parts = _parts("port", build, _PORT, least=2, most=3)
+    if recorded.in_jax is not None:
+        return _check_torch(_parts("port", build, build(), _PORT_IN_TORCH, least=2, most=2), recorded)
+    parts = _parts("port", build, build(), _PORT, least=2, most=3)
     optimizer = parts.pop("optimizer", None)
-    if (recorded.training is None) != (optimizer is None):
-        lacking = "port" if optimizer is None else "reference"
-        raise ValueError(f"{lacking}: expected an optimizer, since the other side has one; or leave out both")
+    _check_optimizers(optimizer, recorded.training)
     model, loss = parts.pop("model"), parts.pop("loss")
     if recorded.training is not None:
         flax_impl = import_backend("flax", recorded.training.dtype)
@@ -131,9 +145,42 @@ def check_own(build: Callable[[], Any], recorded: Recorded) -> Any:
     return flax_impl.parity.check_step(recorded.step, model, recorded.batches[0], loss, **parts)
 
 
-def _parts(side: str, build: Callable[[], Any], names: tuple[str, ...], *, least: int, most: int) -> dict[str, Any]:
-    """Returns what a function builds, by name: a dict, or a tuple of so many of the first ones."""
-    made: Any = build()
+def _check_torch(parts: dict[str, Any], recorded: Recorded) -> Any:
+    """Holds a port in torch against a reference in JAX."""
+    own, theirs = dict(recorded.in_jax or {}), parts.get("optimizer")
+    model, loss, optimizer = own.pop("model"), own.pop("loss"), own.pop("optimizer", None)
+    if not _is_of_torch(parts["model"]):
+        raise ValueError(f"port: expected a torch module, as the reference is in JAX, got {shown(parts['model'])}")
+    _check_optimizers(theirs, optimizer)
+    torch_ref, flax_impl, batch = import_backend("torch"), import_backend("flax"), recorded.batches[0]
+    record, given = torch_ref.recording.record_tape, {n: own[n] for n in ("renames",) if n in own}
+    params = own.pop("params", None)
+    tape = record(parts["model"], batch, parts["loss"])
+    state = flax_impl.parity.torch_state(tape, model, params, batch, loss, **given)
+    module = torch_ref.recording.with_state(parts["model"], state)
+    if optimizer is None:
+        tape = record(module, batch, parts["loss"])
+        return flax_impl.parity.check_step(tape, model, batch, loss, params=params, port="torch", **given)
+    trace = torch_ref.record(module, recorded.batches, parts["loss"], optimizer=theirs)
+    flax_impl = import_backend("flax", trace.dtype)
+    return flax_impl.parity.check_parity(trace, model, loss, optimizer=optimizer, port="torch", **own)
+
+
+def _check_optimizers(of_port: Any, of_reference: Any) -> None:
+    if (of_reference is None) != (of_port is None):
+        lacking = "port" if of_port is None else "reference"
+        raise ValueError(f"{lacking}: expected an optimizer, since the other side has one; or leave out both")
+
+
+def _is_of_torch(model: Any) -> bool:
+    """Whether a model is a torch module; torch need not be there to ask."""
+    return any(kind.__module__.partition(".")[0] == "torch" for kind in type(model).__mro__)
+
+
+def _parts(
+    side: str, build: Callable[[], Any], made: Any, names: tuple[str, ...], *, least: int, most: int
+) -> dict[str, Any]:
+    """Returns what a function built, by name: a dict, or a tuple of so many of the first ones."""
     order = names[:most]
     called = getattr(build, "__name__", "the function")
     expected = f"{side}: expected {called}() to return ({', '.join(order)}), or a dict of them"
@@ -154,10 +201,11 @@ def converted(report: Any) -> dict[str, np.ndarray]:
     Args:
         report: a `StepReport`.
     """
-    tape = report.partners.reference
+    to_torch = report.port == "torch"
+    tape = report.partners.port if to_torch else report.partners.reference
     weights = {name.partition("/")[2]: n for name, n in tape.leaves.items() if not name.startswith("input/")}
-    state = {name: tape.arrays[n].astype(tape.dtypes[n]) for name, n in weights.items() if n in tape.arrays}
-    return report.weight_map.arrays(state)
+    held = {name: tape.arrays[n].astype(tape.dtypes[n]) for name, n in weights.items() if n in tape.arrays}
+    return report.weight_map.state(held) if to_torch else report.weight_map.arrays(held)
 
 
 def _as_batches(given: Any) -> list[dict[str, Any]]:

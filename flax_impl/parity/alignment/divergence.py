@@ -9,7 +9,7 @@ import numpy as np
 
 from torch_ref.common.tape.tape import Tape
 
-from .gradients import silenced, stopped, without_gradient
+from .gradients import detached, silenced, stopped, without_gradient
 from .partners import Partners, find_partners
 from .place import PHASES, Place, differing
 from .proof.agreed import sides_of
@@ -94,6 +94,9 @@ def _first(partners: Partners, ours: Sequence[int], theirs: Sequence[int], backw
     reference, port = sides[0].place(ours, backward), sides[1].place(theirs, backward)
     agreed = frozenset(sides[0].agreed), frozenset(sides[1].agreed)
     if backward and reference is not None and port is not None:
+        if (stop := detached(partners, theirs)) is not None:
+            places = reference.led_by(stop[0]), port.led_by(stop[1])
+            return Divergence(*places, backward, partners=partners, agreed=agreed)
         missing = without_gradient(reference.first, port, partners)
         if missing is None:
             missing = silenced(partners, theirs)

@@ -1,4 +1,4 @@
-"""Finds where a port stops a gradient that the reference lets through."""
+"""Finds where one side stops a gradient that the other lets through."""
 
 import re
 from collections.abc import Iterable
@@ -66,6 +66,35 @@ def silenced(partners: Partners, theirs: Iterable[int]) -> int | None:
         if silent and given.issuperset(silent):
             return i
     return None
+
+
+def detached(partners: Partners, theirs: Iterable[int]) -> tuple[int, int] | None:
+    """Returns the reference's `detach` that the port does not have, and the port's operation that gives what it takes.
+
+    All gradients that differ must be of what lies before it: it changes no others.
+
+    Args:
+        partners: the two tapes.
+        theirs: numbers of the port's gradients that differ.
+    """
+    reference, port = partners.reference, partners.port
+    wrong = {n for n in theirs if port.values[n].scale > 0}
+    leaves = {name.partition("/")[2]: number for name, number in port.leaves.items()}
+    named = [name.partition("/")[2] for name, n in port.results.items() if n in wrong]
+    differing = {leaves[name] for name in named if name in leaves}
+    found = []
+    for i, operation in enumerate(reference.operations):
+        if operation.name != "aten.detach" or operation.backward or not operation.lines:
+            continue
+        twins = partners.of_reference.get(operation.inputs[0], ())
+        made_by = [port.producers[twin] for twin in twins if twin in port.producers]
+        takers = [port.operations[taker].name for twin in twins for taker in port.consumers.get(twin, ())]
+        if not made_by or "stop_gradient" in takers:
+            continue
+        before = {n for j in port.upstream(twins) for n in port.operations[j].inputs}
+        if differing and differing <= before:
+            found.append((i, made_by[0]))
+    return found[0] if len(found) == 1 else None
 
 
 def stopped(missing: int, reference: Place, port: Place, partners: Partners) -> tuple[Place, Place]:

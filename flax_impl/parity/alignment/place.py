@@ -164,6 +164,8 @@ def differing(partners: Partners, phases: Sequence[str]) -> tuple[list[int], lis
     ours = [number for number in ours if number not in matched[0]]
     sizes = Counter(partners.reference.values[number].size for number in ours)
     agreed = partners.of_port if backward else matched[1]
+    if backward:
+        ours += _silent(partners, [n for n in theirs if n not in agreed])
     theirs = [number for number in theirs if number not in agreed or not _moves(partners.port, number)]
     if not backward:  # where the two call their models with other rows, the losses decide
         shared = sizes.keys() & {partners.port.values[n].size for n in theirs}
@@ -211,6 +213,25 @@ def _is_turned(partners: Partners, own: int, twin: int) -> bool:
     a, b = partners.reference.values[own], partners.port.values[twin]
     near = tolerance(max(a.scale, b.scale), float(partners.reference.noise[own]))
     return a.shape == b.shape and abs(a.order - b.order) > 100 * near  # false where an order is not known
+
+
+def _silent(partners: Partners, theirs: Sequence[int]) -> list[int]:
+    """Returns the reference's gradients of zeros that the port does not have, where it has others of their size.
+
+    Zeros are the same everywhere, so that they are only counted.
+
+    Args:
+        partners: which values agree.
+        theirs: the port's gradients that have no partner.
+    """
+    sizes = {partners.port.values[n].size for n in theirs if _moves(partners.port, n)}
+    zeros = [
+        [n for name, n in tape.results.items() if name.startswith("grad/") and not _moves(tape, n)]
+        for tape in (partners.reference, partners.port)
+    ]
+    spare = Counter(partners.reference.values[n].size for n in zeros[0])
+    spare.subtract(partners.port.values[n].size for n in zeros[1])
+    return [n for n in zeros[0] if (size := partners.reference.values[n].size) in sizes and spare[size] > 0]
 
 
 def _is_of(size: int, sizes: Mapping[int, int]) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from torch_ref.common.checks.arguments import check_shape, listed
 
 from ..weight_map.layouts import Link
-from .expressions import Cut, Entry, Expression, Joined, Moved
+from .expressions import Cut, Entry, Expression, Joined, Moved, Summed
 
 _ROWS = 256  # of an axis that a weight may be stacked along
 _BLOCKS = range(2, 9)  # that a weight may be joined of
@@ -70,6 +70,37 @@ class Conversion:
         """
         arrays = self.arrays(state)
         return arrays if self.unflatten is None else self.unflatten(list(arrays.values()))
+
+    def state(self, weights: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Returns the reference's state that these weights of the port are made of; `arrays` the other way round.
+
+        Args:
+            weights: the port's, by their dotted names.
+
+        Returns:
+            The entries that the port's weights decide. Of two that are added up, the second is zero.
+
+        Raises:
+            ValueError: a weight is missing or has another shape, or two that are one entry differ.
+        """
+        ends = np.cumsum([0, *(int(np.prod(shape)) for shape in self.shapes.values())])
+        numbered = {
+            name: np.arange(start, start + int(np.prod(shape))).reshape(shape)
+            for (name, shape), start in zip(self.shapes.items(), ends, strict=False)
+        }
+        numbers, known = np.zeros(ends[-1]), np.zeros(ends[-1], bool)
+        for name, made in self.made.items():
+            if name not in weights:
+                raise ValueError(f"weights: expected one named {name}, got none")
+            first, *others = made.parts if isinstance(made, Summed) else (made,)
+            places, array = first.of(numbered), _numpy(weights[name])
+            check_shape(name, array, places.shape)
+            if (known[places] & (numbers[places] != array)).any():
+                raise ValueError(f"weights: expected {name} to be what it shares with others, got other numbers")
+            numbers[places], known[places] = array, True
+            for other in others:
+                known[other.of(numbered)] = True
+        return {name: numbers[places] for name, places in numbered.items() if known[places].all()}
 
     def __str__(self) -> str:
         lines = ["params = {"]

@@ -186,7 +186,12 @@ def _gradient_causes(divergence: Divergence) -> Iterator[Finding]:
         return
     operation = partners.port.operations[port.first]
     where = f" at {line_of(operation)}" if operation.lines else ""
-    if operation.name == "stop_gradient":
+    first = None if reference is None else partners.reference.operations[reference.first]
+    if first is not None and first.name == "aten.detach" and not first.backward:
+        line = f" at {line_of(first)}" if first.lines else ""
+        text = f"the reference stops a gradient{line} with detach(), the port does not"
+        yield Finding(f"{text}: put it through jax.lax.stop_gradient", kind="gradient")
+    elif operation.name == "stop_gradient":
         text = f"no gradient passes{where} in the port, which the reference lets through"
         yield Finding(f"{text}: take the jax.lax.stop_gradient off", kind="stopped")
     elif not operation.backward and _is_kink(divergence):
@@ -202,9 +207,3 @@ def _gradient_causes(divergence: Divergence) -> Iterator[Finding]:
         yield Finding(
             f"{text}: look for a jax.lax.stop_gradient, or for an integer or a rounding", certain=False, kind="gradient"
         )
-    elif reference is not None:
-        first = partners.reference.operations[reference.first]
-        if first.name == "aten.detach" and not first.backward:
-            line = f" at {line_of(first)}" if first.lines else ""
-            text = f"the reference stops a gradient{line} with detach(), the port does not"
-            yield Finding(f"{text}: put it through jax.lax.stop_gradient", kind="gradient")

@@ -22,13 +22,13 @@ from ...training.losses import FactualLoss
 from ..alignment.divergence import find_divergences
 from ..alignment.partners import find_partners
 from ..alignment.proof.draws import forced_draws
-from ..alignment.step_report import StepReport
 from ..conversion.conversion import Conversion, of_links
 from ..conversion.entries import entries_of
 from ..conversion.find import search
 from ..conversion.match import match
 from ..naming.names import moved, name_causes
 from ..report.entries import Finding
+from ..report.step_report import StepReport
 from ..weight_map.map import WeightMap, WeightMapError, propose_map
 from .operations.tape import TracedStep
 from .program import Program
@@ -199,6 +199,24 @@ def opened_step(
     step.fill(found.arrays(entries))
     release(sum(array.nbytes for array in entries.values()))
     return step, replace(found, unflatten=lambda arrays: step.params(dict(zip(found.made, arrays, strict=True))))
+
+
+def state_of(
+    tape: Tape, model: Any, params: Any, batch: Mapping[str, Any], loss: Callable[..., Any], **settings: Any
+) -> dict[str, np.ndarray]:
+    """Returns the state of a torch module with a model's weights; see `flax_impl.parity.torch_state`.
+
+    Args:
+        tape: of the torch module, with any weights.
+        model: this and the rest as for `opened_step`.
+        params: the model's own.
+        batch: arrays by name.
+        loss: takes the model and the batch.
+        settings: `renames` and `progress`.
+    """
+    own = TracedStep(model, params, batch, loss).weights
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), np.asarray(leaf).dtype), params)
+    return opened_step(tape, model, batch, loss, shapes=shapes, **settings)[1].state(own)
 
 
 def _by_name(

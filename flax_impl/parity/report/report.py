@@ -45,6 +45,7 @@ class Report:
             in a float32 training they would be no difference.
         operations: the step of the first divergence, operation by operation: a `StepReport`; None where the reference
             has no tape of it.
+        port: which side is the port, `jax` or `torch`.
 
     Example:
         >>> entry = Entry(step=0, phase="loss", name="y", error=0.25, bound=1e-12)
@@ -69,6 +70,7 @@ class Report:
     weight_map: str = ""
     in_float32: tuple[str, ...] = ()
     operations: Places | None = None
+    port: str = "jax"
 
     def __str__(self) -> str:
         return text_table([self])
@@ -191,7 +193,8 @@ def _block(report: Report) -> list[str]:
 def _of_precision(report: Report) -> list[str]:
     """Returns which lines of the port compute in float32."""
     count = len(report.in_float32)
-    head = f"the port computes in float32 at {counted(count, 'line', 'lines')}, and was run in float64 there:"
+    side = "port" if report.port == "jax" else "reference"
+    head = f"the {side} computes in float32 at {counted(count, 'line', 'lines')}, and was run in float64 there:"
     more = [f"and {count - _FIRST} more"] if count > _FIRST else []
     return [
         *wrapped(head, ""),

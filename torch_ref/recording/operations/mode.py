@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch._C._autograd import _get_sequence_nr
 from torch._decomp import core_aten_decompositions, get_decompositions
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
@@ -36,13 +37,15 @@ _FINER = (
 _FRESH = (_aten.lift_fresh.default, _aten.lift_fresh_copy.default)  # made where no dispatch is seen
 _EMPTY = (_aten.empty, _aten.empty_like, _aten.empty_permuted, _aten.empty_strided, _aten.new_empty)
 _SAME = (_aten.alias.default, _aten.detach.default, _aten.clone.default)
+_STOPS = {Tensor.detach, torch.detach, Tensor.data.__get__}  # type: ignore[attr-defined]
 _RANDOM = torch.Tag.nondeterministic_seeded
 
 
 @cache
 def _decompositions() -> dict[Any, Callable[..., Any]]:
     own = {torch.ops.prims.var.default: _variance}
-    return {**core_aten_decompositions(), **get_decompositions(_FINER), **own}
+    known = {**core_aten_decompositions(), **get_decompositions(_FINER), **own}
+    return {func: made for func, made in known.items() if func is not _aten.detach.default}  # it stops a gradient
 
 
 def _variance(x: Tensor, dims: Sequence[int] | None, correction: float = 1, *, output_dtype: Any = None) -> Tensor:
@@ -76,6 +79,7 @@ class Operations(TorchDispatchMode):
         self._written: dict[int, int] = {}
         self._dtype_of: dict[int, str] = {}  # of what was lifted on its way in
         self._alive: list[Tensor] = []
+        self._stops = _Stops()
 
     def leaf(self, name: str, tensor: Tensor, dtype: torch.dtype, original: Tensor | None = None) -> None:
         """Gives a tensor that exists already a value of its own; `original` has the same numbers in fewer bytes."""
@@ -104,7 +108,8 @@ class Operations(TorchDispatchMode):
             nn.modules.module.register_module_forward_hook(leave, always_call=True),
         )
         try:
-            yield
+            with self._stops:
+                yield
         finally:
             for handle in handles:
                 handle.remove()
@@ -117,6 +122,8 @@ class Operations(TorchDispatchMode):
                 found = decomposition(*args, **kwargs)
             if found is not NotImplemented:
                 return found
+        if func is _aten.detach.default and not self._stops.asked:
+            return func(*args)  # of a result that autograd keeps
         asked = kwargs.get("dtype")
         args, kwargs = tree_map(self._lifted, (args, kwargs))
         given = _tensors((args, kwargs))
@@ -211,6 +218,19 @@ class Operations(TorchDispatchMode):
         self.writer.operations.append(
             Operation(name, tuple(given), tuple(made), constants, lines, module, node is not None, forward, random)
         )
+
+
+class _Stops(TorchFunctionMode):
+    """Knows whether the model itself asks for a tensor without its gradient: autograd does so, too, for its own use."""
+
+    asked = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before, self.asked = self.asked, func in _STOPS
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self.asked = before
 
 
 @contextmanager

@@ -140,8 +140,8 @@ def _run(
                 total = total + value
             gradients = torch.autograd.grad(total, list(wanted.values()), allow_unused=True)
             for name, gradient in zip(wanted, gradients, strict=True):
-                if gradient is not None:
-                    mode.result(f"grad/{name}", gradient)
+                # None reaches what is behind a detach() or a no_grad(): a port without it has a gradient there.
+                mode.result(f"grad/{name}", torch.zeros_like(wanted[name]) if gradient is None else gradient)
     finally:
         handle.remove()
     return writer

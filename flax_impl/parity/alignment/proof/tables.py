@@ -72,7 +72,8 @@ def is_rounded_literal(place: "Divergence") -> bool:
 def _numbers(tape: Tape, operation: int) -> list[float]:
     """Returns the single numbers that an operation is given."""
     of = tape.operations[operation]
-    held = [tape.arrays[value].item() for value in of.inputs if value in tape.fixed and value in tape.arrays]
+    arrays = [tape.arrays[value] for value in of.inputs if value in tape.fixed and value in tape.arrays]
+    held = [array.item() for array in arrays if array.size == 1]
     return [value for value in (*of.constants.values(), *held) if isinstance(value, float)]
 
 

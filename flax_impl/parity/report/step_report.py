@@ -11,20 +11,21 @@ import numpy as np
 from torch_ref.common.checks.arguments import listed, shown
 from torch_ref.common.tape.tape import Operation, Tape
 
-from .divergence import MOST, Divergence
-from .likeness import SINGLE
-from .partners import Partners
-from .place import Place, other_outputs
-from .precision import Precision, precisions
-from .proof.draws import shared_masks
-from .repair import MOVES
+from ..alignment.divergence import MOST, Divergence
+from ..alignment.likeness import SINGLE
+from ..alignment.partners import Partners
+from ..alignment.place import Place, other_outputs
+from ..alignment.precision import Precision, precisions
+from ..alignment.proof.draws import shared_masks
+from ..alignment.repair import MOVES
+from .direction import exchanged
+from .entries import Finding
+from .picture import picture
 
 if TYPE_CHECKING:
     from ..conversion.conversion import Conversion
-    from ..report.entries import Finding
 
 _LISTED = 5  # lines of another precision
-_SHOWN = 12  # operations of each side in the picture of a place
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,7 @@ class StepReport:
         places: where they part, in the order in which that was found; none where all results agree.
         weight_map: how the port's weights are made of the reference's; `print` shows it as code. None of two tapes.
         causes: for each place, what the port does otherwise there, as far as that is known.
+        port: which side is the port: `jax`; or `torch`, where `partners.port` is of the reference, in JAX.
 
     Example:
         >>> from flax_impl.parity import compare_tapes, record_tape
@@ -52,7 +54,8 @@ class StepReport:
     partners: Partners
     places: tuple[Divergence, ...]
     weight_map: "Conversion | None" = None
-    causes: tuple[Sequence["Finding"], ...] = ()
+    causes: tuple[Sequence[Finding], ...] = ()
+    port: str = "jax"
 
     def convert(self, state: Mapping[str, Any]) -> Any:
         """Returns the port's parameters, in its own structure, made of a state of the reference.
@@ -73,7 +76,8 @@ class StepReport:
         return not self.places
 
     def __str__(self) -> str:
-        reference, port = self.partners.reference, self.partners.port
+        tapes = dict(zip(self._sides, (self.partners.reference, self.partners.port), strict=True))
+        reference, port = tapes["reference"], tapes["port"]
         counts = f"{len(reference.operations)} operations of {reference.framework}, {len(port.operations)} of the port"
         if self.passed:
             what = "losses and gradients" if self.returned else "losses, outputs and gradients"
@@ -84,9 +88,10 @@ class StepReport:
         for number, (first, *others) in enumerate(groups, 1):
             place = self.places[first]
             causes = min((self._causes_of(i) for i in (first, *others)), key=_doubt)
-            lines += ["", *_block(number, place, place.partners or self.partners, causes)]
+            lines += ["", *_block(number, place, place.partners or self.partners, causes, self._sides)]
             if others:
-                modules = listed(_module(self.places[i].port, port) for i in others)
+                of_port = [(p.port, port) if self.port == "jax" else (p.reference, port) for p in self.places]
+                modules = listed(_module(*of_port[i]) for i in others)
                 lines.append(f"   {'':<10} the same lines differ in {modules}")
         if len(self.places) == MOST and not self.places[-1].proved:
             lines += ["", f"perhaps there are more: no more than {MOST} are looked for at once"]
@@ -106,8 +111,8 @@ class StepReport:
             "places": [
                 {
                     "phase": _phase(place),
-                    "reference": _told(place.reference, self.partners.reference),
-                    "port": _told(place.port, self.partners.port),
+                    self._sides[0]: _told(place.reference, self.partners.reference),
+                    self._sides[1]: _told(place.port, self.partners.port),
                     "difference": _difference(place, self.partners),
                     "proved": place.proved,
                     "further_calls": place.calls,
@@ -117,6 +122,11 @@ class StepReport:
                 for i, place in enumerate(self.places)
             ],
         }
+
+    @property
+    def _sides(self) -> tuple[str, str]:
+        """What the two tapes of `partners` are called: the first is torch's."""
+        return ("reference", "port") if self.port == "jax" else ("port", "reference")
 
     @property
     def groups(self) -> list[list[int]]:
@@ -144,7 +154,7 @@ class StepReport:
         for head, found in notes:
             more = [f"  and {len(found) - _LISTED} more"] if len(found) > _LISTED else []
             lines += ["", head, *(f"  {note}" for note in found[:_LISTED]), *more] if found else []
-        return lines
+        return lines if self.port == "jax" else [exchanged(line) for line in lines]
 
     @cached_property
     def returned(self) -> list[str]:
@@ -166,12 +176,14 @@ class StepReport:
         """Where the port computes in a smaller dtype than the reference, or in a larger one, as both are written."""
         return precisions(self.partners)
 
-    def _causes_of(self, place: int) -> Sequence["Finding"]:
+    def _causes_of(self, place: int) -> Sequence[Finding]:
         return self.causes[place] if place < len(self.causes) else ()
 
     def _repr_html_(self) -> str:
         """Returns what a notebook shows: the text, and for each place the operations of both sides around it."""
-        tables = [_picture(i, place, place.partners or self.partners) for i, place in enumerate(self.places, 1)]
+        tables = [
+            picture(i, place, place.partners or self.partners, self._sides) for i, place in enumerate(self.places, 1)
+        ]
         text = html.escape(str(self))
         return f'<pre style="overflow-x:auto">{text}</pre>{"".join(tables)}'
 
@@ -187,12 +199,15 @@ def check_tape(name: str, tape: Any) -> None:
         raise ValueError(f"{name}: expected a tape, as record_tape or load_tape gives it, got {shown(tape)}")
 
 
-def _block(number: int, place: Divergence, partners: Partners, causes: Sequence["Finding"]) -> Iterator[str]:
+def _block(
+    number: int, place: Divergence, partners: Partners, causes: Sequence[Finding], sides: tuple[str, str]
+) -> Iterator[str]:
     yield f"{number}. {_phase(place)}"
-    for name, part, tape, agreed in (
-        ("reference", place.reference, partners.reference, partners.of_reference),
-        ("port", place.port, partners.port, partners.of_port),
-    ):
+    both = [
+        (sides[0], place.reference, partners.reference, partners.of_reference),
+        (sides[1], place.port, partners.port, partners.of_port),
+    ]
+    for name, part, tape, agreed in both if sides[0] == "reference" else both[::-1]:
         for i, line in enumerate(_described(part, tape)):
             yield f"   {name if i == 0 else '':<10} {line}"
         for leaf in _strangers(part, tape, agreed):
@@ -205,13 +220,16 @@ def _block(number: int, place: Divergence, partners: Partners, causes: Sequence[
     if place.calls:
         times = "one further call" if place.calls == 1 else f"{place.calls} further calls"
         yield f"   {'':<10} the same at {times} of these lines"
+    put_in = (
+        f"{sides[0]}'s value put in here" if sides[0] == "reference" else "port's value put into the reference here"
+    )
     if place.proved:
         results = ("all losses and outputs agree", "all statistics agree", "all gradients agree")[place.rank]
-        yield f"   {'proof':<10} with the reference's value put in here, {results}"
+        yield f"   {'proof':<10} with the {put_in}, {results}"
     elif place.exchange is not None:
-        yield f"   {'':<10} with the reference's value put in here, the next operations agree"
+        yield f"   {'':<10} with the {put_in}, the next operations agree"
     elif not any(cause.certain for cause in causes):
-        yield f"   {'':<10} perhaps: no value of the reference could be put in here to prove it"
+        yield f"   {'':<10} perhaps: no value of the {sides[0]} could be put in here to prove it"
     for cause in causes:
         yield f"   {'cause' if cause.certain else 'perhaps':<10} {cause.text}"
 
@@ -233,7 +251,7 @@ def _module(place: Place | None, tape: Tape) -> str:
     return "" if place is None else tape.operations[place.first].module
 
 
-def _doubt(causes: Sequence["Finding"]) -> bool:
+def _doubt(causes: Sequence[Finding]) -> bool:
     return not any(cause.certain for cause in causes[:1])
 
 
@@ -304,43 +322,3 @@ def _told(place: Place | None, tape: Tape) -> dict[str, Any] | None:
         "lines": [str(line) for line in operation.lines],
         "after": None if place.after is None else [str(line) for line in tape.operations[place.after].lines],
     }
-
-
-def _picture(number: int, place: Divergence, partners: Partners) -> str:
-    """Returns two columns of operations; a number marks an agreed value, the same one on both sides."""
-    marks: dict[int, int] = {}
-    # Of equal values the first stands for all.
-    first = {v: partners.of_port.get(twins[0], [v])[0] for v, twins in partners.of_reference.items()}
-    columns = [
-        _column("reference", place.reference, partners.reference, first, marks),
-        _column("port", place.port, partners.port, {v: twins[0] for v, twins in partners.of_port.items()}, marks),
-    ]
-    return (
-        f"<b>place {number}</b>"
-        '<div style="display:flex;gap:2em;font-family:monospace;font-size:12px;align-items:flex-start">'
-        f"{''.join(columns)}</div>"
-    )
-
-
-def _column(title: str, place: Place | None, tape: Tape, twins: Mapping[int, int], marks: dict[int, int]) -> str:
-    rows = [f"<b>{title}</b>"]
-    shown: Sequence[int] = () if place is None else sorted({place.first, *place.cone[:_SHOWN]})
-    for i in shown:
-        operation = tape.operations[i]
-        given = []
-        for value in operation.inputs:
-            partner = twins.get(value)
-            if partner is None:
-                given.append(f"v{value}")
-            else:
-                mark = marks.setdefault(partner, len(marks) + 1)
-                given.append(f'<span style="background:#bfe3c4;border-radius:6px;padding:0 4px">{mark}</span>')
-        outputs = ", ".join(f"v{value}" for value in operation.outputs)
-        line = html.escape(str(operation.lines[0])) if operation.lines else ""
-        colour = "#f6c9c3" if place is not None and i == place.first else "#f4f4f4"
-        rows.append(
-            f'<div style="background:{colour};margin:3px 0;padding:3px 6px" title="{line}">'
-            f"{outputs} = {html.escape(str(operation))} of {' '.join(given)}<br>"
-            f'<span style="color:#555">{line}</span></div>'
-        )
-    return f'<div style="flex:1;min-width:0;overflow:hidden">{"".join(rows)}</div>'

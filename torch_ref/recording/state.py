@@ -1,0 +1,37 @@
+"""Gives a module other weights."""
+
+import copy
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+
+def with_state(model: nn.Module, state: Mapping[str, np.ndarray]) -> nn.Module:
+    """Returns a copy of a module with these weights; those that are not named stay as they are.
+
+    Args:
+        model: it is left as it is.
+        state: arrays by the names of `state_dict`, as `flax_impl.parity.torch_state` gives them.
+
+    Returns:
+        The copy, in the dtypes of the module.
+
+    Raises:
+        ValueError: an entry that the module does not have, or of another shape.
+
+    Example:
+        >>> import torch_ref
+        >>> model = torch_ref.TwoInTwoOut(hidden_features=2)
+        >>> with_state(model, {"hidden1.bias": np.ones(2)}).hidden1.bias.tolist()
+        [1.0, 1.0]
+    """
+    copied = copy.deepcopy(model)
+    try:
+        unknown = copied.load_state_dict({n: torch.from_numpy(a) for n, a in state.items()}, strict=False)[1]
+    except RuntimeError as error:
+        raise ValueError(f"state: expected entries of the module, got others: {error}") from error
+    if unknown:
+        raise ValueError(f"state: expected entries of the module, got {unknown[0]!r}, which it does not have")
+    return copied
