@@ -2,7 +2,8 @@
 
 Without arguments: every pair of the corpus, as it is. Each option writes a table of its own into docs/parity:
 --faults plants that many faults by machine, over all pairs; --trainings trains the honest pairs of transformers;
---dropout trains two of them with dropout on; --reverse takes torch's side of five for the port, and plants that many
+--dropout trains two of them with dropout on; --bfloat16 takes ten ports that compute in bfloat16, as they are and with a
+constant that is 1% off; --reverse takes torch's side of five for the port, and plants that many
 faults there; --shipped reports on a port that has mistakes of its authors.
 Needs pip install '.[pairs]'.
 """
@@ -32,6 +33,7 @@ from torch_ref.recording import record_tape
 TABLES = (huggingface, layers, diffusion)
 NAMES = {name: table.pair for table in TABLES for name in table.TABLE if name != diffusion.AS_SHIPPED}
 REVERSED = ("bert", "gpt2", "roformer", "t5", "vit")
+IN_BFLOAT16 = ("bert", "roberta", "distilbert", "electra", "gpt2", "gpt-neo", "bloom", "opt", "t5", "vit")
 _SHARES = ("found", "port", "reference", "proved", "named", "misnamed", "unsure")
 FOLDER = Path(__file__).parents[1] / "docs" / "parity"
 
@@ -44,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--together", type=int, default=1, metavar="K", help="plant K faults at once (default: 1)")
     parser.add_argument("--trainings", action="store_true", help="train each pair of transformers with each optimiser")
     parser.add_argument("--dropout", action="store_true", help="train GPT-2 and BERT with dropout on")
+    parser.add_argument("--bfloat16", action="store_true", help="check ports that compute in bfloat16")
     parser.add_argument("--reverse", type=int, default=0, metavar="N", help="plant N faults in ports in torch")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="train with N seeds, from --seed on")
     parser.add_argument("--fresh", action="store_true", help="leave fresh weights as they are")
@@ -70,6 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif arguments.dropout:
         text, passed = dropout_table()
         file, whole = "pair_dropout.txt", True
+    elif arguments.bfloat16:
+        text, passed = bfloat16_table(arguments.seed)
+        file, whole = "pair_bfloat16.txt", True
     elif arguments.trainings:
         names = [name for name in names if name in huggingface.TABLE]
         seeds = range(arguments.seed, arguments.seed + arguments.seeds)
@@ -106,6 +112,29 @@ def honest_table(names: Sequence[str], seed: int) -> tuple[str, bool]:
         lines.append(
             f"{name:<24} {verdicts[0]:<8} {in_single:<12} {found.weights:<21} {counts:>23}  {share:>14}"
             f"  {seconds:>7.1f}  {_peak():>3.1f} GB"
+        )
+    return "\n".join(lines), passed
+
+
+def bfloat16_table(seed: int) -> tuple[str, bool]:
+    """Returns a line for each port in bfloat16, and whether honest ones agree and all faults are in their place."""
+    lines = [f"{'pair':<11} honest   in bfloat16  a constant 1% off: caught  place  torch's line  cause"]
+    passed = True
+    for name in tqdm(IN_BFLOAT16, unit="pair", disable=not sys.stderr.isatty(), leave=False):
+        pair = huggingface.pair(name, seed, dtype="bfloat16")
+        tape = record_tape(pair.reference, pair.batch, pair.loss)
+        report = check_step(tape, pair.model, pair.batch, pair.port_loss, params=pair.params)
+        bench = Bench(pair)
+        faults = [fault for fault in bench.faults if fault.kind == "a constant 1% off"]
+        random.Random(seed).shuffle(faults)
+        judged = (bench.judge([fault])[0] for fault in faults)
+        found = next(outcome for outcome in judged if outcome.changes)
+        passed &= report.passed and found.found and found.port
+        words = ["yes" if one else "no" for one in (found.found, found.port, found.reference)]
+        cause = "right" if found.named else "wrong" if found.misnamed else "none, or a perhaps"
+        lines.append(
+            f"{name:<11} {'agrees' if report.passed else 'differs':<7} {len(report.precisions):>5} lines"
+            f"{words[0]:>26}  {words[1]:>5}  {words[2]:>12}  {cause}"
         )
     return "\n".join(lines), passed
 

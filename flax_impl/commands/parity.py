@@ -2,7 +2,8 @@
 
 --reference and --port hold a port of your own against its reference: two files, each with a function that returns its
 side as a tuple. That is (model, batch, loss) of torch, and (model, loss) or (model, loss, params) of JAX; with an
-optimizer as a dict's entry in both, a training is compared, else one step, operation by operation.
+optimizer as a dict's entry in both, a training is compared, else one step, operation by operation. It goes the other
+way, too: (model, batch, loss, params) of JAX, and (model, loss) of torch, which is given the reference's weights.
 
 Without arguments: both models of this project with SGD, Adam and AdamW, in float64 and in float32, over 20 steps.
 --record writes what the reference does to a file, with torch alone; --check holds the port against such a file, with
@@ -33,12 +34,15 @@ from .recipes import MODELS, OPTIMIZERS, Recipe, check, reference
 DEFAULT_OPTIMIZERS = ("sgd", "adam", "adamw")
 SHORT = """usage: twohead parity [OPTIONS]
 
-Says where and why a port in JAX parts from its reference in PyTorch. Exits
-with 0 where the two agree, 1 where they diverge, 2 for unusable arguments.
+Says where and why a port in JAX parts from its reference in PyTorch, or a
+port in PyTorch from its reference in JAX. Exits with 0 where the two agree, 1
+where they diverge, 2 for unusable arguments.
 
 a port of your own:
   --reference FILE.py:FUNCTION  returns (model, batch, loss) of torch
   --port FILE.py:FUNCTION       returns (model, loss) or (model, loss, params)
+                                the other way round: (model, batch, loss,
+                                params) of JAX, and (model, loss) of torch
   --watch                       check again whenever a file is saved
   --convert FILE                write the port's weights, .safetensors
 

@@ -245,7 +245,8 @@ def torch_state(
     Which weight is which is found as `check_step` finds it, and then turned round.
 
     Args:
-        port: as `torch_ref.recording.record_tape` gives it, of the torch module with any weights.
+        port: as `torch_ref.recording.record_tape` gives it, of the torch module with any weights: best with those of
+            `with_drawn_state`, as fresh ones are zeros and ones here and there.
         model: a Linen or NNX module, or a function of the parameters and the inputs.
         params: its parameters; None for an NNX module, which has them.
         batch: arrays by the names that `loss` gives them.
@@ -266,7 +267,8 @@ def torch_state(
         >>> import torch_ref
         >>> batch, model = torch_ref.data.curves(points=5), flax_impl.TwoInTwoOut(hidden_features=2)
         >>> port = torch_ref.TwoInTwoOut(hidden_features=2)
-        >>> tape = torch_ref.recording.record_tape(port, batch, torch_ref.JointLoss())
+        >>> drawn = torch_ref.recording.with_drawn_state(port)
+        >>> tape = torch_ref.recording.record_tape(drawn, batch, torch_ref.JointLoss())
         >>> state = torch_state(tape, model, model.init_params(seed=0), batch, flax_impl.JointLoss())
         >>> state["hidden1.weight"].shape
         (2, 1)

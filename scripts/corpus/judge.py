@@ -18,6 +18,7 @@ from flax_impl.parity.alignment.proof.tables import rounded_tables
 from flax_impl.parity.alignment.repair import MOVES
 from flax_impl.parity.naming.cut import HUGE
 from flax_impl.parity.naming.names import moved, name_causes
+from flax_impl.parity.recording.operations.numbers import exact_numbers
 from flax_impl.parity.recording.operations.tape import TracedStep
 from flax_impl.parity.report.entries import Finding
 from torch_ref.common.tape.tape import Tape
@@ -142,7 +143,9 @@ class Bench:
 
     def _step(self, rewrite: Any) -> TracedStep:
         pair = self.pair
-        return TracedStep(pair.model, pair.params, pair.batch, pair.port_loss, rewrite)
+        step = TracedStep(pair.model, pair.params, pair.batch, pair.port_loss, rewrite)
+        step.numbers = exact_numbers(self.reference)
+        return step
 
     def _changes(self, step: TracedStep, tape: Tape) -> bool:
         """Whether a loss, an output or a gradient moves by more than rounding, of tables in float32, too."""

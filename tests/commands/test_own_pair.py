@@ -70,6 +70,56 @@ def build():
 def trained():
     return {"model": Port(), "loss": loss, "optimizer": optax.sgd(0.1)}
 """
+IN_JAX = """
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(2)(nn.gelu(nn.Dense(5)(x)))
+
+
+def loss(model, x):
+    return (model(x) ** 2).mean()
+
+
+def build():
+    batch = {"x": np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)}
+    return Net(), batch, loss, Net().init(jax.random.key(1), batch["x"])
+
+
+def trained():
+    model, batch, own, params = build()
+    return {"model": model, "batches": [batch, batch], "loss": own, "params": params, "optimizer": optax.sgd(0.1)}
+"""
+IN_TORCH = """
+import torch
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(4, 5), torch.nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.second(torch.nn.functional.gelu(self.first(x), approximate=KIND))
+
+
+def loss(model, x):
+    return (model(x) ** 2).mean()
+
+
+def build():
+    return Net(), loss
+
+
+def trained():
+    return {"model": Net(), "loss": loss, "optimizer": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9)}
+"""
 EXACT = "import jax\nact = lambda x: jax.nn.gelu(x, approximate=False)\n"
 TANH = "import jax\nact = jax.nn.gelu\n"
 
@@ -108,6 +158,28 @@ def test_a_training(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(options(folder, "trained")) == 0
     assert main([*options(folder, "trained"), "--convert", f"{folder}/w.safetensors"]) == 2
     assert "--convert: expected a comparison of one step" in capsys.readouterr().err
+
+
+def test_a_port_in_torch_gets_the_weights_of_its_reference_in_jax(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "ref.py").write_text(IN_JAX)
+    (folder / "port.py").write_text(f"KIND = 'tanh'\n{IN_TORCH}")
+    assert main([*options(folder), "--convert", f"{folder}/w.safetensors"]) == 0
+    assert "operations of jax" in capsys.readouterr().out
+    weights = safetensors.numpy.load_file(folder / "w.safetensors")
+    assert {name: array.shape for name, array in weights.items()} == {
+        "first.weight": (5, 4), "first.bias": (5,), "second.weight": (2, 5), "second.bias": (2,)
+    }  # fmt: skip
+    (folder / "port.py").write_text(f"KIND = 'none'\n{IN_TORCH}")
+    assert main(options(folder)) == 1
+    assert 'use torch.nn.functional.gelu(approximate="tanh")' in capsys.readouterr().out
+    (folder / "port.py").write_text(f"KIND = 'tanh'\n{IN_TORCH}")
+    assert main(options(folder, "trained")) == 1
+    assert "diverges" in capsys.readouterr().out
+    (folder / "port.py").write_text(PORT)
+    assert main(options(folder)) == 2
+    assert "port: expected a torch module, as the reference is in JAX" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -35,3 +35,30 @@ def with_state(model: nn.Module, state: Mapping[str, np.ndarray]) -> nn.Module:
     if unknown:
         raise ValueError(f"state: expected entries of the module, got {unknown[0]!r}, which it does not have")
     return copied
+
+
+def with_drawn_state(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Returns a copy of a module in which no two parameters hold the same numbers.
+
+    Fresh ones are zeros and ones here and there. Whoever finds out which weight is which by their numbers needs others.
+
+    Args:
+        model: it is left as it is.
+        seed: of the numbers.
+
+    Returns:
+        The copy, each parameter moved by a tenth of a standard normal number.
+
+    Example:
+        >>> import torch_ref
+        >>> model = torch_ref.TwoInTwoOut(hidden_features=2)
+        >>> bool((with_drawn_state(model).hidden1.bias == model.hidden1.bias).any())
+        False
+    """
+    copied = copy.deepcopy(model)
+    drawn = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            moved = 0.1 * torch.randn(parameter.shape, generator=drawn)
+            parameter.add_(moved.to(parameter.device, parameter.dtype))
+    return copied

@@ -155,7 +155,7 @@ def _check_torch(parts: dict[str, Any], recorded: Recorded) -> Any:
     torch_ref, flax_impl, batch = import_backend("torch"), import_backend("flax"), recorded.batches[0]
     record, given = torch_ref.recording.record_tape, {n: own[n] for n in ("renames",) if n in own}
     params = own.pop("params", None)
-    tape = record(parts["model"], batch, parts["loss"])
+    tape = record(torch_ref.recording.with_drawn_state(parts["model"]), batch, parts["loss"], noise=False)
     state = flax_impl.parity.torch_state(tape, model, params, batch, loss, **given)
     module = torch_ref.recording.with_state(parts["model"], state)
     if optimizer is None:

@@ -94,7 +94,8 @@ def detached(partners: Partners, theirs: Iterable[int]) -> tuple[int, int] | Non
         before = {n for j in port.upstream(twins) for n in port.operations[j].inputs}
         if differing and differing <= before:
             found.append((i, made_by[0]))
-    return found[0] if len(found) == 1 else None
+    lines = {reference.operations[i].lines[:1] for i, _ in found}
+    return found[-1] if len(lines) == 1 else None  # of several layers the last: nearest to the loss
 
 
 def stopped(missing: int, reference: Place, port: Place, partners: Partners) -> tuple[Place, Place]:

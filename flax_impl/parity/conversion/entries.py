@@ -94,6 +94,18 @@ class Entries:
         shape = self.arrays[name].shape
         return [other for other, array in self.arrays.items() if other != name and array.shape == shape]
 
+    def of_next_layer(self, name: str) -> str | None:
+        """Returns the entry of the same name and shape, but for a number that is one higher; None where there is none.
+
+        Args:
+            name: of an entry.
+        """
+        for number in re.finditer(r"\d+", name):
+            other = f"{name[: number.start()]}{int(number[0]) + 1}{name[number.end() :]}"
+            if other in self.arrays and self.arrays[other].shape == self.arrays[name].shape:
+                return other
+        return None
+
     def by_name(self, wanted: tuple[int, ...], names: Sequence[str], turns: bool | None) -> Iterator[Expression]:
         """Yields what names and shapes say: a gate, an entry, or those of one name but for a number, stacked.
 

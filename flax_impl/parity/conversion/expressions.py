@@ -3,8 +3,8 @@
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -190,6 +190,25 @@ def _series(texts: list[str]) -> str:
             first = f"{counting[0]}, " if counting[0] else ""
             return f"[{text} for i in range({first}{counting[-1] + 1})]"
     return f"[{', '.join(texts)}]"
+
+
+def renamed(made: "Expression", name_of: Callable[[str], str | None]) -> "Expression | None":
+    """Returns an expression over other entries; None where one of them is not there.
+
+    Args:
+        made: the expression.
+        name_of: gives the other entry's name, or None.
+    """
+    if isinstance(made, Entry):
+        name = name_of(made.name)
+        return None if name is None else Entry(name)
+    if isinstance(made, Cut | Moved):
+        whole = renamed(made.whole, name_of)
+        return None if whole is None else replace(made, whole=whole)
+    if isinstance(made, Joined | Summed):
+        parts = tuple(found for part in made.parts if (found := renamed(part, name_of)) is not None)
+        return replace(made, parts=parts) if len(parts) == len(made.parts) else None
+    return None
 
 
 def entries_in(made: "Expression") -> Iterator[str]:

@@ -132,7 +132,9 @@ class Search(Weights):
     def _nearest(self, i: int, value: int) -> bool:
         """Takes what comes closest, where a fault has moved all values; what follows goes on from the reference's."""
         best: dict[str, tuple[float, np.ndarray, Expression]] = {}
-        for made, array in itertools.islice(self._trials(i, value), _NEARBY):
+        alike = self._alike(value)
+        trials = itertools.islice(self._trials(i, value), _NEARBY)
+        for made, array in ((m, a) for m, a in trials if alike is None or m == alike):
             found = self.evidence.nearest(np.asarray(self._evaluated(i, {value: array})[0]), made)
             name = " ".join(entries_in(made))
             if found is not None and (name not in best or found[0] < best[name][0]):
@@ -156,7 +158,8 @@ class Search(Weights):
         """Takes what the names and shapes say."""
         base, names = self.places.base(value).shape, self.places.names(value)
         self.guess(names)
-        found = self.entries.by_name(base, names, self.turns)
+        alike = self._alike(value)
+        found = itertools.chain([] if alike is None else [alike], self.entries.by_name(base, names, self.turns))
         made = next((m for m in found if m.of(self.entries.arrays).shape == base), None)
         if made is None:
             shape = list(self.structure.values[self.leaves[names[0]]].shape)

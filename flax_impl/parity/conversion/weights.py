@@ -56,6 +56,7 @@ class Weights:
     _forced: dict[int, np.ndarray] = field(default_factory=dict)
     _learned: dict[tuple[Any, ...], str] = field(default_factory=dict)  # names: methods would keep the search alive
     _uses: Counter[int] = field(default_factory=Counter)
+    _rows: dict[tuple[Any, ...], Expression] = field(default_factory=dict)  # what was taken last, by weight and shape
 
     def __post_init__(self) -> None:
         tape = self.structure
@@ -167,6 +168,7 @@ class Weights:
         for part in made.parts if isinstance(made, Summed) else (made,):
             self.entries.taken[part.of(self.entries.numbered)] = True
         self.entries.used.update(entries_in(made))
+        self._rows[(*self.places.names(value), *self.places.base(value).shape)] = made
         shape = self.places.base(value).shape
         if len(shape) == 2 and shape[0] == shape[1] and not self.guessed.intersection(self.places.names(value)):
             self.turned[isinstance(made, Moved) and made.axes == (1, 0)] += 1
@@ -174,6 +176,17 @@ class Weights:
         names = self.places.names(value)
         if isinstance(made, Entry | Moved) and len(self.entries.rivals(next(entries_in(made)))) > 0:
             self.choices += pairs(names, made)
+
+    def _alike(self, value: int) -> Expression | None:
+        """Returns what stands in the next layer for what the layer before is made of, in a weight that is stacked.
+
+        Only what is free counts: so layers stay in their order where a fault hides what proves them.
+        """
+        names = self.places.names(value)
+        before = self._rows.get((*names, *self.places.base(value).shape))
+        made = None if before is None else expressions.renamed(before, self.entries.of_next_layer)
+        free = made is not None and not self.entries.taken[made.of(self.entries.numbered)].any()
+        return made if free else None
 
     def _image(self, i: int, value: int) -> tuple[int, int, int] | None:
         """Returns the height, width and channels of what was flattened to be multiplied with a weight."""

@@ -1,5 +1,6 @@
 """Names an operation that only one side has, and one that is another or takes its operands the other way round."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -193,7 +194,12 @@ def lacking_causes(cut: Cut) -> Iterator[Finding]:
     modules = {cut.reference.operations[i].module for i in working}
     classes = cut.reference.metadata.get("modules", {})
     module = modules.pop() if len(modules) == 1 else ""
-    if len(working) > 1 and module in classes and not any(name.startswith(f"{module}.") for name in classes):
+    if (
+        len(working) > 1
+        and module in classes
+        and not any(name.startswith(f"{module}.") for name in classes)
+        and not _goes_on(cut, working[0], module)
+    ):
         yield Finding(
             f"the port does not apply `{module}` ({classes[module]}), which the reference does", kind="missing"
         )
@@ -206,6 +212,12 @@ def lacking_causes(cut: Cut) -> Iterator[Finding]:
         words = f"a normalisation ({words})"
     text = f"the port does not do what the reference does here: {words}"
     yield Finding(text, certain=len(working) == 1, kind="missing")
+
+
+def _goes_on(cut: Cut, first: int, module: str) -> bool:
+    """Whether a module of the reference has computed something right before an operation of its own."""
+    before = itertools.takewhile(lambda i: cut.reference.operations[i].module == module, range(first - 1, -1, -1))
+    return any(cut.reference.operations[i].name not in MOVES for i in before)
 
 
 def operand_causes(cut: Cut) -> Iterator[Finding]:

@@ -30,6 +30,7 @@ from ..naming.names import moved, name_causes
 from ..report.entries import Finding
 from ..report.step_report import StepReport
 from ..weight_map.map import WeightMap, WeightMapError, propose_map
+from .operations.numbers import exact_numbers
 from .operations.tape import TracedStep
 from .program import Program
 from .run import Run
@@ -140,6 +141,7 @@ def compared(reference: Tape, step: TracedStep, weight_map: Conversion | None = 
         step: of the port.
         weight_map: how its weights are made of the reference's, to be shown.
     """
+    step.numbers = exact_numbers(reference)
     tape = step.tape()
     if drawn := forced_draws(reference, tape):
         tape = step.tape(exchanges=drawn)
@@ -194,6 +196,7 @@ def opened_step(
         raise ValueError("params: expected the port's parameters, or their shapes in `shapes`, got None")
     shapes = linen_shapes(model, loss, batch) if shapes is None else shapes
     step = TracedStep(model, _zeros(shapes), batch, loss, progress=progress)
+    step.numbers = exact_numbers(tape)
     made = _by_name(tape, entries, model, shapes, renames) if is_module else None
     found = search(tape, step.structure(), step, progress=progress) if made is None else made
     step.fill(found.arrays(entries))

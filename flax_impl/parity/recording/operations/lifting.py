@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from torch_ref.common.tape.literals import as_written
 from torch_ref.common.tape.tape import Line
 
 from .equations import INLINED, equations_in, lines_of, own_line
+from .numbers import HALF, Numbers, exact
 
 LOW = ("float32", "float16", "bfloat16")
 SINGLE = ("float32",)
@@ -138,14 +140,24 @@ def lifted(array: Any, source: str = "", low: Sequence[str] = LOW) -> Any:
     return jnp.asarray(array, "float64")
 
 
-def written(atom: Literal, lines: Sequence[Line] = (), low: Sequence[str] = LOW) -> Any:
+def written(
+    atom: Literal, lines: Sequence[Line] = (), low: Sequence[str] = LOW, numbers: Numbers = MappingProxyType({})
+) -> Any:
     """Returns the number of a literal; an integer keeps its dtype, which 64-bit mode would widen.
 
     A literal has no value of its own on the tape: it is one of its operation's constants.
+
+    Args:
+        atom: the literal.
+        lines: that it comes from.
+        low: the dtypes that become float64.
+        numbers: the reference's, for literals in half precision.
     """
     dtype = shape_of(atom).dtype
     if str(dtype) not in low:
         return np.asarray(atom.val, dtype)
+    if str(dtype) in HALF:
+        return np.asarray(exact(float(atom.val), str(dtype), numbers))
     return lifted(np.asarray(atom.val, "float32"), " ".join(line.text for line in lines))
 
 

@@ -19,6 +19,7 @@ from torch_ref.common.tape.writer import TapeWriter
 
 from ...alignment.repair import Exchange
 from .lifting import wide
+from .numbers import Numbers
 from .rerun import Walked
 from .structure import Structure
 from .walk import Walk
@@ -80,6 +81,7 @@ class TracedStep:
         self.jaxpr, (((_, (losses, outputs, moved)), gradients)) = made
         self._trees, self.progress, self._count = (trained, rest), progress, None
         self._walked: Walked | None = None  # as the step runs by itself
+        self.numbers: Numbers = {}  # the reference's, for literals in half precision
         self.arguments = jax.tree.leaves((trained, {name: exact[name] for name in by_input}, rest, others))
         self._dtypes = [str(array.dtype) for array in self.arguments]
         self.names = [
@@ -148,7 +150,7 @@ class TracedStep:
         if exchanges and self._walked is not None and (tape := self._walked.again(exchanges)) is not None:
             return tape
         with Progress(self._count, self.progress, "value") as report:
-            walk = Walk(TapeWriter(keep, report=report), exchanges)
+            walk = Walk(TapeWriter(keep, report=report), exchanges, self.numbers)
             tape = self._written_by(walk)
         release(walk.writer.seen)
         if not exchanges:
@@ -157,7 +159,7 @@ class TracedStep:
 
     def structure(self) -> Tape:
         """Returns the tape of the step without its values, which is not run unless it must be."""
-        walk = Structure(TapeWriter(KEEP))
+        walk = Structure(TapeWriter(KEEP), numbers=self.numbers)
         try:
             tape = self._written_by(walk)
         except TypeError:  # what a value decides

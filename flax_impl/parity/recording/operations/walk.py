@@ -1,6 +1,7 @@
 """Evaluates a jaxpr operation by operation, in float64 whatever was written, and writes every operation down."""
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from torch_ref.common.tape.writer import TapeWriter
 from ...alignment.repair import Exchange
 from .equations import INLINED, constants_of, is_of_jax, last_uses, lines_of, moved_by, variables_in
 from .lifting import evaluated, is_low, lifted, shape_of, widened, written
+from .numbers import Numbers
 
 _MOVING = ("transpose", "reshape", "squeeze")
 _LARGE = 1 << 16
@@ -25,10 +27,13 @@ class Walk:
     Args:
         writer: takes the operations and the values.
         exchanges: values to go on with in place of the port's own.
+        numbers: the reference's, for literals in half precision.
     """
 
-    def __init__(self, writer: TapeWriter, exchanges: Sequence[Exchange] = ()) -> None:
-        self.writer = writer
+    def __init__(
+        self, writer: TapeWriter, exchanges: Sequence[Exchange] = (), numbers: Numbers = MappingProxyType({})
+    ) -> None:
+        self.writer, self.numbers = writer, numbers
         # Of each operation, with the literals among its inputs by their place; a scan takes its rows by their number,
         # and stacks them without an equation.
         self.equations: list[tuple[JaxprEqn | int | None, dict[int, Any]]] = []
@@ -81,7 +86,10 @@ class Walk:
         last, results = last_uses(jaxpr), set() if drop else variables_in(jaxpr.outvars)
         for i, equation in enumerate(jaxpr.eqns):
             lines = self._lines(equation)
-            given = [(written(a, lines), -1) if isinstance(a, Literal) else held[a] for a in equation.invars]
+            given = [
+                (written(a, lines, numbers=self.numbers), -1) if isinstance(a, Literal) else held[a]
+                for a in equation.invars
+            ]
             made = self._equation(equation, given, stack)
             held.update(zip(equation.outvars, made, strict=True))
             for variable in last.get(i, ()):
