@@ -2,9 +2,9 @@
 
 Without arguments: every pair of the corpus, as it is. Each option writes a table of its own into docs/parity:
 --faults plants that many faults by machine, over all pairs; --trainings trains the honest pairs of transformers;
---dropout trains two of them with dropout on; --bfloat16 takes ten ports that compute in bfloat16, as they are and with a
-constant that is 1% off; --reverse takes torch's side of five for the port, and plants that many
-faults there; --shipped reports on a port that has mistakes of its authors.
+--dropout trains two of them with dropout on; --bfloat16 takes ten ports that compute in bfloat16, as they are and with
+a constant that is 1% off; --reverse takes torch's side of five for the port, and plants that many faults there;
+--shipped reports on a port that has mistakes of its authors.
 Needs pip install '.[pairs]'.
 """
 
