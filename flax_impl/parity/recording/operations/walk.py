@@ -13,6 +13,7 @@ from torch_ref.common.tape.tape import Line, Operation
 from torch_ref.common.tape.writer import TapeWriter
 
 from ...alignment.repair import Exchange
+from .devices import gathered
 from .equations import INLINED, constants_of, is_of_jax, last_uses, lines_of, moved_by, variables_in
 from .lifting import evaluated, is_low, lifted, shape_of, widened, written
 from .numbers import Numbers
@@ -109,6 +110,9 @@ class Walk:
                 return self.run(jaxpr, consts, given, inner)
             finally:
                 self._outer = before
+        if name == "shard_map":
+            jaxpr, consts = self.opened(gathered(equation))
+            return self.run(jaxpr, consts, given, inner)
         if name == "scan":
             return self._scan(equation, given, inner)
         if name == "while":
