@@ -2,6 +2,7 @@
 
 Without arguments: every pair of the corpus, as it is. Each option writes a table of its own into docs/parity:
 --faults plants that many faults by machine, over all pairs; --trainings trains the honest pairs of transformers;
+--optimizers trains one with a fault in the port's optimiser, one fault after the other;
 --dropout trains two of them with dropout on; --bfloat16 takes ten ports that compute in bfloat16, as they are and with
 a constant that is 1% off; --reverse takes torch's side of five for the port, and plants that many faults there;
 --shipped reports on a port that has mistakes of its authors.
@@ -21,7 +22,7 @@ from pathlib import Path
 import jax
 from tqdm import tqdm
 
-from corpus import diffusion, huggingface, layers, training
+from corpus import diffusion, huggingface, layers, optimizers, training
 from corpus.judge import Bench, Outcome, by_kind, honest
 from corpus.plant import Fault
 from corpus.reverse import TorchBench, reverse_table
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--together", type=int, default=1, metavar="K", help="plant K faults at once (default: 1)")
     parser.add_argument("--trainings", action="store_true", help="train each pair of transformers with each optimiser")
     parser.add_argument("--dropout", action="store_true", help="train GPT-2 and BERT with dropout on")
+    parser.add_argument("--optimizers", action="store_true", help="train with faults in the port's optimiser")
     parser.add_argument("--bfloat16", action="store_true", help="check ports that compute in bfloat16")
     parser.add_argument("--reverse", type=int, default=0, metavar="N", help="plant N faults in ports in torch")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="train with N seeds, from --seed on")
@@ -73,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif arguments.dropout:
         text, passed = dropout_table()
         file, whole = "pair_dropout.txt", True
+    elif arguments.optimizers:
+        text, passed = optimizers_table()
+        file, whole = "pair_optimizers.txt", True
     elif arguments.bfloat16:
         text, passed = bfloat16_table(arguments.seed)
         file, whole = "pair_bfloat16.txt", True
@@ -114,6 +119,23 @@ def honest_table(names: Sequence[str], seed: int) -> tuple[str, bool]:
             f"  {seconds:>7.1f}  {_peak():>3.1f} GB"
         )
     return "\n".join(lines), passed
+
+
+def optimizers_table() -> tuple[str, bool]:
+    """Returns a line for each fault of an optimiser, and whether all are caught and named, and honest ones agree."""
+    lines, counts, right = [f"{'reference':<15} {'fault in the port':<30} caught  first cause"], [0, 0, 0], True
+    for case, report in tqdm(optimizers.faults("distilbert"), disable=not sys.stderr.isatty(), leave=False):
+        if not case.words:
+            right &= report.passed
+            lines.append(f"{case.reference:<15} {'none':<30} {'no' if report.passed else 'yes':<6}")
+            continue
+        first = report.diagnosis[0] if report.diagnosis else None
+        named = first is not None and first.certain and any(word in first.text for word in case.words)
+        counts = [counts[0] + 1, counts[1] + (not report.passed), counts[2] + named]
+        cause = "right" if named else str(first)
+        lines.append(f"{case.reference:<15} {case.title:<30} {'no' if report.passed else 'yes':<6}  {cause}")
+    lines += ["", f"{counts[0]} faults of an optimiser: {counts[1]} caught, {counts[2]} named."]
+    return "\n".join(lines), right and counts[0] == counts[1] == counts[2]
 
 
 def bfloat16_table(seed: int) -> tuple[str, bool]:

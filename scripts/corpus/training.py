@@ -32,12 +32,12 @@ def reports(name: str, seed: int, stirred: bool) -> Iterator[tuple[str, Any]]:
     for dtype in ("float64", "float32"):
         with jax.enable_x64(dtype == "float64"):
             pair = huggingface.pair(name, seed, stirred, dtype)
-            module, loss = _linen(pair)
+            module, loss = linen(pair)
             reference = getattr(pair.reference, "double" if dtype == "float64" else "float")()
             for optimizer in OPTIMIZERS:
                 batches = [pair.batch] * _STEPS
                 settings = {"optimizer": optimizer, "progress": False}
-                trace = torch_ref.record(copy.deepcopy(reference), batches, _of_all_outputs, **settings)
+                trace = torch_ref.record(copy.deepcopy(reference), batches, of_all_outputs, **settings)
                 yield f"{dtype}, {type(optimizer).__name__}", check_parity(trace, module, loss, **settings)
 
 
@@ -83,7 +83,7 @@ def _port_of(pair: Pair) -> Any:
     return next(value for value in held if hasattr(value, "module"))
 
 
-def _linen(pair: Pair) -> tuple[Any, Callable[..., Any]]:
+def linen(pair: Pair) -> tuple[Any, Callable[..., Any]]:
     """Returns the Linen module within a port, and a loss that calls it as the port does."""
     port = _port_of(pair)
     kind, seen = type(port.module), []
@@ -115,7 +115,8 @@ def _taken(array: Any, batch: Any) -> Callable[[Any], Any]:
     return lambda arrays: array
 
 
-def _of_all_outputs(model: Any, **batch: Any) -> Any:
+def of_all_outputs(model: Any, **batch: Any) -> Any:
+    """Returns a loss of a reference's, in which every parameter has a part."""
     return _sum(model(**batch))
 
 

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import torch
 
 import flax_impl
 import torch_ref
 from flax_impl.commands.backends import import_backend
 from flax_impl.commands.recipes import MODELS, OPTIMIZERS, Recipe, check, reference
-from flax_impl.parity import Trace, assert_parity, compare
+from flax_impl.parity import Trace, assert_parity, check_parity, compare
 from flax_impl.parity.comparison.bounds import GATE_A
 
 
@@ -284,3 +285,39 @@ def test_a_frozen_table_may_be_computed_by_the_port() -> None:
     assert compare(traced(**own), reference).passed
     trained = traced(**own, **{"0__param__v": [0.5], "0__update__v": [0.5]})
     assert not compare(traced(**own), trained).passed
+
+
+def two_groups(parameters: Any, rates: tuple[float, float], decays: tuple[float, float]) -> torch.optim.Optimizer:
+    """AdamW with one group for matrices and one for vectors."""
+    held = list(parameters)
+    of = ([p for p in held if p.dim() > 1], [p for p in held if p.dim() <= 1])
+    return torch.optim.AdamW(
+        [{"params": p, "lr": r, "weight_decay": d} for p, r, d in zip(of, rates, decays, strict=True)]
+    )
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("rates", "decays", "mask", "cause"),
+    [
+        ((1e-2, 1e-2), (0.1, 0.0), "matrices", ""),
+        ((1e-2, 1e-2), (0.1, 0.0), "all", "the port decays every bias (the parameters of one dimension) too"),
+        ((1e-2, 1e-2), (0.1, 0.0), "vectors", "the port decays the parameters of the other group"),
+        ((1e-2, 1e-3), (0.1, 0.1), "all", "the port has one learning rate for all parameters"),
+    ],
+)
+def test_groups_of_parameters(rates: tuple[float, float], decays: tuple[float, float], mask: str, cause: str) -> None:
+    model, batches = torch_ref.TwoInTwoOut(hidden_features=3).double(), [torch_ref.data.curves(points=5)] * 3
+    trace = torch_ref.record(
+        model, batches, torch_ref.JointLoss(), optimizer=lambda p: two_groups(p, rates, decays), progress=False
+    )
+    chosen = {"all": lambda leaf: True, "matrices": lambda leaf: leaf.ndim > 1, "vectors": lambda leaf: leaf.ndim <= 1}
+    port = optax.adamw(1e-2, weight_decay=0.1, mask=lambda params: jax.tree.map(chosen[mask], params))
+    with jax.numpy_dtype_promotion("standard"):
+        report = check_parity(
+            trace, flax_impl.TwoInTwoOut(hidden_features=3), flax_impl.JointLoss(), optimizer=port, progress=False
+        )
+    assert report.passed == (not cause), str(report)
+    if cause:
+        assert report.diagnosis[0].text.startswith(cause)
+        assert report.diagnosis[0].certain

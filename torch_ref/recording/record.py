@@ -98,6 +98,7 @@ def record(
     noisy = Noise(*_copied(model, optimizer, getattr(torch, dtype)), question, row_orders)
     copies = [_copied(model, optimizer, torch.float64) for _ in range(2 if dtype == "float64" else 0)]
     drift = Drift(copies, question, noisy.tables)
+    groups = _groups(built, exact)
     calls: list[str] = []
     steps = _checked_steps(tapes, len(batches))
     written: dict[int, Tape] = {}
@@ -135,7 +136,12 @@ def record(
         "model": type(model).__name__,
         "config": config_of(model),
         "loss": _text(loss),
-        "optimizer": {**_options(built), "clip_norm": getattr(optimizer, "clip_norm", None), "lr": rates},
+        "optimizer": {
+            **_options(built),
+            "clip_norm": getattr(optimizer, "clip_norm", None),
+            "lr": rates,
+            "groups": groups,
+        },
         "dtype": dtype,
         "modules": {name: type(module).__name__ for name, module in exact.named_modules() if name},
         "calls": calls,
@@ -170,6 +176,19 @@ def _options(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in group.items()}
     kept = {key: value for key, value in plain.items() if isinstance(value, bool | int | float | list | type(None))}
     return {"name": type(optimizer).__name__} | {key: kept[key] for key in kept if key not in ("params", "initial_lr")}
+
+
+def _groups(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[dict[str, Any]]:
+    """Returns the names, the rate and the decay of each group of parameters; nothing where there is one."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [
+        {
+            "names": sorted(names[id(parameter)] for parameter in group["params"] if id(parameter) in names),
+            "lr": float(group["lr"]),
+            "weight_decay": float(group.get("weight_decay", 0.0)),
+        }
+        for group in (optimizer.param_groups if len(optimizer.param_groups) > 1 else ())
+    ]
 
 
 def _check_dropout(model: nn.Module) -> None:

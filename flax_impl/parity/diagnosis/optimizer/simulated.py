@@ -10,6 +10,15 @@ import numpy as np
 State = dict[str, np.ndarray]
 
 
+@dataclass(frozen=True)
+class Group:
+    """Parameters with a rate and a decay of their own: factors of the rule's."""
+
+    names: frozenset[str]
+    rate: float
+    decay: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rule:
     """An optimiser's update rule. Fields below the line are faults that torch never has; the defaults are torch's."""
@@ -32,10 +41,12 @@ class Rule:
     correct1: bool = True  # the bias correction of the first moment
     correct2: bool = True  # that of the second
     centered: bool = False
+    groups: tuple[Group, ...] = ()
     amsgrad: str = ""  # keeps the largest second moment (`torch`), or the largest corrected one (`optax`)
     # What ports do.
     clip_eps: float = 1e-6  # added to the norm
-    # The norm over all, of each `array`, its `rms`, or each `value`; `decayed` takes the norm over all after the decay.
+    # The norm over all, of each `array`, its `rms`, or each `value`; `decayed` takes the norm over all after the decay,
+    # `update` that of what the parameters move by.
     clip_by: str = "norm"
     dampen_first: bool = False  # dampens the first step too
     eps_at: str = "outside"  # the root, `inside`, `both`, or outside that of the `uncorrected` second moment
@@ -68,6 +79,10 @@ class Parts:
     def mask(self, names: frozenset[str]) -> np.ndarray:
         """Returns where the named parameters are."""
         return np.repeat([name in names for name in self.shapes], self.sizes)
+
+    def spread(self, values: Mapping[str, float]) -> np.ndarray:
+        """Returns a number for each parameter, 1 where none is given."""
+        return np.repeat([values.get(name, 1.0) for name in self.shapes], self.sizes)
 
     def largest(self, vector: np.ndarray) -> np.ndarray:
         """Returns, for each number, the largest size in its parameter."""
@@ -105,13 +120,22 @@ def torch_rule(options: Mapping[str, Any]) -> Rule | None:
     if family is None:
         return None
     beta1, beta2 = options.get("betas", (0.9, options.get("alpha", 0.99)))
+    groups = options.get("groups") or ()
+    decay = max((group["weight_decay"] for group in groups), default=options.get("weight_decay", 0.0))
+    first = groups[0]["lr"] if groups else 1.0
+    if groups and not first:
+        return None
     return Rule(
         family=family,
         rates=tuple(rates) if isinstance(rates, Sequence) else (rates,),
         rate_scale=1.0,
+        groups=tuple(
+            Group(frozenset(group["names"]), group["lr"] / first, group["weight_decay"] / decay if decay else 0.0)
+            for group in groups
+        ),
         grad_scale=-1.0 if options.get("maximize") else 1.0,
         clip_norm=options.get("clip_norm"),
-        weight_decay=options.get("weight_decay", 0.0),
+        weight_decay=decay,
         decay="decoupled" if options.get("decoupled_weight_decay", name == "AdamW") else "coupled",
         momentum=options.get("momentum", 0.0),
         dampening=options.get("dampening", 0.0),
@@ -142,8 +166,11 @@ def simulate(rule: Rule, steps: Sequence[Step], parts: Parts) -> Iterator[tuple[
 
 
 def _advance(rule: Rule, at: Step, parts: Parts, before: State) -> tuple[np.ndarray, State]:
-    rate = rule.rates[min(at.index, len(rule.rates) - 1)] * rule.rate_scale
+    rate: Any = rule.rates[min(at.index, len(rule.rates) - 1)] * rule.rate_scale
     shrink = rule.weight_decay * at.params
+    if rule.groups:
+        rate = rate * parts.spread({name: group.rate for group in rule.groups for name in group.names})
+        shrink = shrink * parts.spread({name: group.decay for group in rule.groups for name in group.names})
     if rule.undecayed:
         shrink = np.where(parts.mask(rule.undecayed), 0.0, shrink)
     added = shrink if rule.decay == "coupled" else 0.0
@@ -153,11 +180,14 @@ def _advance(rule: Rule, at: Step, parts: Parts, before: State) -> tuple[np.ndar
     away = {"coupled": 0.0, "decoupled": rate, "unscaled": 1.0, "added": -1.0}[rule.decay]
     still = parts.mask(rule.frozen) | at.idle
     state = {kind: np.where(still, before.get(kind, 0.0), after) for kind, after in state.items()}
-    return np.where(still, at.params, at.params - away * shrink - move), state
+    move = away * shrink + move
+    if rule.clip_by == "update" and rule.clip_norm is not None:
+        move = _clipped(replace(rule, clip_by="norm"), np.where(still, 0.0, move), parts)
+    return np.where(still, at.params, at.params - move), state
 
 
 def _clipped(rule: Rule, grads: np.ndarray, parts: Parts) -> np.ndarray:
-    if rule.clip_norm is None:
+    if rule.clip_norm is None or rule.clip_by == "update":
         return grads
     if rule.clip_by == "value":
         return np.clip(grads, -rule.clip_norm, rule.clip_norm)
@@ -165,11 +195,11 @@ def _clipped(rule: Rule, grads: np.ndarray, parts: Parts) -> np.ndarray:
     return grads * np.minimum(1.0, rule.clip_norm / (norm + rule.clip_eps))
 
 
-def _sgd(rule: Rule, at: Step, grads: np.ndarray, before: State, rate: float) -> tuple[np.ndarray, State]:
+def _sgd(rule: Rule, at: Step, grads: np.ndarray, before: State, rate: Any) -> tuple[np.ndarray, State]:
     return _with_momentum(rule, at, grads, before, rate)
 
 
-def _rmsprop(rule: Rule, at: Step, grads: np.ndarray, before: State, rate: float) -> tuple[np.ndarray, State]:
+def _rmsprop(rule: Rule, at: Step, grads: np.ndarray, before: State, rate: Any) -> tuple[np.ndarray, State]:
     first = np.where(at.count == 1, rule.initial, before.get("square_avg", 0.0))
     square = rule.beta2 * first + (1 - rule.beta2) * grads**2
     state = {"square_avg": square}
@@ -181,7 +211,7 @@ def _rmsprop(rule: Rule, at: Step, grads: np.ndarray, before: State, rate: float
     return move, {**state, **momentum}
 
 
-def _adam(rule: Rule, at: Step, grads: np.ndarray, before: State, rate: float) -> tuple[np.ndarray, State]:
+def _adam(rule: Rule, at: Step, grads: np.ndarray, before: State, rate: Any) -> tuple[np.ndarray, State]:
     mean = _mean(before.get("exp_avg", 0.0), grads, rule.beta1)
     square = rule.beta2 * before.get("exp_avg_sq", 0.0) + (1 - rule.beta2) * grads**2
     state = {"exp_avg": mean, "exp_avg_sq": square}
@@ -198,7 +228,7 @@ def _adam(rule: Rule, at: Step, grads: np.ndarray, before: State, rate: float) -
     return rate * ahead / _root(rule, square / correct2, correct2), state
 
 
-def _with_momentum(rule: Rule, at: Step, direction: np.ndarray, before: State, rate: float) -> tuple[np.ndarray, State]:
+def _with_momentum(rule: Rule, at: Step, direction: np.ndarray, before: State, rate: Any) -> tuple[np.ndarray, State]:
     if not rule.momentum:
         return rate * direction, {}
     dampened = rule.family == "sgd" and (rule.dampen_first or at.count > 1)

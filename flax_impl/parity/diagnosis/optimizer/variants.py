@@ -31,6 +31,7 @@ def known(case: Case, rule: Rule) -> Iterator[Variant]:
     def variant(text: str, *changes: dict[str, object]) -> Variant:
         return Variant(text, tuple(replace(rule, **change) for change in changes))  # pyright: ignore[reportArgumentType]
 
+    yield from (variant(text, *changes) for text, *changes in _of_groups(case, rule))
     yield from (variant(text, *changes) for text, *changes in _everywhere(case, rule))
     if rule.clip_norm is not None:
         yield from (variant(text, *changes) for text, *changes in _of_clipping(rule))
@@ -40,6 +41,42 @@ def known(case: Case, rule: Rule) -> Iterator[Variant]:
     yield from (variant(text, *changes) for text, *changes in family(rule))
     if rule.momentum:
         yield from (variant(text, *changes) for text, *changes in _of_momentum(rule))
+
+
+def _of_groups(case: Case, rule: Rule) -> _Changes:
+    """Yields what goes wrong where torch has several groups of parameters."""
+
+    def changed(**values: list[float]) -> dict[str, object]:
+        made = [replace(group, **{name: of[i] for name, of in values.items()}) for i, group in enumerate(rule.groups)]
+        return {"groups": tuple(made)}
+
+    count = len(rule.groups)
+    rates, decays = [group.rate for group in rule.groups], [group.decay for group in rule.groups]
+    told = listed(f"{rule.rates[0] * rate:.6g}" for rate in rates)
+    use = "use optax.multi_transform, with an optimiser for each group"
+    if len(set(rates)) > 1:
+        yield (
+            f"the port has one learning rate for all parameters; torch's groups have {told}: {use}",
+            *(changed(rate=[rate] * count) for rate in dict.fromkeys(rates)),
+        )
+        yield (
+            f"the port has the groups' learning rates the other way round; torch's are {told}: exchange them",
+            changed(rate=rates[::-1]),
+        )
+    if len(set(decays)) > 1:
+        among = frozenset(name for group in rule.groups for name in group.names)
+        spared = frozenset(name for group in rule.groups if not group.decay for name in group.names)
+        names = case.called(spared, among) if spared else "all parameters alike"
+        yield (
+            f"the port decays {names}{' too' if spared else ''}; torch's groups have weight_decay of "
+            f"{listed(f'{rule.weight_decay * decay:.6g}' for decay in decays)}: pass a mask= of those that decay",
+            changed(decay=[1.0] * count),
+        )
+        yield (
+            "the port decays the parameters of the other group: invert the mask=; torch's groups have weight_decay of "
+            f"{listed(f'{rule.weight_decay * decay:.6g}' for decay in decays)}",
+            changed(decay=decays[::-1]),
+        )
 
 
 def estimated(case: Case, rule: Rule) -> Iterator[Variant]:
@@ -66,13 +103,16 @@ def estimated(case: Case, rule: Rule) -> Iterator[Variant]:
 
         return text
 
+    mean = ", or its momentum is a mean (optax.ema) where torch's is a sum" if rule.family == "sgd" else ""
     plain = rule.family == "sgd" and not rule.momentum and not rule.weight_decay and rule.clip_norm is None
     also = ", or scales the gradients by it" if plain else ""
     yield from variant(
         ["rate_scale"],
         [[1.0]],
         lambda found: (
-            f"the port's learning rate is {found.rate_scale:.6g} times torch's{also}: pass lr={rule.rates[0]:.6g}"
+            f"the port's learning rate is {found.rate_scale:.6g} times torch's"
+            f"{mean if rule.momentum and abs(found.rate_scale - 1 + rule.momentum) < 1e-6 else also}: "
+            f"pass lr={rule.rates[0]:.6g}"
         ),
     )
     if not plain:
@@ -211,6 +251,11 @@ def _of_clipping(rule: Rule) -> _Changes:
         f"the port clips each array by its root mean square (optax.clip_by_block_rms); torch takes the norm over all "
         f"parameters: {right}",
         {"clip_by": "rms", "clip_eps": 0.0},
+    )
+    yield (
+        "the port clips the update; torch clips the gradients: put clipping first in optax.chain",
+        {"clip_by": "update"},
+        {"clip_by": "update", "clip_eps": 0.0},
     )
     yield (
         f"the port clips each value (optax.clip); torch clips the norm over all parameters: {right}",
