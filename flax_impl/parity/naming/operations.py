@@ -140,11 +140,19 @@ def missing_causes(cut: Cut) -> Iterator[Finding]:
             continue
         for words, other, what in _operands_of(cut, j):
             for value, array in applied:
+                if _does_so(cut, value, name):
+                    continue  # with another number, which says more
                 for made in _applied(name, array, other):
                     fits = cut.gives(made) if value == cut.exchange.port else cut.works({value: made})
                     if fits:
                         yield _missing(name, words, what)
                         return
+
+
+def _does_so(cut: Cut, value: int, name: str) -> bool:
+    """Whether the port goes on from a value with an operation of that name."""
+    takers = (cut.port.operations[i] for i in cut.working if value in cut.port.operations[i].inputs)
+    return any(plain(operation.name) == name for operation in takers)
 
 
 def _operands_of(cut: Cut, j: int) -> Iterator[tuple[str, np.ndarray, str]]:
