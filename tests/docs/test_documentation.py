@@ -98,10 +98,11 @@ def test_the_readme_tells_what_the_kill_matrix_found() -> None:
 
 
 def test_the_readme_tells_what_became_of_faults_in_other_peoples_models() -> None:
-    """`pairs.py`, with `--faults N` and with `--trainings`, `--fresh`, writes the files again."""
+    """`pairs.py`, with `--faults N`, `--trainings`, `--optimizers` and `--reverse N`, writes the files again."""
     folder = ROOT / "docs" / "parity"
     assert (folder / "pair_faults.txt").read_text().splitlines()[-1] in README.replace("\n", " ")
-    for file in ("pair_trainings.txt", "pair_trainings_fresh.txt"):
+    for file in ("pair_trainings", "pair_trainings_fresh", "pair_optimizers", "pair_faults_reverse"):
+        file = f"{file}.txt"
         assert (folder / file).read_text().splitlines()[-1] in README.replace("\n", " ")
     pairs = (folder / "pairs.txt").read_text().splitlines()[1:]
     assert f"[{len(pairs)} pairs](docs/parity/pairs.txt)" in README.replace("\n", " ")

@@ -12,6 +12,7 @@ from .cut import HUGE, Cut
 from .words import meaning, neat
 
 _ABSURD = 1e6  # a factor that nobody wrote
+_ALMOST_ONE = 1e-2
 _LEAST = 3  # numbers that a factor must hold for
 
 
@@ -33,6 +34,12 @@ def factor_causes(cut: Cut) -> Iterator[Finding]:
     factor = _factor(cut.counted(cut.own), cut.counted(cut.wanted))
     if factor is None or not 1 / _ABSURD < abs(factor) < _ABSURD or not cut.gives(cut.own * factor):
         return
+    if abs(factor - 1) < _ALMOST_ONE:
+        for epsilon in (number for number in cut.known_numbers if 0 < number < _ALMOST_ONE):
+            if abs(factor - (1 + epsilon) ** -0.5) < 1e-3 * epsilon:  # of fresh statistics, a variance of one
+                text = "the port does not add epsilon before its root, which the reference does"
+                yield Finding(f"{text}: add {neat(epsilon)}", kind="missing", operation=cut.last)
+                return
     words = meaning(1 / factor, _lengths(cut)) or meaning(factor, _lengths(cut))
     shown = f"{neat(1 / factor)} times the reference's"
     what = f", as {words}" if words and not words.startswith("n ") and not words.startswith("(") else ""

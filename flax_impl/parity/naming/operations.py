@@ -29,6 +29,7 @@ _THIRD = {
 }  # fmt: skip
 _CLIPS = {"max", "min", "clamp"}
 _TELLING = 8  # numbers that do not come out by chance
+_ALMOST_ONE = 1e-3
 _SHAPED = 16  # operations that may all be too many
 
 
@@ -139,6 +140,8 @@ def missing_causes(cut: Cut) -> Iterator[Finding]:
         if name not in _DOES:
             continue
         for words, other, what in _operands_of(cut, j):
+            if name in ("mul", "div") and np.abs(other - 1).max(initial=0.0) < _ALMOST_ONE:
+                continue  # the epsilon in a norm of fresh statistics: its factor is there, and is one
             for value, array in applied:
                 if _does_so(cut, value, name):
                     continue  # with another number, which says more
