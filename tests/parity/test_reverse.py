@@ -195,6 +195,10 @@ def test_the_sides_change_places_in_words_and_not_in_code() -> None:
     assert exchanged(text).startswith("the reference adds")
     found = of_torch(Finding("the port takes what `x = a[b]: the port` gives where the reference takes what `y` gives"))
     assert found.text == "the reference takes what `x = a[b]: the port` gives where the port takes what `y` gives"
+    flat = "the port flattens the axes of [2, 3, 4, 5] as they are: x.transpose(0, 3, 1, 2) before the reshape"
+    assert of_torch(Finding(flat)).text.endswith("as they are: x.permute(0, 2, 3, 1) before the reshape")
+    kept = "the running statistics keep 0.99 in the port, 0.9 in the reference: pass momentum=0.9"
+    assert "keep 0.99 in the reference, 0.9 in the port: pass momentum=0.01" in of_torch(Finding(kept)).text
     missing = of_torch(Finding("the port does not multiply by 2, which the reference does", kind="missing"))
     assert (missing.kind, missing.text[-12:]) == ("extra", "leave it out")
 

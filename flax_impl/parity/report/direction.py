@@ -20,7 +20,6 @@ _ADVICE = (
     (r"^the port applies (\S+) where the reference applies ", r"use \1"),
     (r"the port \w+(?: \w+)* (\S+) where the reference has ", r"use \1"),
     (r"^the port applies (\S+) once more than the reference", "apply it once more"),
-    (r"^the port flattens the axes of ", "bring the port's into the same order before its reshape"),
     (r"^the port does not .*, which the reference does$", "leave it out"),
     (r"^no gradient passes.* in the port, which the reference lets through", "put a detach() there"),
     (r"^the reference stops a gradient.* with detach\(\)", "take the detach() off"),
@@ -45,6 +44,8 @@ _EITHER = (
 _DESCRIBED = re.compile(
     r"( in another order)(?: at `\d+`)?$| does here$| operations more, which the reference does not$"
 )
+_TURNED = re.compile(r"^x\.transpose\(([\d, ]+)\) before the reshape")
+_KEPT = re.compile(rf" keep ({_NUMBER}) in the port, ")
 _NAMES = (
     ("jax.nn.gelu(approximate=False)", "torch.nn.functional.gelu"),
     ("jax.nn.gelu(approximate=True)", 'torch.nn.functional.gelu(approximate="tanh")'),
@@ -90,13 +91,25 @@ def of_torch(finding: Finding) -> Finding:
         return f"`{len(code) - 1}`"
 
     said, _, advice = re.sub(r"`[^`]*`", hidden, finding.text).partition(": ")
-    if (described := _DESCRIBED.search(said)) is not None:
-        advice = f"{advice.partition(', ')[0]} there" if advice and described[1] else advice
-    elif not advice.startswith(_EITHER):
-        forms = ((re.search(form, said), given) for form, given in _ADVICE)
-        advice = next((found.expand(given) for found, given in forms if found is not None), "")
+    advice = _advice(said, advice)
     text = f"{exchanged(said)}{': ' if advice else ''}{advice}"
     for own, other in _NAMES:
         text = text.replace(own, other)
     text = re.sub(r"`(\d+)`", lambda found: code[int(found[1])], text)
     return replace(finding, text=text, kind=_KINDS.get(finding.kind, finding.kind))
+
+
+def _advice(said: str, advice: str) -> str:
+    """Returns what is to be done in torch; what the other side would have to do is no help."""
+    if (described := _DESCRIBED.search(said)) is not None:
+        return f"{advice.partition(', ')[0]} there" if advice and described[1] else advice
+    if advice.startswith(_EITHER):
+        return advice
+    if (turned := _TURNED.search(advice)) is not None:
+        order = [int(axis) for axis in turned[1].split(", ")]
+        back = sorted(range(len(order)), key=order.__getitem__)
+        return f"x.permute({', '.join(map(str, back))}) before the reshape"
+    if (kept := _KEPT.search(said)) is not None:
+        return f"pass momentum={1 - float(kept[1]):.6g}, as torch names the share of the batch"
+    forms = ((re.search(form, said), given) for form, given in _ADVICE)
+    return next((found.expand(given) for found, given in forms if found is not None), "")
