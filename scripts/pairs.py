@@ -16,6 +16,7 @@ import resource
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -283,7 +284,10 @@ def faults_table(outcomes: Sequence[Outcome], together: int) -> str:
         cells = zip(shares, (6, 12, 12, 6, 6, 8, 7), strict=True)
         rows.append(f"{kind:<34} {len(of_kind):>5}  " + "  ".join(f"{share:>{width}.1%}" for share, width in cells))
     seconds = sorted(outcome.seconds for outcome in outcomes)
-    rows += ["", f"median seconds a fault: {seconds[len(seconds) // 2]:.1f}" if seconds else "", "", summary(counted)]
+    rows += ["", f"median seconds a fault: {seconds[len(seconds) // 2]:.1f}" if seconds else ""]
+    unnamed = Counter(f"{outcome.fault.kind}, of {outcome.equation}" for outcome in counted if not outcome.named)
+    rows += ["", "commonest without the right name:", *(f"{n:>4}  {what}" for what, n in unnamed.most_common(10))]
+    rows += ["", summary(counted)]
     if together > 1:
         groups = [group for i in range(0, len(outcomes), together) if (group := outcomes[i : i + together])[0].changes]
         whole = [sum(all(getattr(o, side) for o in group) for group in groups) for side in ("port", "reference")]
