@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..common.checks.arguments import check_integer
+
 
 def with_state(model: nn.Module, state: Mapping[str, np.ndarray]) -> nn.Module:
     """Returns a copy of a module with these weights; those that are not named stay as they are.
@@ -49,12 +51,16 @@ def with_drawn_state(model: nn.Module, seed: int = 0) -> nn.Module:
     Returns:
         The copy, each parameter moved by a tenth of a standard normal number.
 
+    Raises:
+        ValueError: `seed` is no whole number.
+
     Example:
         >>> import torch_ref
         >>> model = torch_ref.TwoInTwoOut(hidden_features=2)
         >>> bool((with_drawn_state(model).hidden1.bias == model.hidden1.bias).any())
         False
     """
+    seed = check_integer("seed", seed, at_least=0)
     copied = copy.deepcopy(model)
     drawn = torch.Generator().manual_seed(seed)
     with torch.no_grad():

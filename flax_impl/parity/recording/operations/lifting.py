@@ -15,7 +15,7 @@ from torch_ref.common.tape.literals import as_written
 from torch_ref.common.tape.tape import Line
 
 from .equations import INLINED, equations_in, lines_of, own_line
-from .numbers import HALF, Numbers, exact
+from .numbers import HALF, Numbers, unrounded
 
 LOW = ("float32", "float16", "bfloat16")
 SINGLE = ("float32",)
@@ -157,7 +157,7 @@ def written(
     if str(dtype) not in low:
         return np.asarray(atom.val, dtype)
     if str(dtype) in HALF:
-        return np.asarray(exact(float(atom.val), str(dtype), numbers))
+        return np.asarray(unrounded(float(atom.val), str(dtype), numbers))
     return lifted(np.asarray(atom.val, "float32"), " ".join(line.text for line in lines))
 
 

@@ -40,7 +40,7 @@ def exact_numbers(reference: Tape) -> Numbers:
     return found
 
 
-def exact(value: float, dtype: str, numbers: Numbers) -> float:
+def unrounded(value: float, dtype: str, numbers: Numbers) -> float:
     """Returns the number that a literal was before it was rounded, as far as that is known.
 
     Args:
