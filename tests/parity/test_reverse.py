@@ -77,8 +77,9 @@ def test_the_references_weights_make_an_honest_port_agree() -> None:
             "epsilon is 1e-5 in the reference, 0.0001 in the port: use 1e-5",
             True,
         ),
-        ("gelu", "nn.functional.gelu(", "use torch.nn.functional.gelu", True),
-        ("bias", "x = x + out", "which the port does not: add it", False),  # one iteration of a scan is mended
+        pytest.param("gelu", "functional.gelu(", "use torch.nn.functional.gelu", True, marks=pytest.mark.slow),
+        # One iteration of a scan is mended, which proves little.
+        pytest.param("bias", "x = x + out", "which the port does not: add it", False, marks=pytest.mark.slow),
         ("detach", "hidden.detach()", "with detach(), the reference does not: take the detach() off", False),
     ],
 )

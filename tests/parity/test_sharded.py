@@ -100,32 +100,36 @@ def test_a_sharded_port_agrees_and_gets_its_weights(reference: Tape) -> None:
         np.testing.assert_array_equal(array, weights()[name])
 
 
+FAULTS = (
+    ("mean over rows", "mean = x.mean("),
+    ("not centred", "root = "),  # torch's mean of squares is a variance that is not centred
+    ("unbiased", "variance = "),
+    ("epsilon", "root = "),
+    ("no epsilon", "root = "),
+    ("no root", "h = apart / root"),
+    ("no scale", "h = h if fault == \"no shift\""),
+    ("no shift", "h = h @ p[\"up\"]"),
+    ("turned", "h = h[:, ::-1]"),
+    ("no bias", "jax.nn.gelu"),
+    ("relu", "jax.nn.relu"),
+    ("tanh", "jax.nn.gelu"),
+    ("stopped", "jax.lax.stop_gradient"),
+    ("bias on every device", "y = h @ p[\"down\"]"),  # torch has no part of this sum
+    ("residual on every device", "y = h @ p[\"down\"]"),
+    ("1% more", "y = 1.01 * y"),
+    ("the sign", "y = -y"),
+    ("mean for sum", "jax.lax.pmean"),
+    ("no last bias", "else x + y"),
+    ("no residual", "p[\"db\"]"),
+    ("clipped", "y = y.clip("),
+)  # fmt: skip
+
+
+# Every third in the quick suite.
 @pytest.mark.parametrize(
     ("fault", "line"),
-    [
-        ("mean over rows", "mean = x.mean("),
-        ("not centred", "root = "),  # torch's mean of squares is a variance that is not centred
-        ("unbiased", "variance = "),
-        ("epsilon", "root = "),
-        ("no epsilon", "root = "),
-        ("no root", "h = apart / root"),
-        ("no scale", "h = h if fault == \"no shift\""),
-        ("no shift", "h = h @ p[\"up\"]"),
-        ("turned", "h = h[:, ::-1]"),
-        ("no bias", "jax.nn.gelu"),
-        ("relu", "jax.nn.relu"),
-        ("tanh", "jax.nn.gelu"),
-        ("stopped", "jax.lax.stop_gradient"),
-        ("bias on every device", "y = h @ p[\"down\"]"),  # torch has no part of this sum
-        ("residual on every device", "y = h @ p[\"down\"]"),
-        ("1% more", "y = 1.01 * y"),
-        ("the sign", "y = -y"),
-        ("mean for sum", "jax.lax.pmean"),
-        ("no last bias", "else x + y"),
-        ("no residual", "p[\"db\"]"),
-        ("clipped", "y = y.clip("),
-    ],
-)  # fmt: skip
+    [pytest.param(*fault, marks=[pytest.mark.slow] if i % 3 else []) for i, fault in enumerate(FAULTS)],
+)
 def test_a_fault_in_a_shard_is_placed(reference: Tape, fault: str, line: str) -> None:
     report = check_step(reference, sharded(fault), {"x": X}, squares, params=weights())
     assert not report.passed
