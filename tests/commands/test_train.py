@@ -78,7 +78,7 @@ def test_torch_trains_one_net_and_keeps_its_best(tmp_path: Path, capsys: pytest.
     assert np.isfinite(held_out).sum() == 5  # once an epoch
 
 
-@pytest.mark.parametrize("backend", ["flax", "torch"])
+@pytest.mark.parametrize("backend", ["torch", pytest.param("flax", marks=pytest.mark.slow)])
 def test_train_two_in_two_out(tmp_path: Path, backend: str) -> None:
     done = run(
         "train.py", "--model", "two-in-two-out", "--backend", backend, "--steps", "5", "--dtype", "float64",

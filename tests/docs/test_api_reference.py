@@ -88,6 +88,7 @@ def test_the_site_has_every_public_method_and_no_inherited_one(site: Path) -> No
         assert shown == expected, (module, name)
 
 
+@pytest.mark.slow
 def test_an_entry_has_its_signature_its_sections_and_its_example(site: Path) -> None:
     fit = entry(site, "flax_impl", "fit")
     assert fit.startswith("flax_impl.fit( model: Module, params: Params, data: Mapping[str, Any], *, ")

@@ -191,7 +191,7 @@ def test_the_message_of_a_failing_test_says_where_and_why(recorded: Any) -> None
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.slow)])
 def test_no_false_alarm(model: str, optimizer: str, dtype: str) -> None:
     recipe = Recipe(model, dtype, optimizer, steps=5)
     report = check(recipe, reference(recipe))

@@ -362,7 +362,10 @@ def test_processes_cannot_share_what_is_no_mean(loss: Any, message: str) -> None
 @pytest.mark.parametrize(
     "loss",
     [
-        *({"balance": name, "balance_weight": 0.7} for name in BALANCES),
+        *(
+            pytest.param({"balance": name, "balance_weight": 0.7}, marks=[pytest.mark.slow] if i else [])
+            for i, name in enumerate(BALANCES)
+        ),
         pytest.param(
             {"balance": "rbf_mmd", "balance_weight": 0.7, "criterion": "sigmoid_binary_cross_entropy"},
             marks=pytest.mark.slow,

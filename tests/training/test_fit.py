@@ -38,6 +38,7 @@ def train_both(model: str, config: dict[str, Any], data: Any, settings: Any) -> 
     return port, reference, port.fit(data, **settings(flax_impl)), reference.fit(data, **settings(torch_ref))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_the_articles_5000_steps(measured: list[str]) -> None:
     port, reference, found, expected = train_both(

@@ -34,7 +34,7 @@ def known(case: Case, rule: Rule) -> Iterator[Variant]:
     yield from (variant(text, *changes) for text, *changes in _of_groups(case, rule))
     yield from (variant(text, *changes) for text, *changes in _everywhere(case, rule))
     if rule.clip_norm is not None:
-        yield from (variant(text, *changes) for text, *changes in _of_clipping(rule))
+        yield from (variant(text, *changes) for text, *changes in _of_clipping(case, rule))
     if rule.weight_decay:
         yield from (variant(text, *changes) for text, *changes in _of_decay(case, rule))
     family = {"adam": _of_adam, "rmsprop": _of_rmsprop, "sgd": _of_sgd}[rule.family]
@@ -233,7 +233,7 @@ def _everywhere(case: Case, rule: Rule) -> _Changes:
     )
 
 
-def _of_clipping(rule: Rule) -> _Changes:
+def _of_clipping(case: Case, rule: Rule) -> _Changes:
     norm = f"{rule.clip_norm:.6g}"
     right = f"scale them by jnp.minimum(1, {norm} / (optax.tree.norm(grads) + 1e-6))"
     yield (
@@ -252,11 +252,13 @@ def _of_clipping(rule: Rule) -> _Changes:
         f"parameters: {right}",
         {"clip_by": "rms", "clip_eps": 0.0},
     )
-    yield (
-        "the port clips the update; torch clips the gradients: put clipping first in optax.chain",
-        {"clip_by": "update"},
-        {"clip_by": "update", "clip_eps": 0.0},
-    )
+    moves = [step.params - update for step, update in zip(case.steps, case.updates, strict=True)]
+    if any(abs(np.linalg.norm(move) / rule.clip_norm - 1) < 1e-4 for move in moves if rule.clip_norm):
+        yield (
+            "the port clips the update; torch clips the gradients: put clipping first in optax.chain",
+            {"clip_by": "update"},
+            {"clip_by": "update", "clip_eps": 0.0},
+        )
     yield (
         f"the port clips each value (optax.clip); torch clips the norm over all parameters: {right}",
         {"clip_by": "value"},
