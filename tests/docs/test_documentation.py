@@ -43,7 +43,7 @@ def run(blocks: list[str], folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=[pytest.mark.slow] if page == "worked_port" else []) for page in PAGES]
+    "page", [pytest.param(page, marks=[] if page == "training" else [pytest.mark.slow]) for page in PAGES]
 )
 def test_a_pages_python_runs(page: str, tmp_path: Path) -> None:
     """Block by block, in one namespace; a block of text after it is what it prints."""

@@ -51,7 +51,7 @@ def cases(quick: int, slow: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("models", [quick, pytest.param(slow, marks=pytest.mark.slow)])
 
 
-@cases(8, 100)
+@cases(6, 100)
 def test_two_head(models: int, measured: list[str]) -> None:
     worst = Worst()
 
