@@ -109,7 +109,7 @@ def _whole(x: np.ndarray, after: np.ndarray) -> str | None:
                 return name
         negative = x < 0
         both = _EACH < negative.mean() < 1 - _EACH  # of one sign, any factor would do
-        if not both or not np.array_equal(after[~negative], x[~negative]):
+        if not both or not _equal(x[~negative], after[~negative]):
             return None
         alpha, slope = (float(np.median(after[negative] / of(x[negative]))) for of in (np.expm1, lambda low: low))
         if _equal(elu(x, alpha), after):

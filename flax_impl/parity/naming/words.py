@@ -68,7 +68,8 @@ def _is_masked(tape: Tape, operation: Operation) -> bool:
 
 def line_of(operation: Operation) -> str:
     """Returns the text of an operation's line, the beginning of a long one."""
-    text = operation.lines[0].text if operation.lines else ""
+    line = operation.lines[0] if operation.lines else None
+    text = "" if line is None else line.text or f"{line.file}:{line.number}"  # where there is no source to be read
     return f"`{text if len(text) <= _LONGEST else text[:_LONGEST] + ' ...'}`"
 
 
