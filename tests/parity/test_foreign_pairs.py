@@ -21,7 +21,7 @@ from flax_impl.parity import Report, assert_parity, check_step
 from torch_ref.recording import Trace
 
 Batches = list[dict[str, np.ndarray]]
-DTYPES = ["float64", "float32"]
+DTYPES = ["float64", pytest.param("float32", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(autouse=True)
