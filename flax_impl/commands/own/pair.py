@@ -152,6 +152,8 @@ def _check_torch(parts: dict[str, Any], recorded: Recorded) -> Any:
     if not _is_of_torch(parts["model"]):
         raise ValueError(f"port: expected a torch module, as the reference is in JAX, got {shown(parts['model'])}")
     _check_optimizers(theirs, optimizer)
+    if optimizer is None and "forward" in own:
+        raise ValueError("reference: expected forward beside an optimizer only")
     torch_ref, flax_impl, batch = import_backend("torch"), import_backend("flax"), recorded.batches[0]
     record, given = torch_ref.recording.record_tape, {n: own[n] for n in ("renames",) if n in own}
     params = own.pop("params", None)

@@ -21,6 +21,8 @@ _FRONT = 12  # operations of the reference that the port may lack
 _TRIALS = 200  # values that are put in, one after the other
 _TELLING = 2  # operations that agree after a value was put in
 _DEEP = 10  # operations that a value put in is followed through
+# Operations that nobody can look into: they run as they are written, in their own dtype, and count as one.
+OPAQUE = ("pallas_call", "ffi_call", "pure_callback", "io_callback")
 # Operations that only move numbers: they agree whatever is put in.
 MOVES = {
     "reshape", "broadcast_in_dim", "transpose", "convert_element_type", "squeeze", "expand_dims", "copy", "copy_p",

@@ -11,7 +11,7 @@ from torch_ref.common.tape.tape import Tape
 from ..likeness import SINGLE
 from ..partners import Partners
 from ..place import Side
-from ..repair import Exchange
+from ..repair import OPAQUE, Exchange
 from .layouts import layouts
 from .located import nearest
 
@@ -52,7 +52,8 @@ def rounded_tables(partners: Partners) -> list[Exchange]:
 def is_rounded_literal(place: "Divergence") -> bool:
     """Returns whether a place is a number of the port that has no more digits than float32, or comes of one.
 
-    JAX holds `jnp.log(2 * jnp.pi)` in float32 even where all else is lifted. A number as people write it is none.
+    JAX holds `jnp.log(2 * jnp.pi)` in float32 even where all else is lifted. A number as people write it is none. What
+    a kernel of its own gives has no more digits, either.
 
     Args:
         place: with the value that was put in; gradients that are off by so little come of such a number.
@@ -64,6 +65,8 @@ def is_rounded_literal(place: "Divergence") -> bool:
     if own.dtype.kind != "f" or np.abs(exchange.array - own).max(initial=0.0) > SINGLE * np.abs(own).max(initial=0.0):
         return False
     if place.backward:
+        return True
+    if any(partners.port.operations[i].name in OPAQUE for i in nearest(partners.port, exchange.port)):
         return True
     numbers = (number for i in nearest(partners.port, exchange.port) for number in _numbers(partners.port, i))
     return any(number and abs(float(f"{number:.6g}") - number) > _LAST / 4 * abs(number) for number in numbers)

@@ -14,6 +14,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from torch_ref.common.tape.literals import as_written
 from torch_ref.common.tape.tape import Line
 
+from ...alignment.repair import OPAQUE
 from .equations import INLINED, equations_in, lines_of, own_line
 from .numbers import HALF, Numbers, unrounded
 
@@ -70,10 +71,10 @@ def evaluated(equation: JaxprEqn, arrays: list[Any], low: Sequence[str] = LOW) -
     params = equation.params
     if primitive.name == "reduce_precision" and (low is LOW or params["mantissa_bits"] >= 23):
         return arrays
-    wider = {name: _wider(value, low) for name, value in params.items()}
-    if primitive.name == "bitcast_convert_type":
-        wider = params  # bits mean something in one dtype only
-        arrays = _as_written(equation, arrays, low)
+    if primitive.name in (*OPAQUE, "bitcast_convert_type"):  # bits mean something in one dtype only
+        wider, arrays = params, _as_written(equation, arrays, low)
+    else:
+        wider = {name: _wider(value, low) for name, value in params.items()}
     try:
         outputs = primitive.bind(*arrays, **wider)
     except (TypeError, NotImplementedError, ValueError):
