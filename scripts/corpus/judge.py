@@ -21,6 +21,7 @@ from flax_impl.parity.naming.names import moved, name_causes
 from flax_impl.parity.recording.operations.numbers import exact_numbers
 from flax_impl.parity.recording.operations.tape import TracedStep
 from flax_impl.parity.report.entries import Finding
+from torch_ref.common.tape.fingerprint import Fingerprint
 from torch_ref.common.tape.tape import Tape
 from torch_ref.recording.operations.tape import record_tape
 
@@ -156,10 +157,7 @@ class Bench:
             before, after = self.honest.values[number], tape.values[tape.results[name]]
             twins = self.partners.of_port.get(number, ())
             noise = max((float(self.reference.noise[twin]) for twin in twins), default=0.0)
-            near = 100 * tolerance(max(before.scale, after.scale), noise) + 1e-14
-            if before.shape != after.shape or abs(before.masked - after.masked) > 1e-9:
-                return True
-            if abs(before.moments - after.moments).max() > near or abs(before.order - after.order) > near:
+            if moves(before, after, noise):
                 return True
         return False
 
@@ -244,6 +242,20 @@ def _untagged(tape: Tape) -> tuple[Tape, list[int]]:
     tags = [int(found[-1]) if (found := re.findall(r"eqn(\d+)", o.module)) else -1 for o in tape.operations]
     operations = [replace(o, module=re.sub(r"/?eqn\d+", "", o.module)) for o in tape.operations]
     return replace(tape, operations=operations), tags
+
+
+def moves(before: Fingerprint, after: Fingerprint, noise: float) -> bool:
+    """Returns whether a result moves by more than rounding.
+
+    Args:
+        before: the honest one's.
+        after: that with a fault.
+        noise: how far rounding moves it.
+    """
+    near = 100 * tolerance(max(before.scale, after.scale), noise) + 1e-14
+    if before.shape != after.shape or abs(before.masked - after.masked) > 1e-9:
+        return True
+    return abs(before.moments - after.moments).max() > near or abs(before.order - after.order) > near
 
 
 def neighbours(tape: Tape, operations: Iterable[int]) -> set[int]:

@@ -1,6 +1,10 @@
 """Says which names are right for a fault that was planted by machine."""
 
+from collections.abc import Mapping
+
 from flax_impl.parity.report.entries import Finding
+
+Right = Mapping[str, tuple[str, ...]]
 
 # Of each kind of fault: the kinds of causes that say it, and words of which one must be in the text.
 _RIGHT: dict[str, dict[str, tuple[str, ...]]] = {
@@ -58,6 +62,15 @@ def is_right(kind: str, equation: str, finding: Finding, masks: bool = False) ->
     """
     if masks and getattr(finding, "kind", "") == "mask":
         return True
-    right = _DROPPED.get(equation, {}) if kind.endswith("operand only") else _RIGHT[kind]
+    return says(finding, _DROPPED.get(equation, {}) if kind.endswith("operand only") else _RIGHT[kind])
+
+
+def says(finding: Finding, right: Right) -> bool:
+    """Returns whether a cause is of a kind that is right, and has one of the words that go with it.
+
+    Args:
+        finding: the cause.
+        right: the kinds, each with its words; none for any.
+    """
     words = right.get(getattr(finding, "kind", ""))
     return words is not None and (not words or any(word in finding.text for word in words))

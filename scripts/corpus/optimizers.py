@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -56,7 +56,7 @@ def _groups(module: torch.nn.Module) -> list[list[torch.nn.Parameter]]:
 REFERENCES: dict[str, Callable[[torch.nn.Module], Any]] = {
     "AdamW": lambda model: torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1),
     "schedule": lambda model: AdamW(lr=1e-2, weight_decay=0.1, schedule=Exponential(gamma=0.7)),
-    "AdamW, clipped": lambda model: replace(AdamW(lr=1e-2, weight_decay=0.1), clip_norm=0.05),
+    "AdamW, clipped": lambda model: AdamW(lr=1e-2, weight_decay=0.1, clip_norm=0.05),
     "SGD": lambda model: torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9, weight_decay=0.1),
     "RMSprop": lambda model: torch.optim.RMSprop(model.parameters(), lr=1e-2),
     "two decays": lambda model: torch.optim.AdamW(

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 from flax_impl.parity import StepReport, check_step
-from flax_impl.parity.alignment.likeness import tolerance
 from torch_ref.common.tape.tape import Tape
 from torch_ref.recording import record_tape
 
-from .judge import neighbours
+from .judge import moves, neighbours
+from .named import Right, says
 from .pair import Pair
 from .plant_torch import Call, planted
 
 # Of each kind of fault: the kinds of causes that say it, and words of which one must be in the text.
-_RIGHT: dict[str, dict[str, tuple[str, ...]]] = {
+_RIGHT: dict[str, Right] = {
     "a constant 1% off": {"constant": (), "factor": ()},
     "a constant ten times as large": {"constant": ("epsilon",)},
     "a factor of 1.1": {
@@ -120,11 +120,7 @@ class TorchBench:
         place = None if first is None else first.reference
         near = neighbours(tape, made)
         causes = report.causes[0] if report.causes else ()
-        right = any(
-            (words := _RIGHT[kind].get(cause.kind)) is not None
-            and (not words or any(word in cause.text for word in words))
-            for cause in causes[:1]
-        )
+        right = any(says(cause, _RIGHT[kind]) for cause in causes[:1])
         certain = any(cause.certain for cause in causes[:1])
         return TorchOutcome(
             self.pair.name,
@@ -169,10 +165,7 @@ class TorchBench:
             return True
         for name, number in self.honest.results.items():
             before, after = self.honest.values[number], tape.values[tape.results[name]]
-            near = 100 * tolerance(max(before.scale, after.scale), float(self.honest.noise[number])) + 1e-14
-            if before.shape != after.shape or not np.isfinite(after.moments).all():
-                return True
-            if abs(before.moments - after.moments).max() > near or abs(before.order - after.order) > near:
+            if not np.isfinite(after.moments).all() or moves(before, after, float(self.honest.noise[number])):
                 return True
         return False
 

@@ -155,14 +155,13 @@ def _check_torch(parts: dict[str, Any], recorded: Recorded) -> Any:
     if optimizer is None and "forward" in own:
         raise ValueError("reference: expected forward beside an optimizer only")
     torch_ref, flax_impl, batch = import_backend("torch"), import_backend("flax"), recorded.batches[0]
-    record, given = torch_ref.recording.record_tape, {n: own[n] for n in ("renames",) if n in own}
-    params = own.pop("params", None)
+    record, params, renames = torch_ref.recording.record_tape, own.pop("params", None), own.get("renames")
     tape = record(torch_ref.recording.with_drawn_state(parts["model"]), batch, parts["loss"], noise=False)
-    state = flax_impl.parity.torch_state(tape, model, params, batch, loss, **given)
+    state = flax_impl.parity.torch_state(tape, model, params, batch, loss, renames=renames)
     module = torch_ref.recording.with_state(parts["model"], state)
     if optimizer is None:
         tape = record(module, batch, parts["loss"])
-        return flax_impl.parity.check_step(tape, model, batch, loss, params=params, port="torch", **given)
+        return flax_impl.parity.check_step(tape, model, batch, loss, params=params, renames=renames, port="torch")
     trace = torch_ref.record(module, recorded.batches, parts["loss"], optimizer=theirs)
     flax_impl = import_backend("flax", trace.dtype)
     return flax_impl.parity.check_parity(trace, model, loss, optimizer=optimizer, port="torch", **own)

@@ -141,7 +141,7 @@ def compared(reference: Tape, step: TracedStep, weight_map: Conversion | None = 
         step: of the port.
         weight_map: how its weights are made of the reference's, to be shown.
     """
-    step.numbers = exact_numbers(reference)
+    step.numbers = step.numbers or exact_numbers(reference)
     tape = step.tape()
     if drawn := forced_draws(reference, tape):
         tape = step.tape(exchanges=drawn)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 State = dict[str, np.ndarray]
+Rate = float | np.ndarray  # one for all, or one for each number
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def simulate(rule: Rule, steps: Sequence[Step], parts: Parts) -> Iterator[tuple[
 
 
 def _advance(rule: Rule, at: Step, parts: Parts, before: State) -> tuple[np.ndarray, State]:
-    rate: Any = rule.rates[min(at.index, len(rule.rates) - 1)] * rule.rate_scale
+    rate: Rate = rule.rates[min(at.index, len(rule.rates) - 1)] * rule.rate_scale
     shrink = rule.weight_decay * at.params
     if rule.groups:
         rate = rate * parts.spread({name: group.rate for group in rule.groups for name in group.names})
@@ -195,11 +196,11 @@ def _clipped(rule: Rule, grads: np.ndarray, parts: Parts) -> np.ndarray:
     return grads * np.minimum(1.0, rule.clip_norm / (norm + rule.clip_eps))
 
 
-def _sgd(rule: Rule, at: Step, grads: np.ndarray, before: State, rate: Any) -> tuple[np.ndarray, State]:
+def _sgd(rule: Rule, at: Step, grads: np.ndarray, before: State, rate: Rate) -> tuple[np.ndarray, State]:
     return _with_momentum(rule, at, grads, before, rate)
 
 
-def _rmsprop(rule: Rule, at: Step, grads: np.ndarray, before: State, rate: Any) -> tuple[np.ndarray, State]:
+def _rmsprop(rule: Rule, at: Step, grads: np.ndarray, before: State, rate: Rate) -> tuple[np.ndarray, State]:
     first = np.where(at.count == 1, rule.initial, before.get("square_avg", 0.0))
     square = rule.beta2 * first + (1 - rule.beta2) * grads**2
     state = {"square_avg": square}
@@ -211,7 +212,7 @@ def _rmsprop(rule: Rule, at: Step, grads: np.ndarray, before: State, rate: Any) 
     return move, {**state, **momentum}
 
 
-def _adam(rule: Rule, at: Step, grads: np.ndarray, before: State, rate: Any) -> tuple[np.ndarray, State]:
+def _adam(rule: Rule, at: Step, grads: np.ndarray, before: State, rate: Rate) -> tuple[np.ndarray, State]:
     mean = _mean(before.get("exp_avg", 0.0), grads, rule.beta1)
     square = rule.beta2 * before.get("exp_avg_sq", 0.0) + (1 - rule.beta2) * grads**2
     state = {"exp_avg": mean, "exp_avg_sq": square}
@@ -228,7 +229,7 @@ def _adam(rule: Rule, at: Step, grads: np.ndarray, before: State, rate: Any) -> 
     return rate * ahead / _root(rule, square / correct2, correct2), state
 
 
-def _with_momentum(rule: Rule, at: Step, direction: np.ndarray, before: State, rate: Any) -> tuple[np.ndarray, State]:
+def _with_momentum(rule: Rule, at: Step, direction: np.ndarray, before: State, rate: Rate) -> tuple[np.ndarray, State]:
     if not rule.momentum:
         return rate * direction, {}
     dampened = rule.family == "sgd" and (rule.dampen_first or at.count > 1)
