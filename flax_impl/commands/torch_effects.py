@@ -11,7 +11,7 @@ from torch_ref.common.data.treatment_data import TreatmentData
 from ..effects.effect_model import EffectModel, TrainingRecord
 from ..effects.ensemble_file import Ensemble, read_ensemble
 from ..effects.overlap import feature_names
-from ..effects.prepare import prepare
+from ..effects.prepare import net_config, prepare_alike
 from ..effects.settings import EffectSettings
 from .sides import TorchSide
 
@@ -28,15 +28,8 @@ def fit_net(data: TreatmentData, settings: EffectSettings, **shared: Any) -> Eff
         ValueError: as `fit_effects`.
         FloatingPointError: the net diverged.
     """
-    prepared = prepare(data, settings)
-    config = {
-        "in_features": data.x.shape[1],
-        "representation_features": settings.representation_features,
-        "head_features": settings.head_features,
-        "activation": settings.activation,
-        "final_activation": "identity",
-    }
-    side = TorchSide("TwoHead", config, seed=settings.seed, dtype=settings.dtype)
+    [prepared] = prepare_alike([data], settings)
+    side = TorchSide("TwoHead", net_config(prepared, settings), seed=settings.seed, dtype=settings.dtype)
     criterion = "sigmoid_binary_cross_entropy" if settings.binary else "squared_error"
     loss = side.package.FactualLoss(criterion, settings.reduction)
     if settings.balance is not None:
@@ -48,8 +41,9 @@ def fit_net(data: TreatmentData, settings: EffectSettings, **shared: Any) -> Eff
         rows=train[0], validation_rows=None if held_out is None else held_out[0], **prepared.lengths, **shared,
     )  # fmt: skip
     ensemble = Ensemble(
-        side.model.config, [side.weights()], prepared.scales, feature_names(data), settings.bootstrap, {}
-    )
+        side.model.config, [side.weights()], prepared.scales, prepared.encoding, feature_names(data),
+        settings.bootstrap, {},
+    )  # fmt: skip
     return effect_model(ensemble, TrainingRecord(losses[None], held_out))
 
 

@@ -94,8 +94,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--no-intervals", action="store_false", default=None, dest="intervals", help="trains the nets on all rows, not "
         "on bootstrap rows: better effects from fewer nets, and no intervals")  # fmt: skip
     add("--validation-share", type=float, metavar="S", help="of each arm, held out to stop by (default: 0.2)")
-    add("--patience", type=int, metavar="N", help="epochs without a better loss, after which a net stops (default: 30, "
-        "or as many as 1000 steps make, but at least 5)")  # fmt: skip
+    add("--patience", type=int, metavar="N", help="epochs without a better loss, after which a net stops (default: 20, "
+        "or as many as 500 steps make, but at least 12)")  # fmt: skip
 
     training = parser.add_argument_group("the training")
     add = training.add_argument
@@ -107,7 +107,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--cfr-weights", action="store_true", default=None, help="weigh the arms alike, as CFR does, two-head")
     add("--balance", help="penalty on how far the arms lie apart, two-head: linear_mmd, rbf_mmd or wasserstein")
     add("--balance-weight", type=float, help="its factor (default: 1)")
-    add("--optimizer", help="adam, adamw, rmsprop or sgd (default: two-head adamw with a decay of 2, otherwise adam)")
+    add("--optimizer", help="adam, adamw, rmsprop or sgd (default: two-head adamw with a decay of 0.5, otherwise adam)")
     add("--lr", type=float, help="learning rate (default: the optimiser's own)")
     add("--weight-decay", type=float)
     add("--momentum", type=float)
@@ -158,7 +158,7 @@ def optimizer_of(args: argparse.Namespace) -> Optimizer:
     schedule = make_schedule(args.schedule, **given(args, "step_size", "gamma", "T_max", "eta_min"))
     chosen = given(args, "lr", "weight_decay", "momentum", "clip_norm")
     if args.optimizer is None and args.model == "two-head":
-        chosen = {"lr": 1e-3, "weight_decay": 2.0, **chosen}
+        chosen = {"lr": 2e-3, "weight_decay": 0.5, "average": 0.99, **chosen}
     name = args.optimizer or {"two-head": "adamw", "two-in-two-out": "adam"}[args.model]
     return make_optimizer(name, schedule=schedule, **chosen)
 

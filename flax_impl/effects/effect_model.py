@@ -13,6 +13,7 @@ from torch_ref.common.data.treatment_data import Scales
 
 from .ensemble_file import Ensemble, write_ensemble
 
+_PART = 65_536  # rows that are encoded at a time
 Outputs = Callable[[np.ndarray], tuple[np.ndarray, ...]]
 
 
@@ -40,8 +41,8 @@ class EffectModel:
 
     Args:
         ensemble: the nets' weights, scales, columns and settings.
-        outputs: runs all nets: takes standardised features [rows, features] and returns both heads' outputs, each
-            [members, rows, 1].
+        outputs: runs all nets: takes the columns that the nets take [rows, columns] and returns both heads' outputs,
+            each [members, rows, 1].
         training: the losses and the held-out rows; None for a loaded one.
 
     Raises:
@@ -107,7 +108,9 @@ class EffectModel:
             FloatingPointError: a net's output is not finite.
         """
         [x] = check_data({"x": x}, ("x",)).values()
-        y0, y1 = self._outputs(self.scales.features(x))
+        x = self.scales.features(x)
+        parts = [self._outputs(self._columns(x[i : i + _PART])) for i in range(0, len(x), _PART)]
+        y0, y1 = (np.concatenate(of_arm, axis=1) for of_arm in zip(*parts, strict=True))
         return self.scales.outcome(y0)[..., 0], self.scales.outcome(y1)[..., 0]
 
     def potential_outcomes(
@@ -183,6 +186,10 @@ class EffectModel:
         if not self.ensemble.bootstrap:
             raise ValueError("bootstrap: expected members trained on bootstrap rows (bootstrap=True), got none")
         return student_interval(values, alpha)
+
+    def _columns(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows columns"]:
+        """Returns standardised features as the nets take them."""
+        return x if self.ensemble.encoding is None else self.ensemble.encoding.encode(x)
 
     def _member_effects(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "members rows"]:
         y0, y1 = self.member_outcomes(x)

@@ -1,17 +1,21 @@
 """Writes and reads the file of an ensemble: its nets, scales and columns."""
 
 import os
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from torch_ref.common.checks.arguments import check_choice, check_shape, listed
+from torch_ref.common.data.encoding import Encoding
 from torch_ref.common.data.treatment_data import Scales
 from torch_ref.common.files.array_file import read_arrays, write_arrays
 
-_EFFECTS_FORMAT = "effects/1"
+_EFFECTS_FORMAT = "effects/2"
+_OLDER = "effects/1"  # without an encoding
 
 _SCALES = ("x_mean", "x_std", "y_mean", "y_std")
+_ENCODING = tuple(field.name for field in fields(Encoding))
 
 
 class Ensemble(NamedTuple):
@@ -21,6 +25,7 @@ class Ensemble(NamedTuple):
         config: the constructor's arguments of each net.
         weights: of each net, by torch's names.
         scales: of features and outcome.
+        encoding: of the standardised features, or None.
         feature_names: of the columns.
         bootstrap: the members were trained on bootstrap rows.
         settings: of the estimator that trained it, as JSON takes them; empty without one.
@@ -29,6 +34,7 @@ class Ensemble(NamedTuple):
     config: dict[str, Any]
     weights: list[dict[str, np.ndarray]]
     scales: Scales
+    encoding: Encoding | None
     feature_names: tuple[str, ...]
     bootstrap: bool
     settings: dict[str, Any]
@@ -38,6 +44,8 @@ def write_ensemble(path: str | os.PathLike[str], ensemble: Ensemble) -> None:
     """Writes an ensemble to one safetensors file."""
     stacked = {name: np.stack([net[name] for net in ensemble.weights]) for name in ensemble.weights[0]}
     arrays = stacked | {f"scales.{name}": getattr(ensemble.scales, name) for name in _SCALES}
+    if ensemble.encoding is not None:
+        arrays |= {f"encoding.{name}": getattr(ensemble.encoding, name) for name in _ENCODING}
     metadata = {
         "format": _EFFECTS_FORMAT,
         "config": ensemble.config,
@@ -58,8 +66,11 @@ def read_ensemble(path: str | os.PathLike[str]) -> Ensemble:
     """
     arrays, metadata = read_arrays(path)
     try:
-        check_choice("format", metadata.get("format"), [_EFFECTS_FORMAT])
+        check_choice("format", metadata.get("format"), [_EFFECTS_FORMAT, _OLDER])
         scales = Scales(*(arrays.pop(f"scales.{name}") for name in _SCALES), binary=bool(metadata["binary"]))
+        encoding = None
+        if any(name.startswith("encoding.") for name in arrays):
+            encoding = Encoding(*(arrays.pop(f"encoding.{name}") for name in _ENCODING))
         members = {len(array) if array.ndim else 0 for array in arrays.values()}
         if len(members) != 1 or 0 in members:
             raise ValueError(f"weights: expected [members, …] each, got {listed(sorted(members))} members")
@@ -67,11 +78,14 @@ def read_ensemble(path: str | os.PathLike[str]) -> Ensemble:
         config, names = dict(metadata["config"]), tuple(map(str, metadata["feature_names"]))
         check_shape("y_mean", scales.y_mean, (1,))
         check_shape("y_std", scales.y_std, (1,))
+        columns = config["in_features"] if encoding is None else len(encoding.widths)
         for name, array in (("x_mean", scales.x_mean), ("x_std", scales.x_std), ("feature_names", names)):
-            if len(array) != config["in_features"]:
-                raise ValueError(
-                    f"{name}: expected {config['in_features']} of them, as the nets take, got {len(array)}"
-                )
-        return Ensemble(config, weights, scales, names, bool(metadata["bootstrap"]), dict(metadata["settings"]))
+            if len(array) != columns:
+                raise ValueError(f"{name}: expected {columns} of them, as the nets take, got {len(array)}")
+        if encoding is not None and encoding.widths.sum() != config["in_features"]:
+            raise ValueError(f"encoding: expected {config['in_features']} columns, got {encoding.widths.sum()}")
+        return Ensemble(
+            config, weights, scales, encoding, names, bool(metadata["bootstrap"]), dict(metadata["settings"])
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error

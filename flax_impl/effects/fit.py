@@ -33,7 +33,7 @@ from ..training.replicas.per_core import stack_losses
 from .effect_model import EffectModel, TrainingRecord
 from .ensemble_file import Ensemble, read_ensemble
 from .overlap import feature_names
-from .prepare import prepare, stack_rows, warn_user
+from .prepare import net_config, prepare_alike, stack_rows, warn_user
 from .settings import EffectSettings
 
 _Trained = tuple[Params, Float[np.ndarray, "nets steps columns"]]
@@ -114,21 +114,14 @@ def fit_effects_each(
     check_choice("precision", settings.precision, PRECISIONS)
     if jax.dtypes.canonicalize_dtype(settings.dtype) != settings.dtype:
         raise ValueError("dtype: expected float32 while JAX's 64-bit mode is off, got float64; turn on jax_enable_x64")
-    prepared = [prepare(data, settings) for data in datas]
-    shapes = {one.arrays["x"].shape for one in prepared}
-    if len(shapes) > 1:
-        got = listed(sorted({str(list(shape)) for shape in shapes}))
-        raise ValueError(f"datas: expected as many rows and features in each table, got x of {got}")
+    prepared = prepare_alike(datas, settings)
     members, first = settings.members, prepared[0]
     rows = stack_rows([one.rows.train for one in prepared])
     held_out = None
     if first.rows.validation is not None:
         held_out = stack_rows([one.rows.validation for one in prepared if one.rows.validation is not None])
     loss = _loss(settings)
-    model = TwoHead(
-        first.arrays["x"].shape[1], settings.representation_features, settings.head_features,
-        activation=settings.activation, final_activation="identity",
-    )  # fmt: skip
+    model = TwoHead(**net_config(first, settings))
     start = model.init_params(range(settings.seed, settings.seed + members))
     start = jax.tree.map(lambda leaf: jnp.concatenate([leaf.astype(settings.dtype)] * len(datas)), start)
 
@@ -149,7 +142,9 @@ def fit_effects_each(
     models = []
     for number, (data, one) in enumerate(zip(datas, prepared, strict=True)):
         own = slice(number * members, (number + 1) * members)
-        ensemble = Ensemble(model.config, weights[own], one.scales, feature_names(data), settings.bootstrap, {})
+        ensemble = Ensemble(
+            model.config, weights[own], one.scales, one.encoding, feature_names(data), settings.bootstrap, {}
+        )
         training = TrainingRecord(losses[own], None if held_out is None else held_out[own])
         of_table = jax.tree.map(lambda leaf, own=own: leaf[own], params)
         models.append(EffectModel(ensemble, partial(predict_replicas, model, of_table), training))

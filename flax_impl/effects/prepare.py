@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from torch_ref.common.checks.arguments import check_integer, check_shape, shown
+from torch_ref.common.checks.arguments import check_integer, check_shape, listed, shown
 from torch_ref.common.checks.arrays import as_dtype, check_binary, check_data, check_some_weight
+from torch_ref.common.data.encoding import Encoding, align
 from torch_ref.common.data.treatment_data import Scales, TreatmentData, treatment_weights
 
 from .overlap import examine
 from .rows import MemberRows, draw_members
 from .settings import EffectSettings
 
-_EPOCHS, _PATIENCE, _BATCH = 300, 30, 100
-_PATIENCE_STEPS, _LEAST_PATIENCE = 1000, 5
+_EPOCHS, _PATIENCE, _BATCH = 300, 20, 100
+_PATIENCE_STEPS, _LEAST_PATIENCE = 500, 12
 
 
 class Preparation(NamedTuple):
@@ -27,19 +28,21 @@ class Preparation(NamedTuple):
 
     Attributes:
         scales: of features and outcome.
-        arrays: x, t, y and w as `fit` takes them: checked, standardised, in the dtype of the settings.
+        encoding: of the standardised features, or None.
+        arrays: x, t, y and w as `fit` takes them: checked, standardised, x encoded, in the dtype of the settings.
         rows: of each member.
         lengths: `epochs` or `steps`, `batch_size` and `patience`, as `fit` takes them.
     """
 
     scales: Scales
+    encoding: Encoding | None
     arrays: dict[str, np.ndarray]
     rows: MemberRows
     lengths: dict[str, Any]
 
 
 def prepare(data: TreatmentData, settings: EffectSettings) -> Preparation:
-    """Checks a table and returns what an ensemble trains on; warns of what makes its effects doubtful.
+    """Checks a table and returns what an ensemble trains on, x not yet encoded; warns of what makes effects doubtful.
 
     Raises:
         ValueError: a table or a setting that `fit_effects` refuses.
@@ -80,7 +83,45 @@ def prepare(data: TreatmentData, settings: EffectSettings) -> Preparation:
         arrays["w"] = arrays.get("w", np.ones(len(data))) * treatment_weights(data.t)
     arrays = as_dtype(arrays, settings.dtype)
     check_some_weight(arrays)  # in this dtype, where tiny ones are zero
-    return Preparation(scales, arrays, rows, lengths)
+    bins = check_integer("bins", settings.bins, at_least=0)
+    encoding = Encoding.of(arrays["x"], bins) if bins else None
+    return Preparation(scales, encoding, arrays, rows, lengths)
+
+
+def prepare_alike(datas: Sequence[TreatmentData], settings: EffectSettings) -> list[Preparation]:
+    """Returns what each of many tables trains on, with as many columns in each.
+
+    Raises:
+        ValueError: a table or a setting that `fit_effects` refuses, or tables of other shapes.
+    """
+    prepared = [prepare(data, settings) for data in datas]
+    shapes = {one.arrays["x"].shape for one in prepared}
+    if len(shapes) > 1:
+        got = listed(sorted({str(list(shape)) for shape in shapes}))
+        raise ValueError(f"datas: expected as many rows and features in each table, got x of {got}")
+    found = [one.encoding for one in prepared if one.encoding is not None]
+    return (
+        [
+            one._replace(encoding=encoding, arrays=one.arrays | {"x": encoding.encode(one.arrays["x"])})
+            for one, encoding in zip(prepared, align(found), strict=True)
+        ]
+        if found
+        else prepared
+    )
+
+
+def net_config(prepared: Preparation, settings: EffectSettings) -> dict[str, Any]:
+    """Returns the constructor's arguments of a net for a table, in either framework."""
+    columns = prepared.arrays["x"].shape[1]
+    widths = [1] * columns if prepared.encoding is None else prepared.encoding.widths.tolist()
+    return {
+        "in_features": columns,
+        "representation_features": settings.representation_features,
+        "head_features": settings.head_features,
+        "activation": settings.activation,
+        "final_activation": "identity",
+        "input_groups": widths if settings.gates else None,
+    }
 
 
 def stack_rows(rows: Sequence[Int[np.ndarray, "members rows"]]) -> Int[np.ndarray, "nets rows"]:

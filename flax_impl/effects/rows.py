@@ -28,6 +28,8 @@ def draw_members(
 ) -> MemberRows:
     """Draws the rows of each member, arm by arm, so that every member has as many of each arm as the others.
 
+    What is held out goes round: with a share of a fifth, every row is held out once among five members.
+
     Args:
         t: the treatment, 0 or 1.
         members: how many to draw for.
@@ -45,12 +47,17 @@ def draw_members(
     generator = np.random.default_rng(check_integer("seed", seed, at_least=0))
     share = min(validation_share, _MOST_HELD_OUT / len(t))
     arms = [np.flatnonzero(t == arm) for arm in (0, 1)]
-    counts = [min(round(share * len(arm)), len(arm) - 1) if len(arm) else 0 for arm in arms]
+    folds = round(1 / share) if share else 1
+    counts = [_held_out_rows(share, folds, len(arm)) for arm in arms]
     if validation_share and not sum(counts):
         raise ValueError(f"validation_share: expected a share that holds a row out, got {validation_share} of {len(t)}")
     train, held_out = [], []
-    for _ in range(members):
-        shuffled = [generator.permutation(arm) for arm in arms]
+    drawn = arms
+    for member in range(members):
+        if member % folds == 0:
+            drawn = [generator.permutation(arm) for arm in arms]
+        # The next fold to the front. The last one takes rows of the first, so that all are of one size.
+        shuffled = [np.roll(arm, -(member % folds) * count) for arm, count in zip(drawn, counts, strict=True)]
         held_out.append(np.concatenate([arm[:count] for arm, count in zip(shuffled, counts, strict=True)]))
         kept = [arm[count:] for arm, count in zip(shuffled, counts, strict=True)]
         if bootstrap:
@@ -59,3 +66,11 @@ def draw_members(
     return MemberRows(
         np.stack(train).astype(np.int32), np.stack(held_out).astype(np.int32) if validation_share else None
     )
+
+
+def _held_out_rows(share: float, folds: int, rows: int) -> int:
+    """Returns how many rows of an arm a member holds out: so many that all folds together hold out every row."""
+    if not share or not rows:
+        return 0
+    exact = abs(folds * share - 1) < 0.05
+    return min(-(-rows // folds) if exact else round(share * rows), rows - 1)

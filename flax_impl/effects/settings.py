@@ -12,13 +12,16 @@ from torch_ref.common.settings.optimizers import AdamW, Optimizer, check_optimiz
 class EffectSettings:
     """How an ensemble of two-head nets is built and trained.
 
-    The defaults were chosen on IHDP and ACIC 2016, on rows that no result is reported for.
+    One set of defaults for all tables; docs/results.md shows what they do on IHDP and ACIC 2016.
 
     Args:
         binary: the outcome is 0 or 1, and effects are differences of probabilities.
         representation_features: width of each representation layer.
         head_features: width of each hidden layer of a head.
         activation: of the hidden layers.
+        bins: pieces that each feature is cut into, see `torch_ref.common.data.encoding.Encoding`; 0 gives the nets
+            standardised features alone, as TARNet has them.
+        gates: a factor for each feature, which decay turns off where the feature tells nothing; see `InputGate`.
         optimizer: settings of the optimiser.
         reduction: of the loss, `"batch"` or `"per_head"`; see `FactualLoss`.
         cfr_weights: weighs the arms alike, see `treatment_weights`.
@@ -29,8 +32,8 @@ class EffectSettings:
         steps: how many steps a net takes at most.
         batch_size: rows in a batch; None is 100.
         validation_share: of each arm, held out from a net to stop by; the best parameters are kept. 0 keeps the last.
-        patience: epochs without a better loss on the held-out rows, after which a net stops; None is 30, or as many as
-            a thousand steps make, but at least 5.
+        patience: epochs without a better loss on the held-out rows, after which a net stops; None is 20, or as many as
+            500 steps make, but at least 12.
         members: nets in the ensemble, each with first weights and held-out rows of its own.
         bootstrap: trains each net on rows drawn with replacement, so that their spread gives intervals.
         seed: of first weights, held-out rows and batches.
@@ -51,7 +54,9 @@ class EffectSettings:
     representation_features: Sequence[int] = (100, 100, 100)
     head_features: Sequence[int] = (100, 100, 100, 100)
     activation: str = "gelu"
-    optimizer: Optimizer = AdamW(lr=1e-3, weight_decay=2.0)
+    bins: int = 8
+    gates: bool = True
+    optimizer: Optimizer = AdamW(lr=2e-3, weight_decay=0.5, average=0.99)
     reduction: Literal["per_head", "batch"] = "batch"
     cfr_weights: bool = False
     balance: str | None = None

@@ -15,7 +15,7 @@ from jax import Array
 from jax.nn.initializers import variance_scaling
 from jaxtyping import Bool, Float
 
-from torch_ref.common.checks.arguments import check_choice, check_integer, check_widths
+from torch_ref.common.checks.arguments import check_choice, check_groups, check_integer, check_widths
 
 Params = dict[str, Any]  # arrays by module and name: params["representation"]["layer0"]["kernel"]
 
@@ -106,6 +106,52 @@ class MLP(nn.Module):
             x = keep_rows(linear(*widths, name=f"layer{i}")(x), rows)
             x = ACTIVATIONS[self.final_activation or self.activation if i == depth - 1 else self.activation](x)
         return x
+
+
+class InputGate(nn.Module):
+    """A factor for each group of input columns, that decay turns off where the group tells nothing.
+
+    The factor is the fourth power of its parameter. So decay, which shrinks the parameter and the weights behind it
+    alike, presses small groups to zero and leaves large ones.
+
+    Twin: `torch_ref.models.InputGate`.
+
+    Args:
+        groups: how many columns each group has; they lie side by side.
+
+    Raises:
+        ValueError: no group, or one without columns.
+
+    Example:
+        >>> gate = InputGate([1, 2])
+        >>> variables = gate.init(jax.random.key(0), jnp.ones((1, 3)))
+        >>> gate.apply(variables, jnp.ones((1, 3))).tolist()
+        [[1.0, 1.0, 1.0]]
+
+    Source: Hoff, "Lasso, fractional norm and structured sparse estimation using a Hadamard product", 2017.
+    """
+
+    groups: Sequence[int]
+
+    def __post_init__(self) -> None:
+        self.groups = check_groups("groups", self.groups)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch in"]) -> Float[Array, "batch in"]:
+        """Returns the input, each column times the factor of its group.
+
+        Args:
+            x: the input [batch, in].
+        """
+        scale = self.param("scale", nn.initializers.ones, (len(self.groups),), jnp.float32)
+        return x * repeat_groups(scale**4, self.groups)
+
+
+def repeat_groups(values: Float[Array, " groups"], groups: Sequence[int]) -> Float[Array, " in"]:
+    """Returns each group's value as often as the group has columns."""
+    group_of = [group for group, columns in enumerate(groups) for _ in range(columns)]
+    return values[np.array(group_of)]
 
 
 def init_params(model: nn.Module, seed: int | Iterable[int], *inputs: Float[Array, "batch in"]) -> Params:

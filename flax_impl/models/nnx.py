@@ -15,14 +15,14 @@ from jax import Array
 from jax.core import Tracer
 from jaxtyping import Bool, Float, Int
 
-from torch_ref.common.checks.arguments import check_shape
+from torch_ref.common.checks.arguments import check_groups, check_shape
 from torch_ref.common.checks.arrays import check_binary
 
 from . import layers, two_head, two_in_two_out
-from .layers import ACTIVATIONS, Params, keep_rows, linear_initializers
+from .layers import ACTIVATIONS, Params, keep_rows, linear_initializers, repeat_groups
 from .pure import params_of
 
-__all__ = ["MLP", "TwoHead", "TwoInTwoOut"]
+__all__ = ["MLP", "InputGate", "TwoHead", "TwoInTwoOut"]
 
 
 def linear(in_features: int, out_features: int, rngs: nnx.Rngs) -> nnx.Linear:
@@ -75,6 +75,36 @@ class MLP(nnx.Module):
         return x
 
 
+class InputGate(nnx.Module):
+    """A factor for each group of input columns, that decay turns off where the group tells nothing.
+
+    The factor is the fourth power of its parameter. So decay, which shrinks the parameter and the weights behind it
+    alike, presses small groups to zero and leaves large ones.
+
+    Twin: `torch_ref.models.InputGate`; in Linen `flax_impl.models.InputGate`.
+
+    Args:
+        groups: how many columns each group has; they lie side by side.
+
+    Raises:
+        ValueError: no group, or one without columns.
+
+    Example:
+        >>> InputGate([1, 2])(jnp.ones((1, 3))).tolist()
+        [[1.0, 1.0, 1.0]]
+
+    Source: Hoff, "Lasso, fractional norm and structured sparse estimation using a Hadamard product", 2017.
+    """
+
+    def __init__(self, groups: Sequence[int]) -> None:
+        self.groups = check_groups("groups", groups)
+        self.scale = nnx.Param(jnp.ones(len(self.groups), jnp.float32))
+
+    def __call__(self, x: Float[Array, "batch in"]) -> Float[Array, "batch in"]:
+        """Returns the input, each column times the factor of its group."""
+        return x * repeat_groups(self.scale[...] ** 4, self.groups)
+
+
 class _Model(nnx.Module):
     """What both models have: the Linen model of the same arguments, which checks and keeps them."""
 
@@ -114,10 +144,11 @@ class TwoHead(_Model):
         out_features: columns of an outcome.
         activation: after every layer but a head's last.
         final_activation: after a head's last layer; `"identity"` is what regression wants.
+        input_groups: columns of `x` in each group that has an `InputGate`; None has no gates.
         rngs: where the first weights come from.
 
     Raises:
-        ValueError: a width below 1, or an unknown activation.
+        ValueError: a width below 1, an unknown activation, or groups of other columns than `x` has.
 
     Example:
         >>> model = TwoHead(in_features=25, final_activation="identity", rngs=nnx.Rngs(0))
@@ -137,14 +168,18 @@ class TwoHead(_Model):
         out_features: int = 1,
         activation: str = "elu",
         final_activation: str = "elu",
+        input_groups: Sequence[int] | None = None,
         *,
         rngs: nnx.Rngs,
     ) -> None:
         self.linen = made = two_head.TwoHead(
-            in_features, representation_features, head_features, out_features, activation, final_activation, parent=None
-        )
+            in_features, representation_features, head_features, out_features, activation, final_activation,
+            input_groups, parent=None,
+        )  # fmt: skip
         widths = (*made.head_features, made.out_features)
         code_features = (made.in_features, *made.representation_features)[-1]
+        if made.input_groups is not None:
+            self.gate = InputGate(made.input_groups)
         self.representation = MLP(made.in_features, made.representation_features, activation, rngs=rngs)
         self.head0 = MLP(code_features, widths, activation, final_activation, rngs=rngs)
         self.head1 = MLP(code_features, widths, activation, final_activation, rngs=rngs)
@@ -164,7 +199,7 @@ class TwoHead(_Model):
                 Under `jit` the values are not there to look at: what is not 1 is taken for 0.
         """
         check_shape("x", x, ("batch", self.linen.in_features))
-        code = self.representation(x)
+        code = self.representation(x if self.linen.input_groups is None else self.gate(x))
         if t is None:
             outcomes = self.head0(code), self.head1(code)
             return (outcomes, code) if return_representation else outcomes

@@ -10,10 +10,10 @@ from jax import Array
 from jax.core import Tracer
 from jaxtyping import Float, Int
 
-from torch_ref.common.checks.arguments import check_choice, check_integer, check_shape, check_widths
+from torch_ref.common.checks.arguments import check_choice, check_groups, check_integer, check_shape, check_widths
 from torch_ref.common.checks.arrays import check_binary
 
-from .layers import ACTIVATIONS, MLP, Params, init_params
+from .layers import ACTIVATIONS, MLP, InputGate, Params, init_params
 
 
 class TwoHead(nn.Module):
@@ -31,9 +31,10 @@ class TwoHead(nn.Module):
         out_features: columns of an outcome.
         activation: after every layer but a head's last.
         final_activation: after a head's last layer; `"identity"` is what regression wants.
+        input_groups: columns of `x` in each group that has an `InputGate`; None has no gates.
 
     Raises:
-        ValueError: a width below 1, or an unknown activation.
+        ValueError: a width below 1, an unknown activation, or groups of other columns than `x` has.
 
     Example:
         >>> model = TwoHead(in_features=25, final_activation="identity")
@@ -52,6 +53,7 @@ class TwoHead(nn.Module):
     out_features: int = 1
     activation: str = "elu"
     final_activation: str = "elu"
+    input_groups: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         check_choice("activation", self.activation, ACTIVATIONS)
@@ -60,12 +62,16 @@ class TwoHead(nn.Module):
         self.representation_features = check_widths("representation_features", self.representation_features)
         self.head_features = check_widths("head_features", self.head_features)
         self.out_features = check_integer("out_features", self.out_features, at_least=1)
+        if self.input_groups is not None:
+            self.input_groups = check_groups("input_groups", self.input_groups, columns=self.in_features)
         super().__post_init__()
 
     def setup(self) -> None:
         """Builds the layers."""
         widths = (*self.head_features, self.out_features)
         code_features = (self.in_features, *self.representation_features)[-1]
+        if self.input_groups is not None:
+            self.gate = InputGate(self.input_groups)
         self.representation = MLP(self.in_features, self.representation_features, self.activation)
         self.head0 = MLP(code_features, widths, self.activation, self.final_activation)
         self.head1 = MLP(code_features, widths, self.activation, self.final_activation)
@@ -80,6 +86,7 @@ class TwoHead(nn.Module):
             "out_features": self.out_features,
             "activation": self.activation,
             "final_activation": self.final_activation,
+            "input_groups": None if self.input_groups is None else list(self.input_groups),
         }
 
     def __call__(
@@ -102,7 +109,7 @@ class TwoHead(nn.Module):
                 Under `jit` the values are not there to look at: what is not 1 is taken for 0.
         """
         check_shape("x", x, ("batch", self.in_features))
-        code = self.representation(x)
+        code = self.representation(x if self.input_groups is None else self.gate(x))
         if t is None:
             outcomes = self.head0(code), self.head1(code)
             return (outcomes, code) if return_representation else outcomes

@@ -40,7 +40,19 @@ def build_optimizer(settings: Optimizer) -> optax.GradientTransformation:
     """
     clip = optax.identity() if settings.clip_norm is None else _clip(settings.clip_norm)
     rate = build_schedule(settings.schedule, settings.lr)
-    return optax.chain(clip, _core(settings), optax.scale_by_learning_rate(rate))
+    chain = optax.chain(clip, _core(settings), optax.scale_by_learning_rate(rate))
+    return optax.chain(chain, _keep_average(settings.average)) if settings.average else chain
+
+
+def averaged(opt_state: optax.OptState, params: optax.Params) -> Any:
+    """Returns the running average of the parameters, or the parameters where the optimiser keeps none.
+
+    Args:
+        opt_state: the state of an optimiser that `build_optimizer` made.
+        params: the parameters after its last step.
+    """
+    held = opt_state[-1] if isinstance(opt_state, tuple) and opt_state else None
+    return held.params if isinstance(held, _Average) else params
 
 
 def build_schedule(settings: Schedule, lr: chex.Numeric) -> optax.Schedule:
@@ -121,6 +133,29 @@ def _clip(clip_norm: chex.Numeric) -> optax.GradientTransformation:
         return jax.tree.map(lambda update: update * factor, updates)
 
     return optax.stateless(clip)
+
+
+class _Average(NamedTuple):
+    steps: Int[Array, ""]
+    params: optax.Params
+
+
+def _keep_average(share: float) -> optax.GradientTransformation:
+    def init(params: optax.Params) -> _Average:
+        return _Average(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params))
+
+    def update(updates: optax.Updates, state: Any, params: optax.Params | None = None) -> tuple[Any, _Average]:
+        # The share grows from nothing, so that the first parameters do not stay in the average.
+        steps = jnp.asarray(state.steps, float)
+        kept = jnp.where(steps == 0, 0.0, jnp.minimum(share, (1 + steps) / (10 + steps)))
+
+        def average(mean: Array, now: Array, step: Array) -> Array:
+            new = now + step
+            return new + kept.astype(new.dtype) * (mean - new)
+
+        return updates, _Average(state.steps + 1, jax.tree.map(average, state.params, params, updates))
+
+    return optax.GradientTransformation(init, update)
 
 
 class _AdamState(NamedTuple):

@@ -20,6 +20,7 @@ from torch_ref.common.settings.optimizers import Optimizer
 
 from ..models.layers import Params
 from ..models.pure import Pure
+from .build import averaged
 from .devices import fetch
 from .early_stopping import Watch
 from .precision import matmul_precision
@@ -71,7 +72,7 @@ def loop_steps(
         params, opt_state, losses = take_step(model, state[0], optimizer, state[1], batch, loss, precision)
         if held_out is None or state[2] is None:
             return (params, opt_state, None), losses
-        watch, seen = state[2].look(params, loss_of, before + i + 1, held_out)
+        watch, seen = state[2].look(averaged(opt_state, params), loss_of, before + i + 1, held_out)
         return (params, opt_state, watch), jnp.append(losses, seen)
 
     def over(state: State) -> Bool[Array, ""]:

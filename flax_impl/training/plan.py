@@ -13,6 +13,7 @@ from torch_ref.common.settings.optimizers import Optimizer
 
 from ..models.layers import Params
 from ..models.pure import Module, Pure, as_pure
+from .build import averaged
 from .devices import Placement
 from .early_stopping import begin
 from .loop import loop_steps, run_slices
@@ -76,9 +77,9 @@ class Plan:
             )
 
         state, losses = run_slices(advance, state, self.order, self.steps, note)
-        params, _, watch = place.home(state)
+        params, opt_state, watch = place.home(state)
         if watch is None:
-            return params, losses, len(losses)
+            return averaged(opt_state, params), losses, len(losses)
         steps = int(watch.ended) or len(losses)
         return watch.params, losses[:steps], steps
 

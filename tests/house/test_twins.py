@@ -22,10 +22,10 @@ TWINS = [
 # where torch's objects hold them. Its devices form a mesh; processes of torch form a group.
 ARGUMENTS = {"params", "opt_state", "mesh", "process_group", "parameters", "optimizer", "lr", "rows", "model"}
 ONLY_HERE = {
-    "torch_ref": {"Loss", "to_tensors", "dtype_of", "counts", "forward"},
+    "torch_ref": {"Loss", "showing", "to_tensors", "dtype_of", "counts", "forward"},
     "flax_impl": {
         "AnyModel", "Params", "begin", "count_replicas", "init_params", "keep_rows", "linear", "linear_initializers",
-        "lowered", "predict_replicas", "setup", "__call__", "over",
+        "lowered", "repeat_groups", "predict_replicas", "setup", "__call__", "over",
     },
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..common.checks.arguments import check_choice, check_integer, check_widths
+from ..common.checks.arguments import check_choice, check_groups, check_integer, check_widths
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "elu": F.elu,
@@ -70,3 +70,40 @@ class MLP(nn.Module):
             x = layer(x)
             x = ACTIVATIONS[self.final_activation or self.activation if i == depth - 1 else self.activation](x)
         return x
+
+
+class InputGate(nn.Module):
+    """A factor for each group of input columns, that decay turns off where the group tells nothing.
+
+    The factor is the fourth power of its parameter. So decay, which shrinks the parameter and the weights behind it
+    alike, presses small groups to zero and leaves large ones.
+
+    Twin: `flax_impl.models.InputGate`.
+
+    Args:
+        groups: how many columns each group has; they lie side by side.
+
+    Raises:
+        ValueError: no group, or one without columns.
+
+    Example:
+        >>> gate = InputGate([1, 2])
+        >>> gate(torch.ones(1, 3)).tolist()
+        [[1.0, 1.0, 1.0]]
+
+    Source: Hoff, "Lasso, fractional norm and structured sparse estimation using a Hadamard product", 2017.
+    """
+
+    def __init__(self, groups: Sequence[int]) -> None:
+        super().__init__()
+        self.groups = check_groups("groups", groups)
+        self.scale = nn.Parameter(torch.ones(len(self.groups)))
+
+    def forward(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch in"]:
+        """Returns the input, each column times the factor of its group.
+
+        Args:
+            x: the input [batch, in].
+        """
+        group_of = [group for group, columns in enumerate(self.groups) for _ in range(columns)]
+        return x * (self.scale**4)[torch.tensor(group_of, device=x.device)]

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..common.checks.arguments import check_choice, check_integer, check_shape, check_widths
+from ..common.checks.arguments import check_choice, check_groups, check_integer, check_shape, check_widths
 from ..common.checks.arrays import check_binary
-from .layers import ACTIVATIONS, MLP
+from .layers import ACTIVATIONS, MLP, InputGate
 
 
 class TwoHead(nn.Module):
@@ -27,9 +27,10 @@ class TwoHead(nn.Module):
         out_features: columns of an outcome.
         activation: after every layer but a head's last.
         final_activation: after a head's last layer; `"identity"` is what regression wants.
+        input_groups: columns of `x` in each group that has an `InputGate`; None has no gates.
 
     Raises:
-        ValueError: a width below 1, or an unknown activation.
+        ValueError: a width below 1, an unknown activation, or groups of other columns than `x` has.
 
     Example:
         >>> model = TwoHead(in_features=25, final_activation="identity")
@@ -49,6 +50,7 @@ class TwoHead(nn.Module):
         out_features: int = 1,
         activation: str = "elu",
         final_activation: str = "elu",
+        input_groups: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         check_choice("activation", activation, ACTIVATIONS)
@@ -59,6 +61,10 @@ class TwoHead(nn.Module):
         self.out_features = check_integer("out_features", out_features, at_least=1)
         self.activation = activation
         self.final_activation = final_activation
+        self.input_groups = None
+        if input_groups is not None:
+            self.input_groups = check_groups("input_groups", input_groups, columns=self.in_features)
+            self.gate = InputGate(self.input_groups)
         widths = (*self.head_features, self.out_features)
         code_features = (self.in_features, *self.representation_features)[-1]
         self.representation = MLP(self.in_features, self.representation_features, activation)
@@ -75,6 +81,7 @@ class TwoHead(nn.Module):
             "out_features": self.out_features,
             "activation": self.activation,
             "final_activation": self.final_activation,
+            "input_groups": None if self.input_groups is None else list(self.input_groups),
         }
 
     def forward(
@@ -96,7 +103,7 @@ class TwoHead(nn.Module):
             ValueError: `x` without `in_features` columns; `t` of another length, or with values other than 0 and 1.
         """
         check_shape("x", x, ("batch", self.in_features))
-        code = self.representation(x)
+        code = self.representation(x if self.input_groups is None else self.gate(x))
         if t is None:
             outcomes = self.head0(code), self.head1(code)
             return (outcomes, code) if return_representation else outcomes

@@ -1,11 +1,14 @@
 """Turns the settings of optimisers and schedules into those of `torch.optim`."""
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import lr_scheduler
+from torch.optim.swa_utils import AveragedModel
 
 from ..common.settings.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, RMSprop
 from ..common.settings.schedules import SCHEDULES, Constant, Cosine, Exponential, Schedule, StepDecay
@@ -47,6 +50,40 @@ def build_optimizer(settings: Optimizer, parameters: Iterable[nn.Parameter]) -> 
     scheduler = build_schedule(settings.schedule, optimizer)
     optimizer.register_step_post_hook(lambda *_: scheduler.step())
     return optimizer
+
+
+def averaged(optimizer: Optimizer, model: nn.Module) -> AveragedModel | None:
+    """Returns what keeps the running average of the model's parameters, or None where the optimiser keeps none.
+
+    Its `update_parameters` follows every step, and its `module` is the model with the average.
+
+    Args:
+        optimizer: settings of the optimiser.
+        model: whose parameters move.
+    """
+    if not optimizer.average:
+        return None
+
+    def average(mean: Tensor, now: Tensor, steps: Any) -> Tensor:
+        # The share grows from nothing, so that the first parameters do not stay in the average.
+        kept = min(optimizer.average, (1 + int(steps)) / (10 + int(steps)))
+        return now + kept * (mean - now)
+
+    return AveragedModel(model, avg_fn=average)
+
+
+@contextmanager
+def showing(average: AveragedModel | None, model: nn.Module) -> Iterator[None]:
+    """Gives the model the averaged parameters while the block runs; without an average it keeps its own."""
+    if average is None:
+        yield
+        return
+    own = copy.deepcopy(model.state_dict())
+    model.load_state_dict(average.module.state_dict())
+    try:
+        yield
+    finally:
+        model.load_state_dict(own)
 
 
 def build_schedule(settings: Schedule, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:

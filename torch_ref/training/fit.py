@@ -16,7 +16,7 @@ from ..common.checks.divergence import check_losses, check_trained, check_watche
 from ..common.progress import Progress
 from ..common.settings.optimizers import Adam, Optimizer, check_optimizer
 from ..models.weights import to_numpy
-from .build import build_optimizer
+from .build import averaged, build_optimizer, showing
 from .early_stopping import Watch
 from .losses import FactualLoss
 from .precision import PRECISIONS, matmul_precision
@@ -138,6 +138,7 @@ def fit(
     order = BatchOrder(chosen, batch_size=batch_size, shuffle=shuffle, seed=seed)
     share = Share(process_group)
     built = build_optimizer(optimizer, model.parameters())
+    average = averaged(optimizer, model)
     watch = None if held_out is None else Watch(model)
     validation = {}
     if held_out is not None:
@@ -147,14 +148,14 @@ def fit(
         for step in range(steps):
             index, mask = share.rows(*(array[0] for array in order.take(1)))
             losses.append(_step(model, built, _batch(arrays, index, mask), losses_of, precision))
+            if average is not None:
+                average.update_parameters(model)
             report(step + 1, losses[-1])
             if watch is None or held_out is None:
                 continue
-            seen.append(
-                watch.look(
-                    model, lambda batch=validation: share.mean(torch.stack(losses_of(batch)).sum()), step + 1, held_out
-                )
-            )
+            with showing(average if (step + 1) % held_out.every == 0 else None, model):
+                loss_of = lambda batch=validation: share.mean(torch.stack(losses_of(batch)).sum())  # noqa: E731
+                seen.append(watch.look(model, loss_of, step + 1, held_out))
             if watch.ended:
                 break
         history = share.mean(torch.stack(losses)).cpu().numpy()
@@ -163,6 +164,8 @@ def fit(
         check_watched(np.asarray(seen))
         model.load_state_dict(watch.params)
         history = np.column_stack([history, np.asarray(seen, history.dtype)])
+    elif average is not None:
+        model.load_state_dict(average.module.state_dict())
     check_trained(to_numpy(model))
     return history
 

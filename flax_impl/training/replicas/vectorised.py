@@ -13,6 +13,7 @@ from torch_ref.common.settings.optimizers import Optimizer
 
 from ...models.layers import Params
 from ...models.pure import Pure
+from ..build import averaged
 from ..devices import Placement, fetch
 from ..early_stopping import begin
 from ..loop import loop_steps, run_slices
@@ -64,10 +65,10 @@ def run_vectorised(
 
     state = (start, place.whole(_init_each(optimizers, start), "replica", copy=False), watch)
     order = _StackedOrders([plan.order for plan in plans], numbers)
-    (trained, _, watch), losses = run_slices(advance, state, order, first.steps, note)
+    (trained, opt_state, watch), losses = run_slices(advance, state, order, first.steps, note)
     steps = losses.shape[1]
     ended = [steps] * count if watch is None else [int(of_one) or steps for of_one in fetch(watch.ended)[:count]]
-    trained = place.home(trained if watch is None else watch.params)
+    trained = place.home(averaged(opt_state, trained) if watch is None else watch.params)
     if len(numbers) > count:
         trained = jax.tree.map(lambda leaf: leaf[:count], trained)
     return trained, np.array(losses[:count]), ended

@@ -99,6 +99,16 @@ def check_widths(argument: str, widths: object) -> tuple[int, ...]:
     return tuple(check_integer(argument, width, at_least=1) for width in widths)
 
 
+def check_groups(argument: str, groups: object, columns: int | None = None) -> tuple[int, ...]:
+    """Returns the columns of each group as a tuple; raises ValueError unless there are some, `columns` in all."""
+    if isinstance(groups, str) or not isinstance(groups, Sequence | np.ndarray) or not len(groups):
+        raise ValueError(f"{argument}: expected how many columns each group has, got {shown(groups)}")
+    checked = tuple(check_integer(argument, group, at_least=1) for group in groups)
+    if columns is not None and sum(checked) != columns:
+        raise ValueError(f"{argument}: expected {columns} columns in all groups, got {sum(checked)}")
+    return checked
+
+
 def check_shape(argument: str, array: Any, expected: tuple[int | str, ...]) -> None:
     """Raises ValueError unless the array has the expected shape; a name stands for any length."""
     shape: tuple[int | str, ...] = tuple(array.shape)

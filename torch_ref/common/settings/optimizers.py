@@ -20,21 +20,24 @@ class Optimizer:
         clip_norm: largest norm of the gradients over all parameters; larger ones are scaled down to it. None clips
             nothing.
         schedule: how the learning rate changes from step to step.
+        average: share of a running average of the parameters that each step keeps, such as 0.99. The average is what
+            `fit` judges by held-out rows and returns; the first steps keep less. 0 averages nothing.
 
     Raises:
         ValueError: an argument out of bounds, or a `schedule` that is none.
 
     Example:
         >>> Optimizer(lr=0.1)
-        Optimizer(lr=0.1, clip_norm=None, schedule=Constant())
+        Optimizer(lr=0.1, clip_norm=None, schedule=Constant(), average=0.0)
     """
 
     lr: float = 1e-3
     clip_norm: float | None = None
     schedule: Schedule = Constant()
+    average: float = 0.0
 
     def __post_init__(self) -> None:
-        check_numbers(self, lr={"at_least": 0})
+        check_numbers(self, lr={"at_least": 0}, average={"at_least": 0, "below": 1})
         if self.clip_norm is not None:
             check_numbers(self, clip_norm={"above": 0})
         if not isinstance(self.schedule, Schedule):
@@ -49,6 +52,7 @@ class SGD(Optimizer):
         lr: learning rate.
         clip_norm: largest norm of the gradients, or None.
         schedule: how the learning rate changes.
+        average: share of a running average of the parameters that each step keeps, see `Optimizer`.
         momentum: share of the last direction that is kept.
         dampening: share of the gradient that is left out of the direction, from the second step on.
         weight_decay: share of the parameters that is added to the gradient.
@@ -85,6 +89,7 @@ class Adam(Optimizer):
         lr: learning rate.
         clip_norm: largest norm of the gradients, or None.
         schedule: how the learning rate changes.
+        average: share of a running average of the parameters that each step keeps, see `Optimizer`.
         betas: shares of the two moments that are kept from step to step.
         eps: added to the root of the second moment, outside it.
         weight_decay: share of the parameters that is added to the gradient (L2), so that the moments see it.
@@ -117,6 +122,7 @@ class AdamW(Adam):
         lr: learning rate.
         clip_norm: largest norm of the gradients, or None.
         schedule: how the learning rate changes.
+        average: share of a running average of the parameters that each step keeps, see `Optimizer`.
         betas: shares of the two moments that are kept from step to step.
         eps: added to the root of the second moment, outside it.
         weight_decay: share of the parameters that each step takes away, times the learning rate.
@@ -142,6 +148,7 @@ class RMSprop(Optimizer):
         lr: learning rate.
         clip_norm: largest norm of the gradients, or None.
         schedule: how the learning rate changes.
+        average: share of a running average of the parameters that each step keeps, see `Optimizer`.
         alpha: share of the mean square that is kept from step to step.
         eps: added to the root of the mean square, outside it.
         weight_decay: share of the parameters that is added to the gradient.
