@@ -56,7 +56,8 @@ class Recipe:
         steps: of the training.
         seed: of the weights and of the batches.
         config: arguments of the constructor that differ from the small model's.
-        loss: arguments of the loss; with a `balance` among them it is `CFRLoss`.
+        loss: arguments of the loss; with a `balance` among them it is `CFRLoss`, with a `targeted_weight`
+            `TargetedLoss`.
         settings: arguments of the optimiser that differ from those above.
         schedule: of the learning rate, its name and its arguments.
     """
@@ -78,7 +79,7 @@ class Recipe:
     def make(self, package: ModuleType) -> dict[str, Any]:
         """Returns the package's loss, the optimiser's settings and `forward`."""
         _, loss, forward, _ = MODELS[self.model]
-        loss = "CFRLoss" if "balance" in self.loss else loss
+        loss = "CFRLoss" if "balance" in self.loss else "TargetedLoss" if "targeted_weight" in self.loss else loss
         schedule = make_schedule(self.schedule[0], **self.schedule[1])
         settings = {"clip_norm": 1.0, "schedule": schedule, **OPTIMIZERS[self.optimizer], **self.settings}
         optimizer = make_optimizer(self.optimizer, **settings)

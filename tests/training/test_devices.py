@@ -104,8 +104,7 @@ REPLICAS = """
 import jax
 
 from flax_impl.training.devices import Placement
-from flax_impl.training.loop import loop_steps
-from flax_impl.training.step import init_state
+from flax_impl.training.loop import init_state, loop_steps
 
 jax.config.update("jax_num_cpu_devices", int(devices))
 
