@@ -46,6 +46,7 @@ uneven = data | {"t": np.isin(np.arange(203), (3, 150)).astype(np.int32)}
 cases = {
     "per_head": ("TwoHead", net, uneven, package.FactualLoss()),
     "batch": ("TwoHead", net, uneven | {"w": np.linspace(0.5, 2, 203)}, package.FactualLoss(reduction="batch")),
+    "targeted": ("TwoHead", net | {"propensity_head": True}, uneven, package.TargetedLoss()),
     "joint": ("TwoInTwoOut", {"hidden_features": [8]}, package.data.curves(203), package.JointLoss()),
 }
 runs = {
