@@ -117,7 +117,7 @@ class TwoHead(nn.Module):
         """
         check_shape("x", x, ("batch", self.in_features))
         code = self.representation(x)
-        more = [code] * return_representation
+        more: list[Any] = [code] * return_representation
         if self.propensity_head and self.is_initializing():
             self.propensity(code)  # its weights are there even if the first call does not ask for it
         if return_propensity:

@@ -16,8 +16,13 @@ from flax_impl.commands.sides import FlaxSide, Side, TorchSide
 from flax_impl.parity import scaled_difference
 from tests.support.cases import nnx_of, same_error
 
-PLAIN = {"in_features": 3, "representation_features": [5], "head_features": [4], "final_activation": "identity"}
-CONFIG = PLAIN | {"propensity_head": True}
+PLAIN: dict[str, Any] = {
+    "in_features": 3,
+    "representation_features": [5],
+    "head_features": [4],
+    "final_activation": "identity",
+}
+CONFIG: dict[str, Any] = PLAIN | {"propensity_head": True}
 HEAD = {"propensity.weight": (1, 5), "propensity.bias": (1,), "epsilon": (1,)}
 X = np.random.default_rng(0).normal(size=(6, 3))
 T = np.array([0, 1, 1, 0, 1, 0], np.int32)

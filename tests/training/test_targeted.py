@@ -19,13 +19,16 @@ from flax_impl.parity import largest_difference
 from tests.support.cases import NNXSide, nnx_of, same_error
 from tests.support.faults import Fault, kill
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "in_features": 3, "representation_features": [5], "head_features": [4], "final_activation": "identity",
     "propensity_head": True,
 }  # fmt: skip
-WIDER = CONFIG | {"in_features": 4}
-TARGETED = {"propensity_weight": 0.7, "targeted_weight": 1.3}
-HARNESS = {"config": {"propensity_head": True, "representation_features": [16, 6]}, "loss": TARGETED}  # x is as wide
+WIDER: dict[str, Any] = CONFIG | {"in_features": 4}
+TARGETED: dict[str, Any] = {"propensity_weight": 0.7, "targeted_weight": 1.3}
+HARNESS: dict[str, Any] = {
+    "config": {"propensity_head": True, "representation_features": [16, 6]},
+    "loss": TARGETED,
+}  # x is as wide
 ARMS = {"mixed": [0, 1, 0, 0, 1, 0], "all 0": [0] * 6, "all 1": [1] * 6, "one row": [1]}
 
 Arrays = dict[str, np.ndarray]

@@ -111,7 +111,7 @@ class TwoHead(nn.Module):
         """
         check_shape("x", x, ("batch", self.in_features))
         code = self.representation(x)
-        more = [code] * return_representation
+        more: list[Any] = [code] * return_representation
         if return_propensity:
             more.append(self._propensity(code))
         if t is None:
