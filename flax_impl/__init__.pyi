@@ -19,3 +19,4 @@ from .training.fit import fit as fit, train_step as train_step
 from .training.losses import FactualLoss as FactualLoss, JointLoss as JointLoss
 from .training.predict import predict as predict
 from .training.replicas.fit import fit_replicas as fit_replicas
+from .training.targeted import TargetedLoss as TargetedLoss

@@ -8,3 +8,4 @@ from .training.balance import CFRLoss as CFRLoss
 from .training.fit import fit as fit, train_step as train_step
 from .training.losses import FactualLoss as FactualLoss, JointLoss as JointLoss
 from .training.predict import predict as predict
+from .training.targeted import TargetedLoss as TargetedLoss

@@ -22,6 +22,11 @@ def _both_heads(model: Any, x: Any, **batch: Any) -> Any:
     return model(x)
 
 
+def _both_heads_and_propensity(model: Any, x: Any, **batch: Any) -> Any:
+    outcomes, (logit, _) = model(x, return_propensity=True)
+    return *outcomes, logit
+
+
 def _both_outputs(model: Any, x1: Any, x2: Any, **batch: Any) -> Any:
     return model(x1, x2)
 
@@ -56,7 +61,8 @@ class Recipe:
         steps: of the training.
         seed: of the weights and of the batches.
         config: arguments of the constructor that differ from the small model's.
-        loss: arguments of the loss; with a `balance` among them it is `CFRLoss`.
+        loss: arguments of the loss; with a `balance` among them it is `CFRLoss`, with a `targeted_weight`
+            `TargetedLoss`.
         settings: arguments of the optimiser that differ from those above.
         schedule: of the learning rate, its name and its arguments.
     """
@@ -79,6 +85,8 @@ class Recipe:
         """Returns the package's loss, the optimiser's settings and `forward`."""
         _, loss, forward, _ = MODELS[self.model]
         loss = "CFRLoss" if "balance" in self.loss else loss
+        if "targeted_weight" in self.loss:
+            loss, forward = "TargetedLoss", _both_heads_and_propensity
         schedule = make_schedule(self.schedule[0], **self.schedule[1])
         settings = {"clip_norm": 1.0, "schedule": schedule, **OPTIMIZERS[self.optimizer], **self.settings}
         optimizer = make_optimizer(self.optimizer, **settings)

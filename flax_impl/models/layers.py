@@ -145,7 +145,7 @@ class InputGate(nn.Module):
             x: the input [batch, in].
         """
         scale = self.param("scale", nn.initializers.ones, (len(self.groups),), jnp.float32)
-        return x * repeat_groups(scale**4, self.groups)
+        return x * repeat_groups(scale**4, self.groups)[None, :]
 
 
 def repeat_groups(values: Float[Array, " groups"], groups: Sequence[int]) -> Float[Array, " in"]:

@@ -102,7 +102,7 @@ class InputGate(nnx.Module):
 
     def __call__(self, x: Float[Array, "batch in"]) -> Float[Array, "batch in"]:
         """Returns the input, each column times the factor of its group."""
-        return x * repeat_groups(self.scale[...] ** 4, self.groups)
+        return x * repeat_groups(self.scale[...] ** 4, self.groups)[None, :]
 
 
 class _Model(nnx.Module):
@@ -145,10 +145,13 @@ class TwoHead(_Model):
         activation: after every layer but a head's last.
         final_activation: after a head's last layer; `"identity"` is what regression wants.
         input_groups: columns of `x` in each group that has an `InputGate`; None has no gates.
+        propensity_head: adds `propensity`, a linear layer from the representation to the logit of treatment, and the
+            scalar `epsilon`, which starts at 0: what `TargetedLoss` trains.
         rngs: where the first weights come from.
 
     Raises:
-        ValueError: a width below 1, an unknown activation, or groups of other columns than `x` has.
+        ValueError: a width below 1, an unknown activation, groups of other columns than `x` has, or a
+            `propensity_head` that is neither True nor False.
 
     Example:
         >>> model = TwoHead(in_features=25, final_activation="identity", rngs=nnx.Rngs(0))
@@ -157,7 +160,9 @@ class TwoHead(_Model):
         >>> model(x, t).shape
         (4, 1)
 
-    Source: TARNet; Shalit, Johansson, Sontag, "Estimating individual treatment effect", ICML 2017.
+    Source: TARNet; Shalit, Johansson, Sontag, "Estimating individual treatment effect", ICML 2017. With
+        `propensity_head` DragonNet; Shi, Blei, Veitch, "Adapting neural networks for the estimation of treatment
+        effects", NeurIPS 2019.
     """
 
     def __init__(
@@ -169,12 +174,13 @@ class TwoHead(_Model):
         activation: str = "elu",
         final_activation: str = "elu",
         input_groups: Sequence[int] | None = None,
+        propensity_head: bool = False,
         *,
         rngs: nnx.Rngs,
     ) -> None:
         self.linen = made = two_head.TwoHead(
             in_features, representation_features, head_features, out_features, activation, final_activation,
-            input_groups, parent=None,
+            input_groups, propensity_head, parent=None,
         )  # fmt: skip
         widths = (*made.head_features, made.out_features)
         code_features = (made.in_features, *made.representation_features)[-1]
@@ -183,33 +189,49 @@ class TwoHead(_Model):
         self.representation = MLP(made.in_features, made.representation_features, activation, rngs=rngs)
         self.head0 = MLP(code_features, widths, activation, final_activation, rngs=rngs)
         self.head1 = MLP(code_features, widths, activation, final_activation, rngs=rngs)
+        if made.propensity_head:
+            self.propensity = linear(code_features, 1, rngs)
+            self.epsilon = nnx.Param(jnp.zeros(1))
 
     def __call__(
         self,
         x: Float[Array, "batch in"],
         t: Int[Array, " batch"] | None = None,
         return_representation: bool = False,
+        return_propensity: bool = False,
     ) -> Any:
         """Returns both potential outcomes `(y0, y1)`, each [batch, out], or with `t` the factual outcome [batch, out].
 
         With `return_representation` a pair: that, and the representation [batch, code].
+        With `return_propensity` a pair comes last: the logit of treatment [batch], and `epsilon` [1].
 
         Raises:
             ValueError: `x` without `in_features` columns; `t` of another length, or with values other than 0 and 1.
                 Under `jit` the values are not there to look at: what is not 1 is taken for 0.
+                Or `return_propensity` of a model without the head.
         """
         check_shape("x", x, ("batch", self.linen.in_features))
         code = self.representation(x if self.linen.input_groups is None else self.gate(x))
+        more: list[Any] = [code] * return_representation
+        if return_propensity:
+            more.append(self._propensity(code))
         if t is None:
             outcomes = self.head0(code), self.head1(code)
-            return (outcomes, code) if return_representation else outcomes
+            return (outcomes, *more) if more else outcomes
         check_shape("t", t, (len(x),))
         if not isinstance(t, Tracer):
             check_binary("t", np.asarray(t))
         treated = t.astype(jnp.int32) == 1
         y0, y1 = self.head0(code, ~treated), self.head1(code, treated)
         outcome = jnp.where(treated[:, None], y1, y0)
-        return (outcome, code) if return_representation else outcome
+        return (outcome, *more) if more else outcome
+
+    def _propensity(self, code: Float[Array, "batch code"]) -> tuple[Float[Array, " batch"], Float[Array, "1"]]:
+        """Returns the logit of treatment, and `epsilon`."""
+        # Both in one pair: a loss only calls the model, and in Linen nobody can ask it for a parameter otherwise.
+        if not self.linen.propensity_head:
+            raise ValueError("return_propensity: expected a model with propensity_head, got one without")
+        return self.propensity(code)[:, 0], self.epsilon[...]
 
     def concatenated(self, x: Float[Array, "batch in"]) -> Float[Array, "batch 2*out"]:
         """Returns both potential outcomes in one array, `y0` first: the article's outputs wanted together.

@@ -10,10 +10,17 @@ from jax import Array
 from jax.core import Tracer
 from jaxtyping import Float, Int
 
-from torch_ref.common.checks.arguments import check_choice, check_groups, check_integer, check_shape, check_widths
+from torch_ref.common.checks.arguments import (
+    check_choice,
+    check_flag,
+    check_groups,
+    check_integer,
+    check_shape,
+    check_widths,
+)
 from torch_ref.common.checks.arrays import check_binary
 
-from .layers import ACTIVATIONS, MLP, InputGate, Params, init_params
+from .layers import ACTIVATIONS, MLP, InputGate, Params, init_params, linear
 
 
 class TwoHead(nn.Module):
@@ -32,9 +39,12 @@ class TwoHead(nn.Module):
         activation: after every layer but a head's last.
         final_activation: after a head's last layer; `"identity"` is what regression wants.
         input_groups: columns of `x` in each group that has an `InputGate`; None has no gates.
+        propensity_head: adds `propensity`, a linear layer from the representation to the logit of treatment, and the
+            scalar `epsilon`, which starts at 0: what `TargetedLoss` trains.
 
     Raises:
-        ValueError: a width below 1, an unknown activation, or groups of other columns than `x` has.
+        ValueError: a width below 1, an unknown activation, groups of other columns than `x` has, or a
+            `propensity_head` that is neither True nor False.
 
     Example:
         >>> model = TwoHead(in_features=25, final_activation="identity")
@@ -44,7 +54,9 @@ class TwoHead(nn.Module):
         >>> model.apply({"params": params}, x, t).shape
         (4, 1)
 
-    Source: TARNet; Shalit, Johansson, Sontag, "Estimating individual treatment effect", ICML 2017.
+    Source: TARNet; Shalit, Johansson, Sontag, "Estimating individual treatment effect", ICML 2017. With
+        `propensity_head` DragonNet; Shi, Blei, Veitch, "Adapting neural networks for the estimation of treatment
+        effects", NeurIPS 2019.
     """
 
     in_features: int
@@ -54,6 +66,7 @@ class TwoHead(nn.Module):
     activation: str = "elu"
     final_activation: str = "elu"
     input_groups: Sequence[int] | None = None
+    propensity_head: bool = False
 
     def __post_init__(self) -> None:
         check_choice("activation", self.activation, ACTIVATIONS)
@@ -64,6 +77,7 @@ class TwoHead(nn.Module):
         self.out_features = check_integer("out_features", self.out_features, at_least=1)
         if self.input_groups is not None:
             self.input_groups = check_groups("input_groups", self.input_groups, columns=self.in_features)
+        self.propensity_head = check_flag("propensity_head", self.propensity_head)
         super().__post_init__()
 
     def setup(self) -> None:
@@ -75,6 +89,9 @@ class TwoHead(nn.Module):
         self.representation = MLP(self.in_features, self.representation_features, self.activation)
         self.head0 = MLP(code_features, widths, self.activation, self.final_activation)
         self.head1 = MLP(code_features, widths, self.activation, self.final_activation)
+        if self.propensity_head:
+            self.propensity = linear(code_features, 1, "propensity")
+            self.epsilon = self.param("epsilon", nn.initializers.zeros, (1,))
 
     @property
     def config(self) -> dict[str, Any]:
@@ -87,6 +104,7 @@ class TwoHead(nn.Module):
             "activation": self.activation,
             "final_activation": self.final_activation,
             "input_groups": None if self.input_groups is None else list(self.input_groups),
+            "propensity_head": self.propensity_head,
         }
 
     def __call__(
@@ -94,32 +112,48 @@ class TwoHead(nn.Module):
         x: Float[Array, "batch in"],
         t: Int[Array, " batch"] | None = None,
         return_representation: bool = False,
+        return_propensity: bool = False,
     ) -> Any:
         """Returns both potential outcomes `(y0, y1)`, each [batch, out], or with `t` the factual outcome [batch, out].
 
         With `return_representation` a pair: that, and the representation [batch, code].
+        With `return_propensity` a pair comes last: the logit of treatment [batch], and `epsilon` [1].
 
         Args:
             x: the features [batch, in].
             t: the treatment, 0 or 1 [batch]; None asks for both outcomes.
             return_representation: whether to return the representation too.
+            return_propensity: whether to return the logit and `epsilon` too.
 
         Raises:
             ValueError: `x` without `in_features` columns; `t` of another length, or with values other than 0 and 1.
                 Under `jit` the values are not there to look at: what is not 1 is taken for 0.
+                Or `return_propensity` of a model without the head.
         """
         check_shape("x", x, ("batch", self.in_features))
         code = self.representation(x if self.input_groups is None else self.gate(x))
+        more: list[Any] = [code] * return_representation
+        if self.propensity_head and self.is_initializing():
+            self.propensity(code)  # its weights are there even if the first call does not ask for it
+        if return_propensity:
+            more.append(self._propensity(code))
         if t is None:
             outcomes = self.head0(code), self.head1(code)
-            return (outcomes, code) if return_representation else outcomes
+            return (outcomes, *more) if more else outcomes
         check_shape("t", t, (len(x),))
         if not isinstance(t, Tracer):
             check_binary("t", np.asarray(t))
         treated = t.astype(jnp.int32) == 1
         y0, y1 = self.head0(code, ~treated), self.head1(code, treated)
         outcome = jnp.where(treated[:, None], y1, y0)
-        return (outcome, code) if return_representation else outcome
+        return (outcome, *more) if more else outcome
+
+    def _propensity(self, code: Float[Array, "batch code"]) -> tuple[Float[Array, " batch"], Float[Array, "1"]]:
+        """Returns the logit of treatment, and `epsilon`."""
+        # Both in one pair: a loss only calls the model, and in Linen nobody can ask it for a parameter otherwise.
+        if not self.propensity_head:
+            raise ValueError("return_propensity: expected a model with propensity_head, got one without")
+        return self.propensity(code)[:, 0], self.epsilon
 
     def concatenated(self, x: Float[Array, "batch in"]) -> Float[Array, "batch 2*out"]:
         """Returns both potential outcomes in one array, `y0` first: the article's outputs wanted together.

@@ -20,10 +20,10 @@ from ..models.layers import Params
 from ..models.pure import Module, as_pure
 from ..models.weights import to_numpy
 from .devices import Placement, raising_lost_peers
+from .loop import Loss, dtype_of, take_step
 from .losses import FactualLoss
 from .plan import make_plan
 from .precision import PRECISIONS
-from .step import Loss, dtype_of, take_step
 from .traced_settings import as_pytree
 
 

@@ -1,6 +1,6 @@
-"""The compiled loop over the steps of a training.
+"""The compiled step of a training, and the loop over its steps.
 
-It is entered a few times a second, so that progress shows and Ctrl-C is heard.
+The loop is entered a few times a second, so that progress shows and Ctrl-C is heard.
 """
 
 import time
@@ -20,13 +20,52 @@ from torch_ref.common.settings.optimizers import Optimizer
 
 from ..models.layers import Params
 from ..models.pure import Pure
-from .build import averaged
+from .build import averaged, build_optimizer
 from .devices import fetch
 from .early_stopping import Watch
-from .precision import matmul_precision
-from .step import Loss, losses_of, take_step
+from .precision import lowered, matmul_precision
 
 State = tuple[Params, optax.OptState, Watch | None]
+Loss = Callable[..., tuple[Array, ...]]
+
+
+@partial(jax.jit, static_argnames=("model", "precision"))
+def take_step(
+    model: Pure,
+    params: Params,
+    optimizer: Optimizer,
+    opt_state: optax.OptState,
+    batch: Mapping[str, Array],
+    loss: Loss,
+    precision: str,
+) -> tuple[Params, optax.OptState, Float[Array, " outputs"]]:
+    """Takes one step; returns the new parameters and optimiser state, and the losses before the step."""
+
+    def total(params: Params) -> tuple[Float[Array, ""], Float[Array, " outputs"]]:
+        losses = losses_of(model, params, batch, loss, precision)
+        return losses.sum(), losses
+
+    with matmul_precision(precision):
+        gradients, losses = jax.grad(total, has_aux=True)(params)
+    updates, opt_state = build_optimizer(optimizer).update(gradients, opt_state, params)
+    moved: Any = optax.apply_updates(params, updates)
+    return moved, opt_state, losses
+
+
+def losses_of(model: Pure, params: Params, batch: Mapping[str, Array], loss: Loss, precision: str) -> Array:
+    """Returns the losses [outputs] of a batch."""
+    return jnp.stack(loss(partial(lowered(model.apply, precision), {"params": params}), **batch))
+
+
+@jax.jit
+def init_state(optimizer: Optimizer, params: Params) -> optax.OptState:
+    """Returns the optimiser's state before the first step."""
+    return build_optimizer(optimizer).init(params)
+
+
+def dtype_of(params: Params) -> str:
+    """Returns the name of the parameters' dtype."""
+    return jax.tree.leaves(params)[0].dtype.name
 
 
 @partial(jax.jit, static_argnames=("model", "precision", "axis"), donate_argnames="state")

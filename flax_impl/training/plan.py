@@ -16,8 +16,7 @@ from ..models.pure import Module, Pure, as_pure
 from .build import averaged
 from .devices import Placement
 from .early_stopping import begin
-from .loop import loop_steps, run_slices
-from .step import Loss, init_state
+from .loop import Loss, init_state, loop_steps, run_slices
 from .traced_settings import as_pytree
 
 

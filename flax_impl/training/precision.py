@@ -38,6 +38,7 @@ def lowered(apply: Callable[..., Any], precision: str) -> Callable[..., Any]:
 
 def _to(dtype: Any) -> Callable[[Any], Any]:
     def convert(leaf: Any) -> Any:
-        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+        rounded = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)  # a switch is no array
+        return leaf.astype(dtype) if rounded else leaf
 
     return convert

@@ -13,7 +13,7 @@ from torch_ref.common.checks.arrays import check_data, check_inputs, check_outpu
 
 from ..models.layers import Params
 from ..models.pure import Module, Pure, as_pure
-from .step import dtype_of
+from .loop import dtype_of
 
 
 def predict(model: Module, params: Params, *inputs: Any, batch_size: int = 65_536) -> tuple[np.ndarray, ...]:

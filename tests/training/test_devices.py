@@ -46,6 +46,7 @@ uneven = data | {"t": np.isin(np.arange(203), (3, 150)).astype(np.int32)}
 cases = {
     "per_head": ("TwoHead", net, uneven, package.FactualLoss()),
     "batch": ("TwoHead", net, uneven | {"w": np.linspace(0.5, 2, 203)}, package.FactualLoss(reduction="batch")),
+    "targeted": ("TwoHead", net | {"propensity_head": True}, uneven, package.TargetedLoss()),
     "joint": ("TwoInTwoOut", {"hidden_features": [8]}, package.data.curves(203), package.JointLoss()),
 }
 runs = {
@@ -104,8 +105,7 @@ REPLICAS = """
 import jax
 
 from flax_impl.training.devices import Placement
-from flax_impl.training.loop import loop_steps
-from flax_impl.training.step import init_state
+from flax_impl.training.loop import init_state, loop_steps
 
 jax.config.update("jax_num_cpu_devices", int(devices))
 

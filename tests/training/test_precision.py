@@ -15,7 +15,7 @@ import flax_impl
 import torch_ref
 from flax_impl.commands.sides import FlaxSide, TorchSide
 from flax_impl.parity import largest_difference, scaled_difference
-from flax_impl.training.step import take_step
+from flax_impl.training.loop import take_step
 from torch_ref.common.batches import batch_order
 
 NET = {"in_features": 6, "representation_features": [16, 16], "head_features": [8], "final_activation": "identity"}

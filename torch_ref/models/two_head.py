@@ -7,7 +7,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..common.checks.arguments import check_choice, check_groups, check_integer, check_shape, check_widths
+from ..common.checks.arguments import (
+    check_choice,
+    check_flag,
+    check_groups,
+    check_integer,
+    check_shape,
+    check_widths,
+)
 from ..common.checks.arrays import check_binary
 from .layers import ACTIVATIONS, MLP, InputGate
 
@@ -28,9 +35,12 @@ class TwoHead(nn.Module):
         activation: after every layer but a head's last.
         final_activation: after a head's last layer; `"identity"` is what regression wants.
         input_groups: columns of `x` in each group that has an `InputGate`; None has no gates.
+        propensity_head: adds `propensity`, a linear layer from the representation to the logit of treatment, and the
+            scalar `epsilon`, which starts at 0: what `TargetedLoss` trains.
 
     Raises:
-        ValueError: a width below 1, an unknown activation, or groups of other columns than `x` has.
+        ValueError: a width below 1, an unknown activation, groups of other columns than `x` has, or a
+            `propensity_head` that is neither True nor False.
 
     Example:
         >>> model = TwoHead(in_features=25, final_activation="identity")
@@ -39,7 +49,9 @@ class TwoHead(nn.Module):
         >>> model(x, t).shape
         torch.Size([4, 1])
 
-    Source: TARNet; Shalit, Johansson, Sontag, "Estimating individual treatment effect", ICML 2017.
+    Source: TARNet; Shalit, Johansson, Sontag, "Estimating individual treatment effect", ICML 2017. With
+        `propensity_head` DragonNet; Shi, Blei, Veitch, "Adapting neural networks for the estimation of treatment
+        effects", NeurIPS 2019.
     """
 
     def __init__(
@@ -51,6 +63,7 @@ class TwoHead(nn.Module):
         activation: str = "elu",
         final_activation: str = "elu",
         input_groups: Sequence[int] | None = None,
+        propensity_head: bool = False,
     ) -> None:
         super().__init__()
         check_choice("activation", activation, ACTIVATIONS)
@@ -65,11 +78,15 @@ class TwoHead(nn.Module):
         if input_groups is not None:
             self.input_groups = check_groups("input_groups", input_groups, columns=self.in_features)
             self.gate = InputGate(self.input_groups)
+        self.propensity_head = check_flag("propensity_head", propensity_head)
         widths = (*self.head_features, self.out_features)
         code_features = (self.in_features, *self.representation_features)[-1]
         self.representation = MLP(self.in_features, self.representation_features, activation)
         self.head0 = MLP(code_features, widths, activation, final_activation)
         self.head1 = MLP(code_features, widths, activation, final_activation)
+        if self.propensity_head:
+            self.propensity = nn.Linear(code_features, 1)
+            self.epsilon = nn.Parameter(torch.zeros(1))
 
     @property
     def config(self) -> dict[str, Any]:
@@ -82,6 +99,7 @@ class TwoHead(nn.Module):
             "activation": self.activation,
             "final_activation": self.final_activation,
             "input_groups": None if self.input_groups is None else list(self.input_groups),
+            "propensity_head": self.propensity_head,
         }
 
     def forward(
@@ -89,31 +107,45 @@ class TwoHead(nn.Module):
         x: Float[Tensor, "batch in"],
         t: Int[Tensor, " batch"] | None = None,
         return_representation: bool = False,
+        return_propensity: bool = False,
     ) -> Any:
         """Returns both potential outcomes `(y0, y1)`, each [batch, out], or with `t` the factual outcome [batch, out].
 
         With `return_representation` a pair: that, and the representation [batch, code].
+        With `return_propensity` a pair comes last: the logit of treatment [batch], and `epsilon` [1].
 
         Args:
             x: the features [batch, in].
             t: the treatment, 0 or 1 [batch]; None asks for both outcomes.
             return_representation: whether to return the representation too.
+            return_propensity: whether to return the logit and `epsilon` too.
 
         Raises:
             ValueError: `x` without `in_features` columns; `t` of another length, or with values other than 0 and 1.
+                Or `return_propensity` of a model without the head.
         """
         check_shape("x", x, ("batch", self.in_features))
         code = self.representation(x if self.input_groups is None else self.gate(x))
+        more: list[Any] = [code] * return_representation
+        if return_propensity:
+            more.append(self._propensity(code))
         if t is None:
             outcomes = self.head0(code), self.head1(code)
-            return (outcomes, code) if return_representation else outcomes
+            return (outcomes, *more) if more else outcomes
         check_shape("t", t, (len(x),))
         check_binary("t", t.detach().cpu().numpy())
         rows0, rows1 = t == 0, t == 1
         outcome = code.new_empty(len(x), self.out_features)
         outcome[rows0] = self.head0(code[rows0])
         outcome[rows1] = self.head1(code[rows1])
-        return (outcome, code) if return_representation else outcome
+        return (outcome, *more) if more else outcome
+
+    def _propensity(self, code: Float[Tensor, "batch code"]) -> tuple[Float[Tensor, " batch"], Float[Tensor, "1"]]:
+        """Returns the logit of treatment, and `epsilon`."""
+        # Both in one pair: a loss only calls the model, and in Linen nobody can ask it for a parameter otherwise.
+        if not self.propensity_head:
+            raise ValueError("return_propensity: expected a model with propensity_head, got one without")
+        return self.propensity(code)[:, 0], self.epsilon
 
     def concatenated(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch 2*out"]:
         """Returns both potential outcomes in one array, `y0` first: the article's outputs wanted together.

@@ -135,7 +135,7 @@ class FactualLoss:
         check_shape("t", t, (len(x),))
         check_binary("t", torch.where(mask, t, 0).cpu().numpy())
         rows0, rows1 = (t == 0) & mask, (t == 1) & mask
-        count0, count1 = self.counts(t, mask)
+        count0, count1, *_ = self.counts(t, mask)
         y0, _ = model(x[rows0])
         _, y1 = model(x[rows1])
         check_shape("y", y, (len(x), y0.shape[1]))
@@ -143,7 +143,7 @@ class FactualLoss:
         loss1 = self.head_weights[1] * _mean(CRITERIA[self.criterion](y1, y[rows1]), w[rows1], count1)
         return loss0, loss1
 
-    def counts(self, t: Int[Tensor, " batch"], mask: Bool[Tensor, " batch"], **batch: Tensor) -> tuple[int, int]:
+    def counts(self, t: Int[Tensor, " batch"], mask: Bool[Tensor, " batch"], **batch: Tensor) -> tuple[int, ...]:
         """Returns how many rows each part's mean divides by.
 
         Args:

@@ -19,11 +19,11 @@ from ...models.layers import Params
 from ...models.pure import Module
 from ...models.weights import to_numpy
 from ..devices import Placement, raising_lost_peers
+from ..loop import Loss, dtype_of
 from ..losses import FactualLoss
 from ..plan import Plan, make_plan
 from ..precision import PRECISIONS
 from ..predict import count_replicas
-from ..step import Loss, dtype_of
 from .per_core import run_per_core
 from .vectorised import run_vectorised
 

@@ -16,9 +16,8 @@ from ...models.pure import Pure
 from ..build import averaged
 from ..devices import Placement, fetch
 from ..early_stopping import begin
-from ..loop import loop_steps, run_slices
+from ..loop import init_state, loop_steps, run_slices
 from ..plan import Plan
-from ..step import init_state
 
 
 def run_vectorised(

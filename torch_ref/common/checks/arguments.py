@@ -34,6 +34,13 @@ def check_choice(argument: str, value: object, allowed: Iterable[str]) -> None:
         raise ValueError(f"{argument}: expected {one_of}, got {shown(value)}")
 
 
+def check_flag(argument: str, value: Any) -> bool:
+    """Returns True or False; raises ValueError for anything else."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{argument}: expected True or False, got {shown(value)}")
+    return bool(value)
+
+
 def check_number(
     argument: str, value: Any, *, at_least: float = -math.inf, above: float = -math.inf, below: float = math.inf
 ) -> Any:
