@@ -155,10 +155,10 @@ def average_effects(
     labels, parts = ([], np.zeros(total, int)) if by is None else _coded("by", by, total)
     keep = np.full(total, True)
     if trim is not None:
-        trim = check_number("trim", trim, above=0, below=0.5)
-        keep = (score >= trim) & (score <= 1 - trim)
+        least: float = check_number("trim", trim, above=0, below=0.5)
+        keep = (score >= least) & (score <= 1 - least)
         if not keep.any():
-            raise ValueError(f"trim: expected some propensities from {trim:g} to {1 - trim:g}, got none")
+            raise ValueError(f"trim: expected some propensities from {least:g} to {1 - least:g}, got none")
     columns = (t, y, mu0, mu1, score, w, clusters, parts)
     t, y, mu0, mu1, score, w, clusters, parts = (column[keep] for column in columns)
     for arm, name in ((0, "untreated"), (1, "treated")):
@@ -173,8 +173,8 @@ def average_effects(
     everyone = np.ones(len(t))
 
     def average(member: np.ndarray, part: np.ndarray, rows: np.ndarray | slice = slice(None)) -> AverageEffect:
-        columns = (member, effect, part, w, clusters)
-        return _average(*(column[rows] for column in columns), alpha, target == "sample")
+        columns = (column[rows] for column in (member, effect, part, w, clusters))
+        return _average(*columns, alpha=alpha, sample=target == "sample")
 
     return AverageEffects(
         ate=average(everyone, residual),
@@ -195,6 +195,7 @@ def _average(
     residual: np.ndarray,
     w: np.ndarray,
     clusters: np.ndarray,
+    *,
     alpha: float,
     sample: bool,
 ) -> AverageEffect:
@@ -217,10 +218,8 @@ def _average(
 
 def _coded(name: str, labels: Any, rows: int) -> tuple[list[Any], np.ndarray]:
     """Returns the different labels, sorted where they can be, and the place among them of each row's label."""
-    if hasattr(labels, "dtype"):
-        array = np.asarray(labels)
-    else:
-        array = np.fromiter(labels, object)  # as they are: numbers among texts would become texts, tuples columns
+    # A list's labels stay as they are: numpy would make texts of numbers among texts, and columns of tuples.
+    array = np.asarray(labels) if hasattr(labels, "dtype") else np.fromiter(labels, object)
     check_shape(name, array, (rows,))
     of_rows = list(array) if array.dtype.kind in "mM" else array.tolist()  # a list of dates would be one of integers
     for row, label in enumerate(of_rows):
