@@ -123,8 +123,9 @@ def average_effects(
         trim: leaves out rows whose propensity is below it or above 1 - trim, which changes whom the averages speak of;
             None leaves out none.
         alpha: the share of intervals that may miss.
-        target: "population" for an interval of others like these rows; "sample" for one of exactly these rows, which
-            leaves out how much the effects themselves vary.
+        target: "population" for intervals of others like these rows. "sample" for intervals of exactly these rows,
+            which leave out how much the effects themselves vary; where the expected outcomes are poor, they may be
+            the wider ones.
 
     Returns:
         The averages with standard errors and normal intervals; a group whose rows were all trimmed is not among them.

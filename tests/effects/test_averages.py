@@ -67,12 +67,8 @@ def test_clusters_by_hand() -> None:
     sums = np.array([6 + 2, 5 + 0]) - 2 * 13 / 4
     assert found.ate.standard_error == pytest.approx(np.sqrt(np.sum((sums / 4) ** 2) * 2))
     dates = np.array(["2020-01-01", "2020-01-02", "2020-01-01", "2020-01-02"], "datetime64[ns]")
-    for labels in (
-        [1, "b", 1, "b"],
-        dates,
-        pd.Series(["x", "y", "x", "y"], dtype="category"),
-        [(1, 2), (3, 4), (1, 2), (3, 4)],
-    ):
+    several: list[Any] = [[1, "b", 1, "b"], dates, pd.Series(["x", "y", "x", "y"], dtype="category")]
+    for labels in [*several, [(1, 2), (3, 4), (1, 2), (3, 4)]]:
         assert average_effects(**TABLE, groups=labels) == found
 
 

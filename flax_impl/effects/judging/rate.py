@@ -77,7 +77,7 @@ def rate(
     Args:
         effect: the estimated effects [rows], of rows that the estimate did not see; any other ranking will do.
         pseudo: the same rows' doubly robust pseudo-outcomes [rows], from `pseudo_outcomes`.
-        weighting: "autoc" weighs all shares alike, which finds a few rows with large effects; "qini" weighs a share by
+        weighting: "autoc" weighs all shares alike, which finds a few rows with large effects. "qini" weighs a share by
             itself, which finds effects that vary over all rows.
         draws: how many halves are drawn.
         seed: of the draws.
