@@ -1,3 +1,8 @@
+from .averages import (
+    AverageEffect as AverageEffect,
+    AverageEffects as AverageEffects,
+    average_effects as average_effects,
+)
 from .effect_model import EffectModel as EffectModel
 from .estimator import TwoHeadEstimator as TwoHeadEstimator
 from .fit import (
@@ -5,9 +10,11 @@ from .fit import (
     fit_effects_each as fit_effects_each,
     load_effect_model as load_effect_model,
 )
-from .metrics import ate_error as ate_error, sqrt_pehe as sqrt_pehe
+from .judging.metrics import ate_error as ate_error, sqrt_pehe as sqrt_pehe
+from .judging.rate import Rate as Rate, rate as rate, toc_curve as toc_curve
+from .judging.scores import dr_loss as dr_loss, pseudo_outcomes as pseudo_outcomes, r_loss as r_loss
+from .judging.uplift import qini_coefficient as qini_coefficient, qini_curve as qini_curve
 from .overlap import propensity as propensity
 from .plots import effect_figures as effect_figures
 from .report import EffectReport as EffectReport
 from .settings import EffectSettings as EffectSettings
-from .uplift import qini_coefficient as qini_coefficient, qini_curve as qini_curve

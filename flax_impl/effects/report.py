@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch_ref.common.data.treatment_data import TreatmentData
 
 from .effect_model import EffectModel, TrainingRecord
+from .judging.uplift import qini_coefficient, qini_curve
 from .overlap import POOR, propensity
-from .uplift import qini_coefficient, qini_curve
 
 
 @dataclass(frozen=True)

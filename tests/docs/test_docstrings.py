@@ -29,12 +29,15 @@ ROOMS = [
 ]  # fmt: skip
 # What takes anything that its types allow, and refuses nothing.
 RAISES_NOTHING: dict[str, str] = {
+    "AverageEffect": "a record: it keeps what it is given",
+    "AverageEffects": "a record: it keeps what it is given",
     "Conversion": "a record: it keeps what it is given",
     "Constant": "a schedule without settings",
     "Divergence": "a record: it keeps what it is given",
     "EffectReport": "a record: it keeps what it is given",
     "Entry": "a record: it keeps what it is given",
     "Finding": "a record: it keeps what it is given",
+    "Rate": "a record: it keeps what it is given",
     "Report": "a record: it keeps what it is given",
     "StepReport": "a record: it keeps what it is given",
     "Tape": "a record: it keeps what it is given",

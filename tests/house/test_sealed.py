@@ -53,7 +53,7 @@ except ImportError as error:
 NEITHER = """
 import numpy as np
 import flax_impl.effects
-from flax_impl.effects import EffectReport, EffectSettings, ate_error
+from flax_impl.effects import EffectReport, EffectSettings, ate_error, average_effects, dr_loss, rate
 from flax_impl.effects.ensemble_file import read_ensemble
 from flax_impl.effects.prepare import prepare
 from flax_impl.parity import assert_parity, compare_tapes, html_page, load_tape, load_trace

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings as examples, strategies as st
 
-from flax_impl.effects.uplift import qini_coefficient, qini_curve
+from flax_impl.effects.judging.uplift import qini_coefficient, qini_curve
 
 
 class TestQini:

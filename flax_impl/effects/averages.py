@@ -1,0 +1,236 @@
+"""Averages of treatment effects with honest errors, from expected outcomes and propensities that are out of fold."""
+
+import contextlib
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from torch_ref.common.checks.arguments import check_choice, check_number, check_shape
+
+from .judging.columns import check_columns, row_weights
+from .judging.scores import inner_score, pseudo_outcomes
+
+
+@dataclass(frozen=True)
+class AverageEffect:
+    """The average effect of the treatment on some rows; `average_effects` makes it.
+
+    Args:
+        value: the average, in the outcome's unit.
+        standard_error: of the value; NaN where the rows are of one cluster only.
+        low: lower end of the interval.
+        high: upper end of the interval.
+        rows: how many rows the average is over.
+
+    Example:
+        >>> AverageEffect(value=2.0, standard_error=0.1, low=1.8, high=2.2, rows=100).value
+        2.0
+    """
+
+    value: float
+    standard_error: float
+    low: float
+    high: float
+    rows: int
+
+
+@dataclass(frozen=True)
+class AverageEffects:
+    """The average effects of a table; `print` shows them. `average_effects` makes it.
+
+    Args:
+        ate: the average effect on all rows.
+        att: the average effect on the treated.
+        atc: the average effect on the untreated.
+        by: the average effect on the rows of each group, by the group's label; None where none was asked for.
+        trimmed: how many rows were left out for their propensity.
+        lowest: the smallest propensity of the rows that were kept.
+        highest: the largest propensity of the rows that were kept.
+        alpha: the share of intervals that may miss.
+        target: "population" or "sample": what the intervals speak of.
+
+    Example:
+        >>> one = AverageEffect(value=2.0, standard_error=0.1, low=1.8, high=2.2, rows=100)
+        >>> print(AverageEffects(ate=one, att=one, atc=one, by=None, trimmed=0, lowest=0.2, highest=0.7))
+                                average   std. error          95% interval      rows
+        all rows (ATE)                2          0.1            1.8 to 2.2       100
+        treated (ATT)                 2          0.1            1.8 to 2.2       100
+        untreated (ATC)               2          0.1            1.8 to 2.2       100
+        intervals speak of others like these rows
+        left out for their propensity: 0 rows
+        propensities from 0.2 to 0.7
+    """
+
+    ate: AverageEffect
+    att: AverageEffect
+    atc: AverageEffect
+    by: dict[Any, AverageEffect] | None
+    trimmed: int
+    lowest: float
+    highest: float
+    alpha: float = 0.05
+    target: str = "population"
+
+    def __str__(self) -> str:
+        named = {"all rows (ATE)": self.ate, "treated (ATT)": self.att, "untreated (ATC)": self.atc}
+        named |= {f"group {label}": found for label, found in (self.by or {}).items()}
+        wide = max(18, *map(len, named))
+        interval = f"{100 * (1 - self.alpha):.3g}% interval"
+        lines = [f"{'':{wide}}{'average':>13}{'std. error':>13}{interval:>22}{'rows':>10}"]
+        for name, found in named.items():
+            between = f"{found.low:.4g} to {found.high:.4g}"
+            lines.append(f"{name:{wide}}{found.value:>13.4g}{found.standard_error:>13.4g}{between:>22}{found.rows:>10}")
+        of = "others like these rows" if self.target == "population" else "exactly these rows"
+        lines.append(f"intervals speak of {of}")
+        lines.append(f"left out for their propensity: {self.trimmed} rows")
+        lines.append(f"propensities from {self.lowest:.4g} to {self.highest:.4g}")
+        return "\n".join(lines)
+
+
+def average_effects(
+    t: Int[np.ndarray, " rows"],
+    y: Float[np.ndarray, " rows"],
+    mu0: Float[np.ndarray, " rows"],
+    mu1: Float[np.ndarray, " rows"],
+    score: Float[np.ndarray, " rows"],
+    *,
+    w: Float[np.ndarray, " rows"] | None = None,
+    groups: Shaped[np.ndarray, " rows"] | Sequence[Hashable] | None = None,
+    by: Shaped[np.ndarray, " rows"] | Sequence[Hashable] | None = None,
+    trim: float | None = None,
+    alpha: float = 0.05,
+    target: str = "population",
+) -> AverageEffects:
+    """Returns the average effects on all rows, on the treated and on the untreated, by augmented inverse propensities.
+
+    The averages are right where either the expected outcomes or the propensities are. Both have to come from models
+    that did not see the row (cross-fitting); else the intervals are too narrow.
+
+    Args:
+        t: the treatment [rows], 0 or 1, both of which occur.
+        y: the outcome that was observed [rows].
+        mu0: the outcome that was expected without treatment [rows].
+        mu1: the outcome that was expected with treatment [rows].
+        score: each row's probability of treatment [rows].
+        w: how many rows of the population each row stands for [rows], in any unit; None for the same.
+        groups: the cluster of each row [rows], of any type, where rows of one cluster are not independent.
+        by: the group of each row [rows], of any type, for an average effect on each group.
+        trim: leaves out rows whose propensity is below it or above 1 - trim, which changes whom the averages speak of;
+            None leaves out none.
+        alpha: the share of intervals that may miss.
+        target: "population" for intervals of others like these rows. "sample" for intervals of exactly these rows,
+            which leave out how much the effects themselves vary; where the expected outcomes are poor, they may be
+            the wider ones.
+
+    Returns:
+        The averages with standard errors and normal intervals; a group whose rows were all trimmed is not among them.
+
+    Raises:
+        ValueError: other shapes, no rows, numbers that are not finite, a treatment that is not 0 or 1, one arm only, a
+            propensity of 0 or 1 that `trim` does not leave out, weights that are negative or all zero, less than two
+            clusters, a row without a label, or another target.
+
+    Warns:
+        UserWarning: propensities nearer than 1e-6 to 0 or 1, which are taken as that near.
+
+    Example:
+        >>> t, y, half = np.array([0, 1, 0, 1]), np.array([1.0, 3.0, 1.0, 5.0]), np.full(4, 0.5)
+        >>> found = average_effects(t, y, mu0=np.full(4, 1.0), mu1=np.full(4, 4.0), score=half)
+        >>> found.ate.value, found.att.rows
+        (3.0, 2)
+
+    Source: Hahn, "On the role of the propensity score in efficient semiparametric estimation of average treatment
+    effects", 1998; Chernozhukov and others, "Double/debiased machine learning", 2018.
+    """
+    t, y, mu0, mu1, score = check_columns(t=t, y=y, mu0=mu0, mu1=mu1, score=score)
+    check_choice("target", target, ("population", "sample"))
+    alpha = check_number("alpha", alpha, above=0, below=1)
+    total = len(t)
+    w = row_weights(w, total)
+    clusters = np.arange(total) if groups is None else _coded("groups", groups, total)[1]
+    labels, parts = ([], np.zeros(total, int)) if by is None else _coded("by", by, total)
+    keep = np.full(total, True)
+    if trim is not None:
+        least: float = check_number("trim", trim, above=0, below=0.5)
+        keep = (score >= least) & (score <= 1 - least)
+        if not keep.any():
+            raise ValueError(f"trim: expected some propensities from {least:g} to {1 - least:g}, got none")
+    columns = (t, y, mu0, mu1, score, w, clusters, parts)
+    t, y, mu0, mu1, score, w, clusters, parts = (column[keep] for column in columns)
+    for arm, name in ((0, "untreated"), (1, "treated")):
+        if not w[t == arm].any():
+            raise ValueError(f"t: expected rows of both arms, got none that are {name}")
+    if len(np.unique(clusters)) < 2:
+        raise ValueError(f"groups: expected rows of at least two clusters, got {len(t)} rows of one")
+    lowest, highest = float(score.min()), float(score.max())
+    score = inner_score(score)
+    effect = mu1 - mu0
+    residual = pseudo_outcomes(t, y, mu0, mu1, score) - effect
+    everyone = np.ones(len(t))
+
+    def average(member: np.ndarray, part: np.ndarray, rows: np.ndarray | slice = slice(None)) -> AverageEffect:
+        columns = (column[rows] for column in (member, effect, part, w, clusters))
+        return _average(*columns, alpha=alpha, sample=target == "sample")
+
+    return AverageEffects(
+        ate=average(everyone, residual),
+        att=average(t, score * residual),
+        atc=average(1 - t, (1 - score) * residual),
+        by=None if by is None else {labels[i]: average(everyone, residual, parts == i) for i in np.unique(parts)},
+        trimmed=total - len(t),
+        lowest=lowest,
+        highest=highest,
+        alpha=alpha,
+        target=target,
+    )
+
+
+def _average(
+    member: np.ndarray,
+    effect: np.ndarray,
+    residual: np.ndarray,
+    w: np.ndarray,
+    clusters: np.ndarray,
+    *,
+    alpha: float,
+    sample: bool,
+) -> AverageEffect:
+    """Returns the average effect on the members: the mean of their `effect`, corrected by everybody's `residual`."""
+    counted = w > 0
+    if not counted.any():
+        raise ValueError("by: expected rows with a weight above 0 in every group, got a group without")
+    member, effect, residual, w, clusters = (column[counted] for column in (member, effect, residual, w, clusters))
+    total = np.sum(w * member)
+    expected, correction = np.sum(w * member * effect) / total, np.sum(w * residual) / total
+    value = float(expected + correction)
+    if sample:
+        effect = expected
+    influence = w * (member * (effect - value) + residual) / total
+    sums = np.bincount(np.unique(clusters, return_inverse=True)[1], influence)
+    error = math.sqrt(np.sum(sums**2) * len(sums) / (len(sums) - 1)) if len(sums) > 1 else math.nan
+    reach = -NormalDist().inv_cdf(alpha / 2) * error
+    return AverageEffect(value, error, value - reach, value + reach, int(member.sum()))
+
+
+def _coded(name: str, labels: Any, rows: int) -> tuple[list[Any], np.ndarray]:
+    """Returns the different labels, sorted where they can be, and the place among them of each row's label."""
+    # A list's labels stay as they are: numpy would make texts of numbers among texts, and columns of tuples.
+    array = np.asarray(labels) if hasattr(labels, "dtype") else np.fromiter(labels, object)
+    check_shape(name, array, (rows,))
+    of_rows = list(array) if array.dtype.kind in "mM" else array.tolist()  # a list of dates would be one of integers
+    for row, label in enumerate(of_rows):
+        if label is None or type(label).__name__ == "NAType" or label != label:
+            raise ValueError(f"{name}: expected a label in every row, got {label} in row {row}")
+    try:
+        different = list(dict.fromkeys(of_rows))
+    except TypeError as error:
+        raise ValueError(f"{name}: expected labels that a dict takes as keys, got {error}") from error
+    with contextlib.suppress(TypeError):  # labels of several types stay in the order of the rows
+        different.sort()
+    place = {label: i for i, label in enumerate(different)}
+    return different, np.array([place[label] for label in of_rows])

@@ -1,0 +1,1 @@
+"""How good estimated effects are, with and without a known truth."""

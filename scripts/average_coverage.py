@@ -1,0 +1,150 @@
+"""How often 95% intervals hold the true average effect of IHDP: the rows stay, outcomes are drawn anew each time."""
+
+import argparse
+import functools
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flax_impl.commands.backends import run_command
+from flax_impl.effects import average_effects
+from torch_ref.common.files.array_file import replacing
+
+FOLDS, TREES, LEAF = 5, 100, 3
+# From features [rows, features], treatment [rows] and outcome [rows] to both expected outcomes and the propensity.
+Estimate = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+# From a seed to features, treatment, outcome and true effects.
+Surface = Callable[[int], tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]
+
+
+def parse() -> argparse.Namespace:
+    """Returns the command line's arguments."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--estimators", nargs="+", choices=sorted(ESTIMATORS), default=list(ESTIMATORS), help="which (default: all)")
+    add("--surfaces", nargs="+", choices=("A", "B"), default=["A", "B"], help="of Hill, 2011 (default: A B)")
+    add("--draws", type=int, default=100, help="tables of each surface (default: 100)")
+    add("--json", type=Path, metavar="FILE", help="where to write the results")
+    return parser.parse_args()
+
+
+def forests(x: np.ndarray, t: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns outcomes by a random forest for each arm and a logistic propensity, all out of fold."""
+    from sklearn.ensemble import RandomForestRegressor
+
+    mu0, mu1 = np.zeros(len(y)), np.zeros(len(y))
+    for seen, unseen in folds(t):
+        for arm, mu in ((0, mu0), (1, mu1)):
+            rows = seen[t[seen] == arm]
+            forest = RandomForestRegressor(n_estimators=TREES, min_samples_leaf=LEAF, random_state=0)
+            mu[unseen] = forest.fit(x[rows], y[rows]).predict(x[unseen])
+    return mu0, mu1, logistic(x, t)
+
+
+def logistic(x: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """Returns propensities by logistic regression, out of fold."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    score = np.zeros(len(t))
+    for seen, unseen in folds(t):
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        score[unseen] = model.fit(x[seen], t[seen]).predict_proba(x[unseen])[:, 1]
+    return score
+
+
+def folds(t: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns the rows to train on and the rows left out, for each fold; both arms are in each."""
+    from sklearn.model_selection import StratifiedKFold
+
+    return list(StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(t, t))
+
+
+# By name: what estimates the outcomes and the propensity that no model has seen. A net joins here.
+ESTIMATORS: dict[str, Estimate] = {"AIPW with forests": forests}
+
+
+def ihdp_surface(letter: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns features without the column of ones, treatment, outcome and true effects: 747 rows, always the same."""
+    try:
+        from econml.data import dgps  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ImportError("the surfaces of IHDP need econml: pip install 'twohead[peers]'") from error
+    y, t, x, effect = getattr(dgps, f"ihdp_surface_{letter}")(random_state=seed)
+    x, t = np.asarray(x, np.float64), np.asarray(t).astype(int)
+    return x[:, x.min(axis=0) < x.max(axis=0)], t, np.asarray(y, np.float64), np.asarray(effect, np.float64)
+
+
+def measure(estimate: Estimate, draws: int, surface: Surface) -> dict[str, Any]:
+    """Returns how often the intervals of both targets hold the true average over the rows, and their errors.
+
+    Args:
+        estimate: what gives both expected outcomes and the propensity, out of fold.
+        draws: how many tables.
+        surface: what draws a table by its seed.
+    """
+    found: dict[str, list[float]] = {}
+
+    def note(**values: float) -> None:
+        for name, value in values.items():
+            found.setdefault(name, []).append(float(value))
+
+    for seed in range(draws):
+        x, t, y, effect = surface(seed)
+        nuisances = estimate(x, t, y)
+        truths = {"ate": effect.mean(), "att": effect[t == 1].mean(), "atc": effect[t == 0].mean()}
+        for target in ("population", "sample"):
+            averages = average_effects(t, y, *nuisances, target=target)
+            for name, true in truths.items():
+                one = getattr(averages, name)
+                note(**{f"{name}_held_{target}": one.low <= true <= one.high})
+                note(**{f"{name}_error_{target}": one.standard_error})
+                if target == "sample":
+                    note(
+                        **{f"{name}_true": true, f"{name}_bias": one.value - true, f"{name}_abs": abs(one.value - true)}
+                    )
+        note(**{"naive_abs": abs(y[t == 1].mean() - y[t == 0].mean() - truths["ate"])})
+    results = {name: float(np.mean(values)) for name, values in found.items()}
+    for name in ("ate", "att", "atc"):
+        results[f"{name}_spread"] = float(np.std(found[f"{name}_bias"]))
+    return {"draws": draws, **results}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures, prints the table and writes the results; returns 0."""
+    warnings.simplefilter("ignore", UserWarning)
+    wide = max(map(len, args.estimators)) + 4
+    print(f"{'':{wide}}{'surface':>8}{'average':>9}{'true':>8}{'bias':>8}{'spread':>8}"
+          f"{'error, population':>19}{'holds':>7}{'error, sample':>15}{'holds':>7}")  # fmt: skip
+    settings = []
+    for estimator in args.estimators:
+        for letter in args.surfaces:
+            surface = functools.partial(ihdp_surface, letter)
+            found = measure(ESTIMATORS[estimator], args.draws, surface)
+            settings.append({"estimator": estimator, "surface": letter, **found})
+            for name in ("ate", "att", "atc"):
+                print(f"{estimator:{wide}}{letter:>8}{name.upper():>9}{found[f'{name}_true']:>8.3f}"
+                      f"{found[f'{name}_bias']:>8.3f}{found[f'{name}_spread']:>8.3f}"
+                      f"{found[f'{name}_error_population']:>19.3f}{found[f'{name}_held_population']:>7.0%}"
+                      f"{found[f'{name}_error_sample']:>15.3f}{found[f'{name}_held_sample']:>7.0%}",
+                      flush=True)  # fmt: skip
+    if args.json:
+        with replacing(args.json) as beside:
+            beside.write_text(json.dumps({"settings": settings}, indent=1) + "\n")
+    return 0
+
+
+def main() -> int:
+    """Measures; returns 0, or 2 for arguments that cannot be used."""
+    args = parse()
+    return run_command(lambda: run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
