@@ -9,9 +9,10 @@ from jaxtyping import Float, Int
 
 from torch_ref.common.checks.arguments import check_number
 from torch_ref.common.checks.arrays import check_data
-from torch_ref.common.data.treatment_data import Scales
+from torch_ref.common.data.treatment_data import Scales, TreatmentData
 
 from .ensemble_file import Ensemble, write_ensemble
+from .learners.cross_fit import CrossFit, cross_fit
 
 _PART = 65_536  # rows that are encoded at a time
 Outputs = Callable[[np.ndarray], tuple[np.ndarray, ...]]
@@ -23,10 +24,12 @@ class TrainingRecord(NamedTuple):
     Attributes:
         losses: as `fit` returns them, for each net; NaN after a net stopped.
         held_out: the rows each net was judged by, or None.
+        cross_fit: what the learners expect of rows that they did not see, where trees join the nets.
     """
 
     losses: Float[np.ndarray, "members steps columns"]
     held_out: Int[np.ndarray, "members held_out"] | None
+    cross_fit: CrossFit | None = None
 
     @property
     def best(self) -> list[int]:
@@ -64,7 +67,7 @@ class EffectModel:
 
     def __init__(self, ensemble: Ensemble, outputs: Outputs, training: TrainingRecord | None = None) -> None:
         self.ensemble, self.training = ensemble, training
-        self._outputs = outputs
+        self.outputs = outputs
 
     @property
     def members(self) -> int:
@@ -109,7 +112,7 @@ class EffectModel:
         """
         [x] = check_data({"x": x}, ("x",)).values()
         x = self.scales.features(x)
-        parts = [self._outputs(self._columns(x[i : i + _PART])) for i in range(0, len(x), _PART)]
+        parts = [self.outputs(self._columns(x[i : i + _PART])) for i in range(0, len(x), _PART)]
         y0, y1 = (np.concatenate(of_arm, axis=1) for of_arm in zip(*parts, strict=True))
         return self.scales.outcome(y0)[..., 0], self.scales.outcome(y1)[..., 0]
 
@@ -122,10 +125,10 @@ class EffectModel:
             x: the features [rows, features], in the unit of the data.
 
         Returns:
-            Two arrays [rows], in the unit of the outcome: the members' means.
+            Two arrays [rows], in the unit of the outcome: the members' means, and what the trees make of them.
         """
-        y0, y1 = self.member_outcomes(x)
-        return y0.mean(axis=0), y1.mean(axis=0)
+        y0, y1 = (outcome.mean(axis=0) for outcome in self.member_outcomes(x))
+        return (y0, y1) if self.ensemble.blend is None else self.ensemble.blend.join(np.asarray(x, float), y0, y1)
 
     def effect(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, " rows"]:
         """Returns each row's effect (CATE): the outcome with treatment minus the outcome without.
@@ -192,8 +195,30 @@ class EffectModel:
         return x if self.ensemble.encoding is None else self.ensemble.encoding.encode(x)
 
     def _member_effects(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "members rows"]:
+        """Returns each net's effects; where trees join the nets, moved so that their mean is the effect by all."""
         y0, y1 = self.member_outcomes(x)
-        return y1 - y0
+        effects = y1 - y0
+        if self.ensemble.blend is None:
+            return effects
+        joint0, joint1 = self.ensemble.blend.join(np.asarray(x, float), y0.mean(axis=0), y1.mean(axis=0))
+        return effects + (joint1 - joint0 - effects.mean(axis=0))
+
+    def cross_fit(self, data: TreatmentData) -> CrossFit:
+        """Returns what the learners expect of the rows that they did not see: the ground of averages and scores.
+
+        Args:
+            data: the whole table that the model was trained on, in the same order and unit.
+
+        Raises:
+            ValueError: the model was loaded, so the rows that its nets did not see are unknown; or an arm with a single
+                row.
+            ImportError: scikit-learn is not installed; the message names the extra.
+        """
+        if self.training is None:
+            raise ValueError("model: expected one that was trained here, got a loaded one")
+        if self.training.cross_fit is not None:
+            return self.training.cross_fit
+        return cross_fit(data, *self.member_outcomes(data.x), self.training.held_out)
 
 
 def student_interval(

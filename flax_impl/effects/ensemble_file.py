@@ -11,6 +11,8 @@ from torch_ref.common.data.encoding import Encoding
 from torch_ref.common.data.treatment_data import Scales
 from torch_ref.common.files.array_file import read_arrays, write_arrays
 
+from .learners.blend import Blend, blend_from_arrays, blend_to_arrays
+
 _EFFECTS_FORMAT = "effects/2"
 _OLDER = "effects/1"  # without an encoding
 
@@ -29,6 +31,7 @@ class Ensemble(NamedTuple):
         feature_names: of the columns.
         bootstrap: the members were trained on bootstrap rows.
         settings: of the estimator that trained it, as JSON takes them; empty without one.
+        blend: the trees beside the nets, and the weights of all; or None.
     """
 
     config: dict[str, Any]
@@ -38,6 +41,7 @@ class Ensemble(NamedTuple):
     feature_names: tuple[str, ...]
     bootstrap: bool
     settings: dict[str, Any]
+    blend: Blend | None = None
 
 
 def write_ensemble(path: str | os.PathLike[str], ensemble: Ensemble) -> None:
@@ -46,6 +50,8 @@ def write_ensemble(path: str | os.PathLike[str], ensemble: Ensemble) -> None:
     arrays = stacked | {f"scales.{name}": getattr(ensemble.scales, name) for name in _SCALES}
     if ensemble.encoding is not None:
         arrays |= {f"encoding.{name}": getattr(ensemble.encoding, name) for name in _ENCODING}
+    if ensemble.blend is not None:
+        arrays |= {f"blend.{name}": array for name, array in blend_to_arrays(ensemble.blend).items()}
     metadata = {
         "format": _EFFECTS_FORMAT,
         "config": ensemble.config,
@@ -71,6 +77,11 @@ def read_ensemble(path: str | os.PathLike[str]) -> Ensemble:
         encoding = None
         if any(name.startswith("encoding.") for name in arrays):
             encoding = Encoding(*(arrays.pop(f"encoding.{name}") for name in _ENCODING))
+        blend, joined = None, {name: arrays.pop(name) for name in list(arrays) if name.startswith("blend.")}
+        if joined:
+            own = {name.removeprefix("blend."): array for name, array in joined.items()}
+            blend = blend_from_arrays(own, scales.binary)
+            check_shape("blend.slopes", blend.slopes, (len(scales.x_mean),))
         members = {len(array) if array.ndim else 0 for array in arrays.values()}
         if len(members) != 1 or 0 in members:
             raise ValueError(f"weights: expected [members, …] each, got {listed(sorted(members))} members")
@@ -85,7 +96,7 @@ def read_ensemble(path: str | os.PathLike[str]) -> Ensemble:
         if encoding is not None and encoding.widths.sum() != config["in_features"]:
             raise ValueError(f"encoding: expected {config['in_features']} columns, got {encoding.widths.sum()}")
         return Ensemble(
-            config, weights, scales, encoding, names, bool(metadata["bootstrap"]), dict(metadata["settings"])
+            config, weights, scales, encoding, names, bool(metadata["bootstrap"]), dict(metadata["settings"]), blend
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error

@@ -29,9 +29,10 @@ from ..training.plan import make_plan
 from ..training.precision import PRECISIONS
 from ..training.predict import predict_replicas
 from ..training.replicas.fit import train_replicas
-from ..training.replicas.per_core import stack_losses
+from ..training.replicas.per_core import count_cores, stack_losses
 from .effect_model import EffectModel, TrainingRecord
 from .ensemble_file import Ensemble, read_ensemble
+from .learners.blend import fit_blend
 from .overlap import feature_names
 from .prepare import net_config, prepare_alike, stack_rows, warn_user
 from .settings import EffectSettings
@@ -147,7 +148,8 @@ def fit_effects_each(
         )
         training = TrainingRecord(losses[own], None if held_out is None else held_out[own])
         of_table = jax.tree.map(lambda leaf, own=own: leaf[own], params)
-        models.append(EffectModel(ensemble, partial(predict_replicas, model, of_table), training))
+        made = EffectModel(ensemble, partial(predict_replicas, model, of_table), training)
+        models.append(_with_trees(made, data, settings) if "trees" in settings.learners else made)
     return models
 
 
@@ -183,6 +185,16 @@ def load_effect_model(path: str | os.PathLike[str]) -> EffectModel:
         raise ValueError(f"{path}: {error}") from error
     params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params for _, params in nets))
     return EffectModel(ensemble, partial(predict_replicas, nets[0][0], params))
+
+
+def _with_trees(model: EffectModel, data: TreatmentData, settings: EffectSettings) -> EffectModel:
+    """Returns the model with trees beside its nets."""
+    data = replace(data, x=np.asarray(data.x, float), y=np.asarray(data.y, float))
+    of_nets = model.cross_fit(data)
+    blend, found = fit_blend(data, of_nets, binary=settings.binary, seed=settings.seed, threads=count_cores())
+    assert model.training is not None
+    training = model.training._replace(cross_fit=found)
+    return EffectModel(model.ensemble._replace(blend=blend), model.outputs, training)
 
 
 def _train_twice(

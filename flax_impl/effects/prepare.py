@@ -56,6 +56,8 @@ def prepare(data: TreatmentData, settings: EffectSettings) -> Preparation:
         expected = f"expected {arrays['x'].shape[1]}, one for each column"
         raise ValueError(f"feature_names: {expected}, got {len(data.feature_names)}")
     data = replace(data, **arrays)
+    if data.groups is not None:
+        check_shape("groups", np.asarray(data.groups), (len(data),))
     if settings.binary:
         check_binary("y", arrays["y"][:, 0])
     treated = int(arrays["t"].sum())
@@ -69,6 +71,7 @@ def prepare(data: TreatmentData, settings: EffectSettings) -> Preparation:
         validation_share=settings.validation_share,
         bootstrap=settings.bootstrap,
         seed=settings.seed,
+        groups=data.groups,
     )
     batch_size = check_integer("batch_size", _BATCH if settings.batch_size is None else settings.batch_size, at_least=1)
     patience = settings.patience

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int, Shaped
 
 from torch_ref.common.checks.arguments import check_integer, check_number
 from torch_ref.common.checks.arrays import check_binary, check_rows
@@ -24,7 +24,13 @@ class MemberRows(NamedTuple):
 
 
 def draw_members(
-    t: Int[np.ndarray, " rows"], *, members: int, validation_share: float, bootstrap: bool, seed: int
+    t: Int[np.ndarray, " rows"],
+    *,
+    members: int,
+    validation_share: float,
+    bootstrap: bool,
+    seed: int,
+    groups: Shaped[np.ndarray, " rows"] | None = None,
 ) -> MemberRows:
     """Draws the rows of each member, arm by arm, so that every member has as many of each arm as the others.
 
@@ -36,6 +42,7 @@ def draw_members(
         validation_share: the share of each arm that is held out, at most 16,384 rows in all; 0 holds out none.
         bootstrap: draws the rows to train on from those that are not held out, with replacement.
         seed: of numpy's default generator.
+        groups: the cluster of each row, whose rows are held out together; or None.
 
     Raises:
         ValueError: an argument out of bounds, or a share that leaves no row to hold out.
@@ -48,6 +55,8 @@ def draw_members(
     share = min(validation_share, _MOST_HELD_OUT / len(t))
     arms = [np.flatnonzero(t == arm) for arm in (0, 1)]
     folds = round(1 / share) if share else 1
+    if groups is not None and share:
+        return _draw_clusters(t, groups, members=members, folds=folds, bootstrap=bootstrap, generator=generator)
     counts = [_held_out_rows(share, folds, len(arm)) for arm in arms]
     if validation_share and not sum(counts):
         raise ValueError(f"validation_share: expected a share that holds a row out, got {validation_share} of {len(t)}")
@@ -74,3 +83,59 @@ def _held_out_rows(share: float, folds: int, rows: int) -> int:
         return 0
     exact = abs(folds * share - 1) < 0.05
     return min(-(-rows // folds) if exact else round(share * rows), rows - 1)
+
+
+def draw_folds(
+    t: Int[np.ndarray, " rows"], *, seed: int, groups: Shaped[np.ndarray, " rows"] | None = None, folds: int = 5
+) -> list[Bool[np.ndarray, " rows"]]:
+    """Returns which rows each fold leaves out: every row once, as many of each arm as in the others, clusters whole.
+
+    Args:
+        t: the treatment, 0 or 1.
+        seed: of the folds.
+        groups: the cluster of each row, or None.
+        folds: how many; fewer where an arm has fewer rows.
+
+    Raises:
+        ImportError: scikit-learn is not installed; the message names the extra.
+        ValueError: an arm with a single row, or fewer than two clusters.
+    """
+    try:
+        from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+    except ImportError as error:
+        raise ImportError("folds need scikit-learn: pip install 'twohead[estimator]'") from error
+    least = min(int((t == arm).sum()) for arm in (0, 1))
+    if least < 2:
+        raise ValueError(f"t: expected at least 2 rows of each arm for folds, got {least} of one")
+    if groups is None:
+        parts = StratifiedKFold(min(folds, least), shuffle=True, random_state=seed).split(t, t)
+    else:
+        clusters = min(len(np.unique(np.asarray(groups)[t == arm])) for arm in (0, 1))
+        if clusters < 2:
+            raise ValueError(f"groups: expected at least 2 clusters with rows of each arm, got {clusters}")
+        chosen = StratifiedGroupKFold(min(folds, clusters), shuffle=True, random_state=seed)
+        parts = chosen.split(t, t, groups)
+    return [np.isin(np.arange(len(t)), unseen) for _, unseen in parts]
+
+
+def _draw_clusters(
+    t: np.ndarray, groups: np.ndarray, *, members: int, folds: int, bootstrap: bool, generator: np.random.Generator
+) -> MemberRows:
+    """Draws the rows of each member so that a cluster is held out as a whole; a bootstrap draws whole clusters.
+
+    Members have as many rows as the largest: those that lack some see a few of their own twice.
+    """
+    train, held_out, parts = [], [], []
+    for member in range(members):
+        if member % folds == 0:
+            parts = draw_folds(t, seed=int(generator.integers(2**31)), groups=groups, folds=folds)
+        unseen = parts[member % len(parts)]
+        rows = np.flatnonzero(~unseen)
+        if bootstrap:
+            labels, of_row = np.unique(np.asarray(groups)[rows], return_inverse=True)
+            drawn = generator.integers(len(labels), size=len(labels))
+            rows = np.concatenate([rows[of_row == label] for label in drawn])
+        train.append(rows)
+        held_out.append(np.flatnonzero(unseen))
+    kinds = [np.stack([np.resize(rows, max(map(len, kind))) for rows in kind]) for kind in (train, held_out)]
+    return MemberRows(*(kind.astype(np.int32) for kind in kinds))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from torch_ref.common.checks.arguments import check_choice
+from torch_ref.common.checks.arguments import check_choice, shown
 from torch_ref.common.settings.optimizers import AdamW, Optimizer, check_optimizer
 
 
@@ -35,6 +35,8 @@ class EffectSettings:
         patience: epochs without a better loss on the held-out rows, after which a net stops; None is 20, or as many as
             500 steps make, but at least 12.
         members: nets in the ensemble, each with first weights and held-out rows of its own.
+        learners: `("nets",)`, or `("nets", "trees")` for boosted T- and X-learners beside the nets, each weighed by how
+            well it does on rows that it did not see. Trees do better where outcomes have steps.
         bootstrap: trains each net on rows drawn with replacement, so that their spread gives intervals.
         seed: of first weights, held-out rows and batches.
         precision: of the products, see `fit`.
@@ -67,6 +69,7 @@ class EffectSettings:
     validation_share: float = 0.2
     patience: int | None = None
     members: int = 5
+    learners: Sequence[str] = ("nets",)
     bootstrap: bool = False
     seed: int = 0
     precision: str = "float32"
@@ -75,3 +78,7 @@ class EffectSettings:
     def __post_init__(self) -> None:
         check_optimizer(self.optimizer)
         check_choice("dtype", self.dtype, ("float32", "float64"))
+        if tuple(self.learners) not in (("nets",), ("nets", "trees")):
+            raise ValueError(f"learners: expected ('nets',) or ('nets', 'trees'), got {shown(self.learners)}")
+        if len(self.learners) > 1 and not self.validation_share:
+            raise ValueError("validation_share: expected above 0 with trees, which are weighed on held-out rows, got 0")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from ..checks.arguments import check_number, check_shape
 from ..checks.arrays import check_binary, check_rows
@@ -23,6 +23,7 @@ class TreatmentData:
         mu0: the expected outcome without treatment [rows, 1], or None where nobody knows it.
         mu1: the expected outcome with treatment [rows, 1], or None.
         feature_names: a name for each column of `x`, or none at all.
+        groups: the cluster of each row [rows], of any type, where rows of one are not independent; or None.
 
     Example:
         >>> data = TreatmentData(x=np.ones((4, 3)), t=np.array([0, 1, 1, 0]), y=np.ones((4, 1)))
@@ -40,6 +41,7 @@ class TreatmentData:
     mu0: Float[np.ndarray, "rows 1"] | None = None
     mu1: Float[np.ndarray, "rows 1"] | None = None
     feature_names: tuple[str, ...] = ()
+    groups: Shaped[np.ndarray, " rows"] | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -57,7 +59,7 @@ class TreatmentData:
         Raises:
             IndexError: a number that no row has.
         """
-        arrays = {name: getattr(self, name) for name in ("x", "t", "y", "w", "mu0", "mu1")}
+        arrays = {name: getattr(self, name) for name in ("x", "t", "y", "w", "mu0", "mu1", "groups")}
         return replace(self, **{name: array[rows] for name, array in arrays.items() if array is not None})
 
     def split(self, share: float, seed: int = 0) -> tuple["TreatmentData", "TreatmentData"]:

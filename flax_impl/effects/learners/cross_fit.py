@@ -1,0 +1,154 @@
+"""What is expected of each row by models that did not see it: the ground that averages and scores stand on."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+from torch_ref.common.data.treatment_data import Scales, TreatmentData
+
+from ..averages import AverageEffects, average_effects
+from ..judging.scores import dr_loss, r_loss
+from ..rows import draw_folds
+
+NEAREST = 0.01  # to 0 or 1 that an estimated propensity comes: below, a row would stand for more than a hundred
+
+
+class CrossFit(NamedTuple):
+    """What models that did not see a row expect of it, in the unit of the outcome.
+
+    Attributes:
+        rows: the numbers of the rows that at least one net did not see.
+        t: their treatment.
+        y: their outcome.
+        w: their weights, or None.
+        groups: their clusters, or None.
+        mu0: the outcome that is expected without treatment.
+        mu1: the outcome that is expected with treatment.
+        score: their probability of treatment, at least 0.01 and at most 0.99.
+        effects: the effect by each learner.
+        weights: of each learner in `effect`.
+    """
+
+    rows: Int[np.ndarray, " held_out"]
+    t: Int[np.ndarray, " held_out"]
+    y: Float[np.ndarray, " held_out"]
+    w: Float[np.ndarray, " held_out"] | None
+    groups: Shaped[np.ndarray, " held_out"] | None
+    mu0: Float[np.ndarray, " held_out"]
+    mu1: Float[np.ndarray, " held_out"]
+    score: Float[np.ndarray, " held_out"]
+    effects: dict[str, Float[np.ndarray, " held_out"]]
+    weights: dict[str, float]
+
+    @property
+    def effect(self) -> Float[np.ndarray, " held_out"]:
+        """The effect by all learners, weighted."""
+        return sum((self.weights[name] * effect for name, effect in self.effects.items()), np.zeros(len(self.rows)))
+
+    def losses(self) -> dict[str, tuple[float, float]]:
+        """Returns the R-loss and the DR-loss of each learner, and of `all` of them where there are several."""
+        named = dict(self.effects) | ({"all": self.effect} if len(self.effects) > 1 else {})
+        mean = (1 - self.score) * self.mu0 + self.score * self.mu1
+        return {
+            name: (
+                r_loss(effect, self.t, self.y, mean, self.score, self.w),
+                dr_loss(effect, self.t, self.y, self.mu0, self.mu1, self.score, self.w),
+            )
+            for name, effect in named.items()
+        }
+
+    def averages(self, **settings: Any) -> AverageEffects:
+        """Returns the average effects on these rows, see `average_effects`.
+
+        Args:
+            settings: `by`, `trim`, `alpha` and `target` of `average_effects`; `by` has an entry for each of `rows`.
+        """
+        return average_effects(self.t, self.y, self.mu0, self.mu1, self.score, w=self.w, groups=self.groups, **settings)
+
+
+def cross_fit(
+    data: TreatmentData,
+    y0: Float[np.ndarray, "members rows"],
+    y1: Float[np.ndarray, "members rows"],
+    held_out: Int[np.ndarray, "members held_out"] | None,
+    seed: int = 0,
+) -> CrossFit:
+    """Returns what the nets that did not see a row expect of it, and its probability of treatment.
+
+    Args:
+        data: the table that the nets were trained on.
+        y0: the outcome without treatment that each net expects of each row, in the unit of the outcome.
+        y1: the outcome with treatment.
+        held_out: the rows that each net did not see; None where none was held out, and all nets have seen all rows.
+        seed: of the folds of the propensity.
+
+    Raises:
+        ImportError: scikit-learn is not installed; the message names the extra.
+        ValueError: an arm with a single row, which cannot be in training and out of it.
+    """
+    rows, (mu0, mu1) = unseen_mean(held_out, np.stack([y0, y1]))
+    score = cross_fitted_propensity(data.x, data.t, draw_folds(data.t, seed=seed, groups=data.groups))
+    w = None if data.w is None else data.w[rows]
+    groups = None if data.groups is None else np.asarray(data.groups)[rows]
+    return CrossFit(
+        rows, data.t[rows], data.y[rows, 0], w, groups, mu0, mu1, score[rows], {"nets": mu1 - mu0}, {"nets": 1.0}
+    )
+
+
+def unseen_mean(
+    held_out: Int[np.ndarray, "members held_out"] | None, each: Float[np.ndarray, "kinds members rows"]
+) -> tuple[Int[np.ndarray, " unseen"], Float[np.ndarray, "kinds unseen"]]:
+    """Returns the rows that some member did not see, and the means of what those members expect of them.
+
+    Where nothing was held out, these are all rows and the means of all members.
+    """
+    kinds, members, count = each.shape
+    if held_out is None:
+        return np.arange(count), each.mean(axis=1)
+    counts, sums = np.zeros(count), np.zeros((kinds, count))
+    for member in range(members):
+        rows = np.unique(held_out[member])
+        counts[rows] += 1
+        sums[:, rows] += each[:, member, rows]
+    rows = np.flatnonzero(counts)
+    return rows, sums[:, rows] / counts[rows]
+
+
+def cross_fitted_propensity(
+    x: Float[np.ndarray, "rows features"], t: Int[np.ndarray, " rows"], folds: list[Bool[np.ndarray, " rows"]]
+) -> Float[np.ndarray, " rows"]:
+    """Returns each row's probability of treatment by logistic regressions that did not see it.
+
+    Args:
+        x: the features, in any unit.
+        t: the treatment, 0 or 1.
+        folds: for each, the rows that are left out; every row is in at least one.
+
+    Raises:
+        ImportError: scikit-learn is not installed; the message names the extra.
+    """
+    sums, counts = np.zeros(len(t)), np.zeros(len(t))
+    for unseen in folds:
+        intercept, weights = logistic_weights(x[~unseen], t[~unseen])
+        sums[unseen] += logistic_score(intercept, weights, x[unseen])
+        counts[unseen] += 1
+    return np.clip(sums / counts, NEAREST, 1 - NEAREST)
+
+
+def logistic_weights(x: np.ndarray, t: np.ndarray) -> tuple[float, Float[np.ndarray, " features"]]:
+    """Returns the intercept and the weights of a logistic regression of the treatment, for features as they are."""
+    try:
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as error:
+        raise ImportError("propensities need scikit-learn: pip install 'twohead[estimator]'") from error
+    zeros = np.zeros((len(t), 1))
+    scales = Scales.of(TreatmentData(x, t, zeros))
+    model = LogisticRegression(max_iter=1000).fit(scales.features(x), t)
+    weights = model.coef_[0] / scales.x_std
+    return float(model.intercept_[0] - weights @ scales.x_mean), weights
+
+
+def logistic_score(intercept: float, weights: np.ndarray, x: np.ndarray) -> Float[np.ndarray, " rows"]:
+    """Returns the probabilities of `logistic_weights` for rows, at least 0.01 and at most 0.99."""
+    return np.clip(np.exp(-np.logaddexp(0, -(intercept + x @ weights))), NEAREST, 1 - NEAREST)
