@@ -68,9 +68,15 @@ def test_they_hold_the_differences(kind: str, joint: Any) -> None:
     held = []
     for seed in range(8):
         of, new = (synthetic(1000, seed=seed + more, **KINDS[kind]) for more in (0, 1000))
-        estimates = [(row.mu0[:, 0] + 0.3 * np.sin(3 * row.x[:, 0]), row.mu1[:, 0] - 0.2) for row in (of, new)]
-        known = HeldOut(*estimates[0], score(of.x), of.t, of.y[:, 0])
-        low, high = conformal_interval(known, *estimates[1], score(new.x), 0.1, joint=joint)
+        assert of.mu0 is not None
+        assert of.mu1 is not None
+        assert new.mu0 is not None
+        assert new.mu1 is not None
+        of_table, of_new = (0.3 * np.sin(3 * row.x[:, 0]) for row in (of, new))
+        known = HeldOut(of.mu0[:, 0] + of_table, of.mu1[:, 0] - 0.2, score(of.x), of.t, of.y[:, 0])
+        low, high = conformal_interval(
+            known, new.mu0[:, 0] + of_new, new.mu1[:, 0] - 0.2, score(new.x), 0.1, joint=joint
+        )
         generator = np.random.default_rng(seed)
         first = outcome_noise(1000, noise, generator)
         second = -first if joint == "any" else outcome_noise(1000, noise, generator)
@@ -95,5 +101,6 @@ def test_they_hold_the_differences(kind: str, joint: Any) -> None:
 )
 def test_bad_arguments(change: dict[str, Any], message: str) -> None:
     given: dict[str, Any] = {"table": table([1.0], [2.0]), "mu0": np.zeros(1), "mu1": np.zeros(1)}
+    arguments: dict[str, Any] = given | {"score": np.full(1, 0.5)} | change
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
-        conformal_interval(**(given | {"score": np.full(1, 0.5)} | change))
+        conformal_interval(**arguments)

@@ -93,7 +93,7 @@ def conformal_interval(
         weights = _weights(table.score[own], arm, least_score)
         arms.append((residuals, weights, _weights(new["score"], arm, least_score)))
     if joint == "any":
-        margin = sum(_margin(np.abs(residuals), *weights, alpha / 2) for residuals, *weights in arms)
+        margin = sum(_margin(np.abs(residuals), weights, of_new, alpha / 2) for residuals, weights, of_new in arms)
     else:
         margin = _independent(arms, alpha)
     effect = new["mu1"] - new["mu0"]

@@ -8,7 +8,6 @@ from jaxtyping import Float
 from ..checks.arguments import check_choice, check_integer
 from .treatment_data import TreatmentData
 
-
 _OVERLAPS = {"good": 1.0, "poor": 3.0}  # a factor of the propensity's slope
 _NOISES = ("normal", "heavy")
 _SCALE, _FREEDOM = 0.3, 2.5
