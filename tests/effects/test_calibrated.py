@@ -60,10 +60,12 @@ def test_by_hand() -> None:
     refit = MemberOutcomes(np.zeros((1, 8)), of_half[None])
     unseen = np.ones((2, 8), bool)  # the residuals are as large as the half's distance, so nothing grows
     calibration = calibrate(members, unseen, t, zeros, lambda rows: refit)
-    assert calibration.shape == (1001,)
-    np.testing.assert_allclose(calibration[[0, 100, 300, 500, 700, 900]] * 2**0.5, [1, 1, 2, 3, 4, 4])
+    assert calibration.shape == (1002,)
+    np.testing.assert_allclose(
+        calibration[[0, 1, 101, 301, 501, 701, 901]], [2, *np.array([1, 1, 2, 3, 4, 4]) / 2**0.5]
+    )
     low, high = calibrated_interval(np.array([[1.0, 5.0], [3.0, 5.0]]), calibration, alpha=0.5)
-    np.testing.assert_allclose([low, high], [[-1, 5], [5, 5]])
+    np.testing.assert_allclose([low, high], [[-1, 5 - 3 / 2**0.5], [5, 5 + 3 / 2**0.5]])
 
 
 def test_the_refit_gets_half_of_each_arm() -> None:
@@ -76,7 +78,7 @@ def test_the_refit_gets_half_of_each_arm() -> None:
         return members
 
     calibration = calibrate(members, np.ones((3, 13), bool), t, np.zeros(13), refit, seed=3)
-    np.testing.assert_allclose(calibration, 0, atol=1e-12)
+    np.testing.assert_allclose(calibration[1:], 0, atol=1e-12)
     [rows] = asked
     np.testing.assert_array_equal(rows, draw_half(t, seed=3))
     assert np.bincount(t[rows]).tolist() == [2, 4]
@@ -126,7 +128,7 @@ def test_bad_arguments(change: dict[str, Any], message: str) -> None:
     ],
 )
 def test_bad_arguments_of_an_interval(change: dict[str, Any], message: str) -> None:
-    arguments: dict[str, Any] = {"effects": np.zeros((2, 3)), "calibration": np.ones(1001)} | change
+    arguments: dict[str, Any] = {"effects": np.zeros((2, 3)), "calibration": np.ones(1002)} | change
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         calibrated_interval(**arguments)
 

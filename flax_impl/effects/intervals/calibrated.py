@@ -64,14 +64,16 @@ def calibrate(
     *,
     seed: int = 0,
 ) -> Float[np.ndarray, " levels"]:
-    """Returns how many times their members' spread the effects lie from the true ones: quantiles, to be stored.
+    """Returns how many times their spread the effects lie from the true ones: quantiles, to be stored.
 
     The spread of members does not show what all of them get wrong together. Two things show it, both from an ensemble
     that is fitted on half the rows and looked at on the other half:
 
-    - How far its effects lie from those of the whole table's ensemble, as a share of the spread, row by row.
-    - How much farther than that the outcomes' estimates lie from the truth. Twice the rows halve a squared error, so
-      the squared residuals of rows that were not seen fall by as much as is still left; the noise cancels.
+    - How far its effects lie from those of the whole table's ensemble, as a multiple of the spread, row by row.
+    - How much farther than that the estimated outcomes lie from the truth. Assume that twice the rows halve a squared
+      error. Then the squared residuals of unseen rows fall by as much as is still left; the noise cancels.
+
+    A few members tell a row's spread poorly, so its square counts half, and the mean over the table the other half.
 
     Args:
         outcomes: what the ensemble's members say about the table's rows.
@@ -82,7 +84,7 @@ def calibrate(
         seed: of the half that is drawn.
 
     Returns:
-        Quantiles at even levels from 0 to 1 [levels], for `calibrated_interval`.
+        The mean variance of the members' effects, and quantiles at even levels from 0 to 1, for `calibrated_interval`.
 
     Raises:
         ValueError: arrays of other shapes or with values that are no finite numbers, less than two members, or arms
@@ -94,10 +96,11 @@ def calibrate(
         >>> members = MemberOutcomes(*generator.standard_normal((2, 5, 200)))
         >>> quantiles = calibrate(members, np.ones((5, 200), bool), t, y, lambda rows: members)
         >>> quantiles.shape
-        (1001,)
+        (1002,)
 
-    Source: the halves are subsampling, Politis, Romano, Wolf, "Subsampling", 1999; the falling residuals are a
-        learning curve, Cortes et al., "Learning curves: asymptotic values and rate of convergence", 1993.
+    Source: halves as in Politis, Romano, Wolf, "Subsampling", 1999; the fall of squared residuals as in Cortes et al.,
+        "Learning curves: asymptotic values and rate of convergence", 1993; spreads drawn to their mean as in Smyth,
+        "Linear models and empirical Bayes methods", 2004.
     """
     members = len(outcomes.y0)
     if members < 2:
@@ -111,7 +114,8 @@ def calibrate(
     rest = np.ones(len(y), bool)
     rest[half] = False
     effects = outcomes.y1 - outcomes.y0
-    spread = effects.std(axis=0, ddof=1)
+    typical = float(effects.var(axis=0, ddof=1).mean())
+    spread = _spread(effects, typical)
     apart = np.abs(halved.y1 - halved.y0 - effects.mean(axis=0))
     ratios = np.sort((apart / np.maximum(spread, np.finfo(float).tiny))[rest])
     ratios *= _growth(
@@ -119,7 +123,7 @@ def calibrate(
     )
     levels = np.arange(_LEVELS + 1) / _LEVELS
     places = np.ceil(levels * (len(ratios) + 1)).astype(int) - 1
-    return ratios[np.clip(places, 0, len(ratios) - 1)]
+    return np.append(typical, ratios[np.clip(places, 0, len(ratios) - 1)])
 
 
 def calibrated_interval(
@@ -133,24 +137,29 @@ def calibrated_interval(
         alpha: the probability of missing the effect, above 0 and below 1.
 
     Returns:
-        The lower and the upper ends, each [rows]: the members' mean, and the same multiple of their standard deviation
-        to either side in every row.
+        The lower and the upper ends, each [rows]: the members' mean, and the same multiple of the spread to either
+        side in every row.
 
     Raises:
         ValueError: less than two members, a calibration that is none, or an `alpha` out of bounds.
 
     Example:
-        >>> low, high = calibrated_interval(np.array([[1.0], [3.0]]), np.linspace(0, 2, 1001), alpha=0.5)
+        >>> low, high = calibrated_interval(np.array([[1.0], [3.0]]), np.append(2, np.linspace(0, 2, 1001)), alpha=0.5)
         >>> low.round(3).tolist(), high.round(3).tolist()
         ([0.586], [3.414])
     """
     check_number("alpha", alpha, above=0, below=1)
-    check_shape("calibration", calibration, (_LEVELS + 1,))
+    check_shape("calibration", calibration, (_LEVELS + 2,))
     if len(effects) < 2:
         raise ValueError(f"members: expected at least 2 for an interval, got {len(effects)}")
-    factor = np.interp(1 - alpha, np.arange(_LEVELS + 1) / _LEVELS, calibration)
-    mean, margin = effects.mean(axis=0), factor * effects.std(axis=0, ddof=1)
+    factor = np.interp(1 - alpha, np.arange(_LEVELS + 1) / _LEVELS, calibration[1:])
+    mean, margin = effects.mean(axis=0), factor * _spread(effects, calibration[0])
     return mean - margin, mean + margin
+
+
+def _spread(effects: Float[np.ndarray, "members rows"], typical: float) -> Float[np.ndarray, " rows"]:
+    """Returns the members' standard deviation in each row, its square drawn half the way to a typical one."""
+    return np.sqrt((effects.var(axis=0, ddof=1) + typical) / 2)
 
 
 def _growth(
