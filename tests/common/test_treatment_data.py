@@ -22,6 +22,29 @@ def test_synthetic_data_is_confounded() -> None:
     assert not np.array_equal(data.y, other.y)
 
 
+def test_synthetic_data_is_as_it_always_was() -> None:
+    """Results were published on it, so the defaults of what was added later change no bit."""
+    data = synthetic(rows=3, features=4, seed=0)
+    assert data.y[:, 0].tolist() == [0.07201306000323471, 1.5637677958905734, -0.3217149522859324]
+    assert data.t.tolist() == [0, 1, 0]
+
+
+def test_synthetic_data_with_poor_overlap_or_heavy_tails() -> None:
+    plain, poor = synthetic(20_000, seed=1), synthetic(20_000, seed=1, overlap="poor")
+    heavy = synthetic(20_000, seed=1, noise="heavy")
+    for data, share in ((plain, 0.77), (poor, 0.95)):
+        assert data.t[data.x[:, 0] > 1].mean() == pytest.approx(share, abs=0.02)
+    for data, sizes in ((plain, [0.202, 0.773]), (heavy, [0.234, 2.19])):
+        assert data.mu0 is not None
+        assert data.mu1 is not None
+        noise = data.y - np.where(data.t[:, None] == 1, data.mu1, data.mu0)
+        assert np.quantile(abs(noise), [0.5, 0.99]) == pytest.approx(sizes, rel=0.07)
+    with pytest.raises(ValueError, match="^overlap: expected "):
+        synthetic(overlap="none")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="^noise: expected "):
+        synthetic(noise="none")  # pyright: ignore[reportArgumentType]
+
+
 def test_the_articles_curves() -> None:
     data = curves(points=1000)
     np.testing.assert_array_equal(data["x1"][:, 0], np.linspace(-1, 1, 1000))

@@ -14,4 +14,7 @@ def test_coverage(tmp_path: Path) -> None:
         "interval_coverage.py", "--rows", "300", "--tables", "1", "--members", "3", "--json", "c.json", folder=tmp_path
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert 0.5 < json.loads((tmp_path / "c.json").read_text())["coverage"] <= 1
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert found["by_method"].keys() == {"bootstrap", "calibrated", "conformal", "independent"}
+    assert all(0.5 < share <= 1 for share in found["by_method"].values())
+    assert [of["kind"] for of in found["settings"]] == ["plain", "poor overlap", "heavy tails"]

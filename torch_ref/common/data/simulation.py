@@ -1,12 +1,26 @@
 """Made-up data: confounded, with known effects; and the article's curves."""
 
-import numpy as np
+from typing import Literal
 
-from ..checks.arguments import check_integer
+import numpy as np
+from jaxtyping import Float
+
+from ..checks.arguments import check_choice, check_integer
 from .treatment_data import TreatmentData
 
+_OVERLAPS = {"good": 1.0, "poor": 3.0}  # a factor of the propensity's slope
+_NOISES = ("normal", "heavy")
+_SCALE, _FREEDOM = 0.3, 2.5
 
-def synthetic(rows: int = 1000, features: int = 10, seed: int = 0) -> TreatmentData:
+
+def synthetic(
+    rows: int = 1000,
+    features: int = 10,
+    seed: int = 0,
+    *,
+    overlap: Literal["good", "poor"] = "good",
+    noise: Literal["normal", "heavy"] = "normal",
+) -> TreatmentData:
     """Draws confounded data with known effects: who would do well anyway is treated more often.
 
     A difference of means is about twice the average effect, so that a model of both outcomes is needed.
@@ -15,12 +29,14 @@ def synthetic(rows: int = 1000, features: int = 10, seed: int = 0) -> TreatmentD
         rows: the number of rows.
         features: the number of features, standard normal, at least 4; the first four matter.
         seed: of numpy's default generator.
+        overlap: `"poor"` makes the propensity three times as steep, so that many rows are almost surely in one arm.
+        noise: of the outcome, see `outcome_noise`.
 
     Returns:
         The rows with their expected outcomes `mu0` and `mu1`, whose difference is the effect, and the names x1, x2, …
 
     Raises:
-        ValueError: less than one row, less than four features, or a negative seed.
+        ValueError: less than one row, less than four features, a negative seed, or an unknown `overlap` or `noise`.
 
     Example:
         >>> data = synthetic(rows=500, seed=0)
@@ -32,16 +48,42 @@ def synthetic(rows: int = 1000, features: int = 10, seed: int = 0) -> TreatmentD
     """
     check_integer("rows", rows, at_least=1)
     check_integer("features", features, at_least=4)
+    check_choice("overlap", overlap, _OVERLAPS)
     generator = np.random.default_rng(check_integer("seed", seed, at_least=0))
     x = generator.standard_normal((rows, features))
-    propensity = 1 / (1 + np.exp(-(0.8 * x[:, 0] + 0.4 * x[:, 1])))
+    propensity = 1 / (1 + np.exp(-_OVERLAPS[overlap] * (0.8 * x[:, 0] + 0.4 * x[:, 1])))
     t = (generator.random(rows) < propensity).astype(np.int32)
     mu0 = x[:, 0] + 0.5 * x[:, 1] * x[:, 2] + np.sin(2 * x[:, 3])
     mu1 = mu0 + 1 + 0.5 * x[:, 0] + np.tanh(x[:, 1])
-    y = np.where(t == 1, mu1, mu0) + 0.3 * generator.standard_normal(rows)
+    y = np.where(t == 1, mu1, mu0) + outcome_noise(rows, noise, generator)
     return TreatmentData(
         x, t, y[:, None], mu0=mu0[:, None], mu1=mu1[:, None], feature_names=tuple(f"x{i + 1}" for i in range(features))
     )
+
+
+def outcome_noise(
+    rows: int, noise: Literal["normal", "heavy"], generator: np.random.Generator
+) -> Float[np.ndarray, " rows"]:
+    """Draws the noise of `synthetic`'s outcomes.
+
+    Args:
+        rows: how many to draw.
+        noise: `"normal"`, or `"heavy"`: Student's t with 2.5 degrees of freedom. Both are scaled by 0.3.
+        generator: draws the noise.
+
+    Returns:
+        One number for each row [rows].
+
+    Raises:
+        ValueError: an unknown `noise`.
+
+    Example:
+        >>> outcome_noise(3, "heavy", np.random.default_rng(0)).shape
+        (3,)
+    """
+    check_choice("noise", noise, _NOISES)
+    drawn = generator.standard_normal(rows) if noise == "normal" else generator.standard_t(_FREEDOM, rows)
+    return _SCALE * drawn
 
 
 def curves(points: int = 100, seed: int = 0) -> dict[str, np.ndarray]:

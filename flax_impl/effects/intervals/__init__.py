@@ -1,0 +1,1 @@
+"""Intervals that are checked against outcomes: calibrated on a twin table, and conformal."""
