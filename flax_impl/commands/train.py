@@ -39,7 +39,8 @@ a summary, each row's outcomes and effect, the weights, and pictures.
   --treatment COLUMN  who was treated, 0 or 1 (default: t)
   --outcome COLUMN    what came out (default: y); --binary where it is 0 or 1
   --out DIR           where to write (default: out/train)
-  --members N         nets (default: 20); --no-intervals for 5 on all rows
+  --learners nets trees  boosted trees beside the nets, weighed by rows not seen
+  --members N         nets (default: 10); --no-intervals for 5 and no intervals
   --epochs N          how often each net sees its rows at most (default: 300)
   --backend NAME      flax, or torch for a single net of the reference
   --model NAME        two-head, or two-in-two-out
@@ -53,7 +54,8 @@ examples:
 # Options that only one of the models has a use for.
 _ONLY = {
     "two-head": (
-        "treatment", "outcome", "binary", "weight", "replication", "representation_features", "head_features",
+        "treatment", "outcome", "binary", "weight", "groups", "replication", "learners", "bins", "trim", "bootstrap",
+        "representation_features", "head_features",
         "reduction", "cfr_weights", "balance", "balance_weight", "members", "intervals", "validation_share", "patience",
     ),
     "two-in-two-out": ("hidden_features",),
@@ -78,6 +80,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--outcome", metavar="COLUMN", help="column with the outcome (default: y)")
     add("--binary", action="store_true", default=None, help="the outcome is 0 or 1")
     add("--weight", metavar="COLUMN", help="column with the rows' weights in the loss")
+    add("--groups", metavar="COLUMN", help="column with the rows' clusters: numbers")
     add("--replication", type=int, help="which replication of an .npz file (default: 1)")
 
     model = parser.add_argument_group("the model")
@@ -90,9 +93,16 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
     ensemble = parser.add_argument_group("the ensemble, two-head only")
     add = ensemble.add_argument
-    add("--members", type=int, metavar="N", help="nets (default: 20, or 5 with --no-intervals, or 1 with torch)")
-    add("--no-intervals", action="store_false", default=None, dest="intervals", help="trains the nets on all rows, not "
-        "on bootstrap rows: better effects from fewer nets, and no intervals")  # fmt: skip
+    add("--members", type=int, metavar="N", help="nets (default: 10, or 5 with --no-intervals, or 1 with torch)")
+    add("--no-intervals", action="store_false", default=None, dest="intervals", help="fewer nets, and no second "
+        "ensemble that says how wide intervals have to be")  # fmt: skip
+    add("--learners", nargs="+", choices=("nets", "trees"), help="nets, or nets and trees: boosted trees beside the "
+        "nets, each weighed by what it does on rows not seen (default: nets)")  # fmt: skip
+    add("--bins", type=int, metavar="N", help="pieces of each feature (default: 8); 0 takes features as they are")
+    add("--trim", type=float, metavar="P", help="leave rows out of the average effects whose propensity is below P or "
+        "above 1 - P")  # fmt: skip
+    add("--bootstrap", action="store_true", default=None, help="nets on bootstrap rows, and intervals from their "
+        "spread, in place of calibrated ones")  # fmt: skip
     add("--validation-share", type=float, metavar="S", help="of each arm, held out to stop by (default: 0.2)")
     add("--patience", type=int, metavar="N", help="epochs without a better loss, after which a net stops (default: 20, "
         "or as many as 500 steps make, but at least 12)")  # fmt: skip
@@ -146,6 +156,8 @@ def check(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')}: expected with --distributed, got it alone")
     if args.compile_cache and args.backend != "flax":
         raise ValueError(f"--compile-cache: expected with --backend flax, got {args.backend}, which compiles nothing")
+    if args.backend == "torch" and args.learners == ["nets", "trees"]:
+        raise ValueError("--learners: expected nets with --backend torch, got nets trees")
     if args.backend == "torch" and args.members not in (None, 1):
         raise ValueError(f"--members: expected 1 with --backend torch, which trains a single net, got {args.members}")
     if args.final_activation != "identity" and args.criterion == "sigmoid_binary_cross_entropy":
@@ -165,7 +177,7 @@ def optimizer_of(args: argparse.Namespace) -> Optimizer:
 
 def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[str, Any], writes: bool) -> list[Path]:
     """Trains the two-head model, reports the effects, and returns the files it wrote."""
-    data = load_data(args.data, **given(args, "treatment", "outcome", "weight", "replication"))
+    data = load_data(args.data, **given(args, "treatment", "outcome", "weight", "groups", "replication"))
     treated = int(data.t.sum())
     if treated in (0, len(data)):
         raise ValueError(f"{args.data}: expected treated and untreated rows, got {treated} treated of {len(data)}")
@@ -176,14 +188,15 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
         args.out.mkdir(parents=True, exist_ok=True)
     one = args.backend == "torch"
     intervals = args.intervals is None and not one
-    members = args.members if args.members is not None else 1 if one else 20 if intervals else 5
+    members = args.members if args.members is not None else 1 if one else 10 if intervals else 5
     chosen = given(
         args, "representation_features", "head_features", "activation", "reduction", "cfr_weights", "balance",
-        "balance_weight", "epochs", "steps", "validation_share", "patience",
+        "balance_weight", "epochs", "steps", "validation_share", "patience", "learners", "bins",
     )  # fmt: skip
     settings = EffectSettings(
         binary=bool(args.binary) or args.criterion == "sigmoid_binary_cross_entropy",
-        optimizer=optimizer_of(args), members=members, bootstrap=intervals, batch_size=args.batch_size,
+        optimizer=optimizer_of(args), members=members, bootstrap=intervals and bool(args.bootstrap),
+        calibrate=intervals and not args.bootstrap, batch_size=args.batch_size,
         seed=args.seed, precision=args.precision, dtype=args.dtype, **chosen,
     )  # fmt: skip
     start = time.perf_counter()
@@ -194,7 +207,7 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
     say(writes, f"{steps} steps of {nets} in {seconds:.1f} s with {args.backend}, compile time included")
     if not writes:
         return []
-    report = EffectReport.of(model, data)
+    report = EffectReport.of(model, data, trim=args.trim)
     if report.score is not None:
         for sentence in examine_overlap(report.score):
             warnings.warn(sentence, stacklevel=1)

@@ -12,6 +12,7 @@ from torch_ref.common.checks.arrays import check_data
 from torch_ref.common.data.treatment_data import Scales, TreatmentData
 
 from .ensemble_file import Ensemble, write_ensemble
+from .intervals.calibrated import MemberOutcomes, calibrated_interval
 from .learners.cross_fit import CrossFit, cross_fit
 
 _PART = 65_536  # rows that are encoded at a time
@@ -50,7 +51,8 @@ class EffectModel:
 
     Raises:
         ValueError: from its methods: another number of features than it was trained on, or values that are no finite
-            numbers; an interval without at least 2 members trained on bootstrap rows, or an `alpha` out of bounds.
+            numbers; an interval without at least 2 members that are calibrated or trained on bootstrap rows, or an
+            `alpha` out of bounds.
         FloatingPointError: from its methods: a net's output is not finite.
 
     Example:
@@ -146,6 +148,9 @@ class EffectModel:
     ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
         """Returns the lower and upper ends of intervals that hold each row's effect with probability `1 - alpha`.
 
+        With `calibrate=True` they are calibrated: over all rows of tables like this one, so many hold their expected
+        effect. With `bootstrap=True` alone their width is the spread of the members, see `interval`.
+
         Args:
             x: the features [rows, features], in the unit of the data.
             alpha: the probability of missing the effect, above 0 and below 1.
@@ -153,7 +158,10 @@ class EffectModel:
         Returns:
             Two arrays [rows], in the unit of the outcome.
         """
-        return self.interval(self._member_effects(x), alpha)
+        effects = self._member_effects(x)
+        if self.ensemble.calibration is not None:
+            return calibrated_interval(effects, self.ensemble.calibration, alpha)
+        return self.interval(effects, alpha)
 
     def ate(self, x: Float[np.ndarray, "rows features"]) -> float:
         """Returns the average effect over these rows (ATE), in the unit of the outcome.
@@ -194,14 +202,26 @@ class EffectModel:
         """Returns standardised features as the nets take them."""
         return x if self.ensemble.encoding is None else self.ensemble.encoding.encode(x)
 
-    def _member_effects(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "members rows"]:
-        """Returns each net's effects; where trees join the nets, moved so that their mean is the effect by all."""
+    @property
+    def has_intervals(self) -> bool:
+        """Whether `effect_interval` has an answer."""
+        return self.members > 1 and (self.ensemble.bootstrap or self.ensemble.calibration is not None)
+
+    def joint_outcomes(self, x: Float[np.ndarray, "rows features"]) -> MemberOutcomes:
+        """Returns both potential outcomes by each net; where trees join, moved so that their means are those by all.
+
+        Args:
+            x: the features [rows, features], in the unit of the data.
+        """
         y0, y1 = self.member_outcomes(x)
-        effects = y1 - y0
-        if self.ensemble.blend is None:
-            return effects
-        joint0, joint1 = self.ensemble.blend.join(np.asarray(x, float), y0.mean(axis=0), y1.mean(axis=0))
-        return effects + (joint1 - joint0 - effects.mean(axis=0))
+        if self.ensemble.blend is not None:
+            joint0, joint1 = self.ensemble.blend.join(np.asarray(x, float), y0.mean(axis=0), y1.mean(axis=0))
+            y0, y1 = y0 + (joint0 - y0.mean(axis=0)), y1 + (joint1 - y1.mean(axis=0))
+        return MemberOutcomes(y0, y1)
+
+    def _member_effects(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "members rows"]:
+        y0, y1 = self.joint_outcomes(x)
+        return y1 - y0
 
     def cross_fit(self, data: TreatmentData) -> CrossFit:
         """Returns what the learners expect of the rows that they did not see: the ground of averages and scores.

@@ -32,6 +32,7 @@ class Ensemble(NamedTuple):
         bootstrap: the members were trained on bootstrap rows.
         settings: of the estimator that trained it, as JSON takes them; empty without one.
         blend: the trees beside the nets, and the weights of all; or None.
+        calibration: of intervals, as `calibrate` returns it; or None.
     """
 
     config: dict[str, Any]
@@ -42,6 +43,7 @@ class Ensemble(NamedTuple):
     bootstrap: bool
     settings: dict[str, Any]
     blend: Blend | None = None
+    calibration: np.ndarray | None = None
 
 
 def write_ensemble(path: str | os.PathLike[str], ensemble: Ensemble) -> None:
@@ -52,6 +54,8 @@ def write_ensemble(path: str | os.PathLike[str], ensemble: Ensemble) -> None:
         arrays |= {f"encoding.{name}": getattr(ensemble.encoding, name) for name in _ENCODING}
     if ensemble.blend is not None:
         arrays |= {f"blend.{name}": array for name, array in blend_to_arrays(ensemble.blend).items()}
+    if ensemble.calibration is not None:
+        arrays["calibration"] = ensemble.calibration
     metadata = {
         "format": _EFFECTS_FORMAT,
         "config": ensemble.config,
@@ -82,6 +86,7 @@ def read_ensemble(path: str | os.PathLike[str]) -> Ensemble:
             own = {name.removeprefix("blend."): array for name, array in joined.items()}
             blend = blend_from_arrays(own, scales.binary)
             check_shape("blend.slopes", blend.slopes, (len(scales.x_mean),))
+        calibration = arrays.pop("calibration", None)
         members = {len(array) if array.ndim else 0 for array in arrays.values()}
         if len(members) != 1 or 0 in members:
             raise ValueError(f"weights: expected [members, …] each, got {listed(sorted(members))} members")
@@ -96,7 +101,15 @@ def read_ensemble(path: str | os.PathLike[str]) -> Ensemble:
         if encoding is not None and encoding.widths.sum() != config["in_features"]:
             raise ValueError(f"encoding: expected {config['in_features']} columns, got {encoding.widths.sum()}")
         return Ensemble(
-            config, weights, scales, encoding, names, bool(metadata["bootstrap"]), dict(metadata["settings"]), blend
+            config,
+            weights,
+            scales,
+            encoding,
+            names,
+            bool(metadata["bootstrap"]),
+            dict(metadata["settings"]),
+            blend,
+            calibration,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error

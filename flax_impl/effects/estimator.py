@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -17,15 +17,18 @@ try:
 except ImportError as error:
     raise ImportError("TwoHeadEstimator needs scikit-learn: pip install 'twohead[estimator]'") from error
 
-from torch_ref.common.checks.arguments import shown
+from torch_ref.common.checks.arguments import check_choice, shown
 from torch_ref.common.checks.arrays import check_binary
 from torch_ref.common.data.treatment_data import TreatmentData
 from torch_ref.common.settings.optimizers import OPTIMIZERS, Optimizer, make_optimizer
 from torch_ref.common.settings.schedules import SCHEDULES, make_schedule
 
+from .averages import AverageEffects
 from .effect_model import EffectModel
 from .ensemble_file import write_ensemble
 from .fit import fit_effects, load_effect_model
+from .judging.trial import score_effects
+from .report import EffectReport
 from .settings import EffectSettings
 
 if TYPE_CHECKING:
@@ -42,6 +45,8 @@ class TwoHeadEstimator(BaseEstimator):
         representation_features: width of each representation layer.
         head_features: width of each hidden layer of a head.
         activation: of the hidden layers.
+        bins: pieces that each feature is cut into; 0 gives the nets standardised features alone.
+        gates: a factor for each feature, which decay turns off where the feature tells nothing.
         optimizer: settings of the optimiser; None is the default of `EffectSettings`.
         reduction: of the loss, `"batch"` or `"per_head"`.
         cfr_weights: weighs the arms alike.
@@ -54,7 +59,11 @@ class TwoHeadEstimator(BaseEstimator):
         validation_share: of each arm, held out from a net for early stopping.
         patience: epochs without a better loss, after which a net stops.
         members: nets in the ensemble.
-        bootstrap: trains each net on bootstrap rows, which intervals need.
+        learners: `("nets",)`, or `("nets", "trees")` for boosted T- and X-learners beside the nets.
+        bootstrap: trains each net on bootstrap rows, whose spread gives intervals.
+        calibrate: calibrates intervals of effects by a second ensemble on half the rows.
+        scoring: what `score` returns: `"outcome"`, the share of the outcome's deviance that is explained; or `"r_loss"`
+            or `"dr_loss"`, which judge the effects themselves, negative, so that more is better.
         seed: of first weights, held-out rows and batches.
         precision: of the products.
         dtype: of the parameters.
@@ -93,6 +102,8 @@ class TwoHeadEstimator(BaseEstimator):
         representation_features: Sequence[int] = (100, 100, 100),
         head_features: Sequence[int] = (100, 100, 100, 100),
         activation: str = "gelu",
+        bins: int = 8,
+        gates: bool = True,
         optimizer: Optimizer | None = None,
         reduction: Literal["per_head", "batch"] = "batch",
         cfr_weights: bool = False,
@@ -104,7 +115,10 @@ class TwoHeadEstimator(BaseEstimator):
         validation_share: float = 0.2,
         patience: int | None = None,
         members: int = 5,
+        learners: Sequence[str] = ("nets",),
         bootstrap: bool = False,
+        calibrate: bool = False,
+        scoring: Literal["outcome", "r_loss", "dr_loss"] = "outcome",
         seed: int = 0,
         precision: str = "float32",
         dtype: str = "float32",
@@ -115,6 +129,8 @@ class TwoHeadEstimator(BaseEstimator):
         self.representation_features = representation_features
         self.head_features = head_features
         self.activation = activation
+        self.bins = bins
+        self.gates = gates
         self.optimizer = optimizer
         self.reduction = reduction
         self.cfr_weights = cfr_weights
@@ -126,7 +142,10 @@ class TwoHeadEstimator(BaseEstimator):
         self.validation_share = validation_share
         self.patience = patience
         self.members = members
+        self.learners = learners
         self.bootstrap = bootstrap
+        self.calibrate = calibrate
+        self.scoring = scoring
         self.seed = seed
         self.precision = precision
         self.dtype = dtype
@@ -140,6 +159,7 @@ class TwoHeadEstimator(BaseEstimator):
         *,
         treatment: Any = None,
         sample_weight: Any = None,
+        groups: Any = None,
         Y: Any = None,  # noqa: N803 (EconML's name)
         T: Any = None,  # noqa: N803 (EconML's name)
     ) -> "TwoHeadEstimator":
@@ -150,6 +170,7 @@ class TwoHeadEstimator(BaseEstimator):
             y: the outcome that was observed [rows].
             treatment: who was treated, 0 or 1 [rows].
             sample_weight: weights of the rows in the loss [rows], or None.
+            groups: the cluster of each row [rows], whose rows are held out together and counted as one; or None.
             Y: `y` by EconML's name.
             T: `treatment` by EconML's name.
 
@@ -167,11 +188,16 @@ class TwoHeadEstimator(BaseEstimator):
         data = self._table(
             X, _one_of("y", y, "Y", Y), _one_of("treatment", treatment, "T", T), sample_weight, reset=True
         )
+        if groups is not None:
+            check_consistent_length(data.x, groups)
+            data = replace(data, groups=np.asarray(groups))
         arguments = self.get_params(deep=False)
         progress, mesh = arguments.pop("progress"), arguments.pop("mesh")
+        check_choice("scoring", arguments.pop("scoring"), ("outcome", "r_loss", "dr_loss"))
         if self.optimizer is None:
             del arguments["optimizer"]
         self.effect_model_ = fit_effects(data, EffectSettings(**arguments), progress=progress, mesh=mesh)
+        self._table_of_fit = data
         return self
 
     def effect(self, X: Any, *, T0: int = 0, T1: int = 1) -> Float[np.ndarray, " rows"]:  # noqa: N803
@@ -230,6 +256,39 @@ class TwoHeadEstimator(BaseEstimator):
         """
         return self._model().ate_interval(self._features(X), alpha)
 
+    def average_effects(
+        self,
+        *,
+        by: Any = None,
+        trim: float | None = None,
+        alpha: float = 0.05,
+        target: Literal["population", "sample"] = "population",
+    ) -> AverageEffects:
+        """Returns the average effects on the rows of `fit`, cross-fitted and doubly robust; see `average_effects`.
+
+        Each row counts with what the learners that did not see it expect of it. Weights and groups are those of `fit`.
+
+        Args:
+            by: the group of each row of `fit` [rows], for an average in each; or None.
+            trim: leaves out rows whose propensity is below it or above 1 - trim; None leaves out none.
+            alpha: the probability that an interval misses, above 0 and below 1.
+            target: `"population"` or `"sample"`, see `average_effects`.
+        """
+        found = self._model().cross_fit(self._rows_of_fit())
+        labels = by
+        if by is not None:
+            check_consistent_length(self._rows_of_fit().x, by)
+            labels = np.asarray(by)[found.rows]
+        return found.averages(by=labels, trim=trim, alpha=alpha, target=target)
+
+    def report(self, *, trim: float | None = None) -> EffectReport:
+        """Returns what was found in the rows of `fit`; `print` shows it, the average effects first.
+
+        Args:
+            trim: as for `average_effects`.
+        """
+        return EffectReport.of(self._model(), self._rows_of_fit(), trim=trim)
+
     def score(
         self,
         X: Any,  # noqa: N803
@@ -239,9 +298,11 @@ class TwoHeadEstimator(BaseEstimator):
         sample_weight: Any = None,
         T: Any = None,  # noqa: N803
     ) -> float:
-        """Returns the share of the observed outcome's deviance that the net of each row's own arm explains.
+        """Returns how good the model is on these rows; more is better. What is measured, `scoring` says.
 
-        For a continuous outcome that is R², for a binary one D² of the log loss: at best 1; the mean alone has 0.
+        `"outcome"` is the share of the observed outcome's deviance that is explained: R² for a continuous outcome, D²
+        of the log loss for a binary one; at best 1; the mean alone has 0. `"r_loss"` and `"dr_loss"` judge the effects,
+        against what boosted trees and a logistic propensity say of these rows, cross-fitted; needs 20 rows an arm.
 
         Args:
             X: the features [rows, features].
@@ -252,6 +313,8 @@ class TwoHeadEstimator(BaseEstimator):
         """
         model = self._model()
         data = self._table(X, y, _one_of("treatment", treatment, "T", T), sample_weight, reset=False)
+        if self.scoring != "outcome":
+            return score_effects(model.effect(data.x), data, self.scoring)
         y0, y1 = model.potential_outcomes(data.x)
         factual, observed = np.where(data.t == 1, y1, y0), data.y[:, 0]
         if self.binary:
@@ -294,7 +357,7 @@ class TwoHeadEstimator(BaseEstimator):
             arguments = dict(model.ensemble.settings["arguments"])
             if arguments["optimizer"] is not None:
                 arguments["optimizer"] = _made(arguments["optimizer"])
-            for name in ("representation_features", "head_features"):
+            for name in ("representation_features", "head_features", "learners"):
                 arguments[name] = tuple(arguments[name])  # JSON knows lists only
             made = cls(**arguments)
             named = bool(model.ensemble.settings["named"])
@@ -317,6 +380,11 @@ class TwoHeadEstimator(BaseEstimator):
     def _model(self) -> EffectModel:
         check_is_fitted(self)
         return self.effect_model_
+
+    def _rows_of_fit(self) -> TreatmentData:
+        if not hasattr(self, "_table_of_fit"):
+            raise ValueError("averages, report: expected an estimator that was fitted here, got a loaded one")
+        return self._table_of_fit
 
     def _features(self, X: Any) -> Float[np.ndarray, "rows features"]:  # noqa: N803
         check_is_fitted(self)

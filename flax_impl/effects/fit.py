@@ -1,6 +1,7 @@
 """Trains an ensemble of two-head nets on a table, and returns the model that estimates effects."""
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -32,6 +33,8 @@ from ..training.replicas.fit import train_replicas
 from ..training.replicas.per_core import count_cores, stack_losses
 from .effect_model import EffectModel, TrainingRecord
 from .ensemble_file import Ensemble, read_ensemble
+from .intervals.calibrated import MemberOutcomes, calibrate
+from .intervals.held_out import in_held_out
 from .learners.blend import fit_blend
 from .overlap import feature_names
 from .prepare import net_config, prepare_alike, stack_rows, warn_user
@@ -149,7 +152,8 @@ def fit_effects_each(
         training = TrainingRecord(losses[own], None if held_out is None else held_out[own])
         of_table = jax.tree.map(lambda leaf, own=own: leaf[own], params)
         made = EffectModel(ensemble, partial(predict_replicas, model, of_table), training)
-        models.append(_with_trees(made, data, settings) if "trees" in settings.learners else made)
+        made = _with_trees(made, data, settings) if "trees" in settings.learners else made
+        models.append(_calibrated(made, data, settings, progress, mesh) if settings.calibrate else made)
     return models
 
 
@@ -195,6 +199,25 @@ def _with_trees(model: EffectModel, data: TreatmentData, settings: EffectSetting
     assert model.training is not None
     training = model.training._replace(cross_fit=found)
     return EffectModel(model.ensemble._replace(blend=blend), model.outputs, training)
+
+
+def _calibrated(
+    model: EffectModel, data: TreatmentData, settings: EffectSettings, progress: bool, mesh: Mesh | None
+) -> EffectModel:
+    """Returns the model with calibrated intervals, by a second ensemble on half the rows."""
+
+    def refit(half: Int[np.ndarray, " half"]) -> MemberOutcomes:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of the whole table they were said
+            halved = fit_effects(data.take(half), replace(settings, calibrate=False), progress=progress, mesh=mesh)
+        return halved.joint_outcomes(data.x)
+
+    assert model.training is not None
+    members, held_out = model.joint_outcomes(data.x), model.training.held_out
+    unseen = np.zeros((model.members, len(data)), bool) if held_out is None else in_held_out(held_out, len(data))
+    t, y = np.asarray(data.t), np.asarray(data.y, float)[:, 0]
+    found = calibrate(members, unseen, t, y, refit, seed=settings.seed)
+    return EffectModel(model.ensemble._replace(calibration=found), model.outputs, model.training)
 
 
 def _train_twice(

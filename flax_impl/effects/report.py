@@ -7,8 +7,12 @@ from jaxtyping import Float, Int
 
 from torch_ref.common.data.treatment_data import TreatmentData
 
+from .averages import AverageEffects
 from .effect_model import EffectModel, TrainingRecord
+from .judging.rate import Rate, rate
+from .judging.scores import pseudo_outcomes
 from .judging.uplift import qini_coefficient, qini_curve
+from .learners.cross_fit import unseen_mean
 from .overlap import POOR, propensity
 
 
@@ -24,7 +28,7 @@ class EffectReport:
         y: the outcome that was observed [rows].
         y0: the expected outcome without treatment [rows].
         y1: the expected outcome with treatment [rows].
-        low: lower end of each effect's 95% interval [rows]; None without bootstrap members.
+        low: lower end of each effect's 95% interval [rows]; None where the model has none.
         high: its upper end.
         ate: the average effect.
         ate_interval: the ends of its 95% interval, or None.
@@ -34,6 +38,9 @@ class EffectReport:
         score: each row's probability of treatment [rows]; None where scikit-learn is not installed.
         training: losses and held-out rows.
         binary: the outcome is 0 or 1.
+        averages: cross-fitted average effects; None without held-out rows or without scikit-learn.
+        learners: of each learner its weight, its R-loss and its DR-loss on rows that it did not see; or None.
+        ranking: whether the effects rank rows that the nets did not see, see `rate`; or None.
 
     Example:
         >>> training = TrainingRecord(losses=np.ones((1, 3, 1)), held_out=None)
@@ -60,47 +67,63 @@ class EffectReport:
     score: Float[np.ndarray, " rows"] | None
     training: TrainingRecord
     binary: bool
+    averages: AverageEffects | None = None
+    learners: dict[str, tuple[float, float, float]] | None = None
+    ranking: Rate | None = None
 
     @classmethod
-    def of(cls, model: EffectModel, data: TreatmentData) -> "EffectReport":
+    def of(cls, model: EffectModel, data: TreatmentData, trim: float | None = None) -> "EffectReport":
         """Returns the report of a model on the table that it was trained on.
 
         Args:
             model: trained by `fit_effects`.
             data: the whole table that it was trained on, in the same order and unit.
+            trim: leaves rows out of the averages whose propensity is below it or above 1 - trim; None leaves out none.
 
         Raises:
-            ValueError: the model was loaded, so the rows that its nets did not see are unknown.
+            ValueError: the model was loaded, so the rows that its nets did not see are unknown; or a `trim` that
+                leaves out all rows of an arm.
         """
         if model.training is None:
             raise ValueError("model: expected one that was trained here, got a loaded one")
-        y0, y1 = model.member_outcomes(data.x)
-        effects = y1 - y0
+        of_nets = np.stack(model.member_outcomes(data.x))
+        y0, y1 = model.potential_outcomes(data.x)
         low = high = ate_interval = None
-        if model.ensemble.bootstrap and len(effects) > 1:
-            low, high = model.interval(effects)
-            ends = model.interval(effects.mean(axis=1))
-            ate_interval = (float(ends[0]), float(ends[1]))
+        if model.has_intervals:
+            low, high = model.effect_interval(data.x)
+        if model.ensemble.bootstrap and model.members > 1:
+            ate_interval = model.ate_interval(data.x)
         try:
             score = propensity(data.x, data.t)
         except ImportError:
             score = None
-        rows, unseen0, unseen1 = _unseen(model.training, y0, y1)
+        rows, (unseen0, unseen1) = unseen_mean(model.training.held_out, of_nets)
+        effect, averages, learners, ranking = unseen1 - unseen0, None, None, None
+        both_arms = min(int((data.t == arm).sum()) for arm in (0, 1)) > 1
+        if score is not None and model.training.held_out is not None and both_arms:
+            found = model.cross_fit(data)
+            unseen0, unseen1, effect, averages = found.mu0, found.mu1, found.effect, found.averages(trim=trim)
+            learners = {name: (found.weights.get(name, 1.0), *losses) for name, losses in found.losses().items()}
+            pseudo = pseudo_outcomes(found.t, found.y, found.mu0, found.mu1, found.score)
+            ranking = rate(effect, pseudo) if np.ptp(effect) > 0 else None
         return cls(
             t=data.t,
             y=data.y[:, 0],
-            y0=y0.mean(axis=0),
-            y1=y1.mean(axis=0),
+            y0=y0,
+            y1=y1,
             low=low,
             high=high,
-            ate=float(effects.mean()),
+            ate=float((y1 - y0).mean()),
             ate_interval=ate_interval,
             held_out=rows,
             factual=np.where(data.t[rows] == 1, unseen1, unseen0),
-            effect=unseen1 - unseen0,
+            effect=effect,
             score=score,
             training=model.training,
             binary=model.scales.binary,
+            averages=averages,
+            learners=learners,
+            ranking=ranking,
         )
 
     def columns(self) -> dict[str, list[float]]:
@@ -130,7 +153,8 @@ class EffectReport:
     def __str__(self) -> str:
         counts = [int((self.t == arm).sum()) for arm in (0, 1)]
         observed = [self.y[self.t == arm].mean() for arm in (0, 1)]
-        lines = [f"{'':34}{'untreated':>12}{'treated':>12}"]
+        lines = [] if self.averages is None else [str(self.averages), ""]
+        lines.append(f"{'':34}{'untreated':>12}{'treated':>12}")
         lines.append(f"{'rows':34}{counts[0]:>12}{counts[1]:>12}")
         lines.append(f"{'mean outcome, observed':34}{observed[0]:>12.4g}{observed[1]:>12.4g}")
         lines.append(f"{'mean outcome, had all been so':34}{self.y0.mean():>12.4g}{self.y1.mean():>12.4g}")
@@ -144,7 +168,7 @@ class EffectReport:
         between = ""
         if self.ate_interval is not None:
             between = f"  (95% interval {self.ate_interval[0]:.4g} to {self.ate_interval[1]:.4g})"
-        lines += ["", f"average treatment effect          {self.ate:>12.4g}{between}"]
+        lines += ["", f"mean of the rows' effects         {self.ate:>12.4g}{between}"]
         low, high = np.quantile(effect, (0.05, 0.95))
         lines.append(f"effects of the rows, 5% to 95%    {low:>12.4g} to {high:.4g}")
         if self.low is not None and self.high is not None:
@@ -152,23 +176,16 @@ class EffectReport:
             lines.append(f"rows whose interval leaves out 0  {sure:>12.1%}")
         lines.append(f"difference of the observed means  {observed[1] - observed[0]:>12.4g}")
         lines.append(f"Qini coefficient                  {qini_coefficient(*self.qini()):>12.4g}")
+        if self.ranking is not None:
+            lines.append(
+                f"RATE of the effects' ranking      {self.ranking.value:>12.4g}  (p {self.ranking.p_value:.2g})"
+            )
         if self.score is None:
             lines.append("no overlap: propensities need scikit-learn: pip install 'twohead[estimator]'")
         else:
             outside = np.mean((self.score < POOR) | (self.score > 1 - POOR))
             lines.append(f"rows in one arm almost surely     {outside:>12.1%}")
+        if self.learners is not None and len(self.learners) > 1:
+            lines += ["", f"{'learner':<22}{'weight':>8}{'R-loss':>12}{'DR-loss':>12}"]
+            lines += [f"{name:<22}{w:>8.2f}{r:>12.4g}{dr:>12.4g}" for name, (w, r, dr) in self.learners.items()]
         return "\n".join(lines)
-
-
-def _unseen(training: TrainingRecord, y0: np.ndarray, y1: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the rows that some net did not see, and both outcomes by the mean of those nets."""
-    if training.held_out is None:
-        return np.arange(y0.shape[1]), y0.mean(axis=0), y1.mean(axis=0)
-    counts = np.zeros(y0.shape[1])
-    sums = np.zeros((2, y0.shape[1]))
-    for number, rows in enumerate(training.held_out):
-        counts[rows] += 1
-        sums[0, rows] += y0[number, rows]
-        sums[1, rows] += y1[number, rows]
-    rows = np.flatnonzero(counts)
-    return rows, sums[0, rows] / counts[rows], sums[1, rows] / counts[rows]

@@ -38,6 +38,8 @@ class EffectSettings:
         learners: `("nets",)`, or `("nets", "trees")` for boosted T- and X-learners beside the nets, each weighed by how
             well it does on rows that it did not see. Trees do better where outcomes have steps.
         bootstrap: trains each net on rows drawn with replacement, so that their spread gives intervals.
+        calibrate: trains a second ensemble on half the rows, which says how wide intervals of effects have to be; it
+            takes about half as long again. See `calibrate`.
         seed: of first weights, held-out rows and batches.
         precision: of the products, see `fit`.
         dtype: of the parameters, `"float32"` or `"float64"`.
@@ -71,6 +73,7 @@ class EffectSettings:
     members: int = 5
     learners: Sequence[str] = ("nets",)
     bootstrap: bool = False
+    calibrate: bool = False
     seed: int = 0
     precision: str = "float32"
     dtype: str = "float32"

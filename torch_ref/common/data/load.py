@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,13 @@ _SUFFIXES = (".csv", ".parquet", ".npz")
 
 
 def load_data(
-    source: str | Path, *, treatment: str = "t", outcome: str = "y", weight: str | None = None, replication: int = 1
+    source: str | Path,
+    *,
+    treatment: str = "t",
+    outcome: str = "y",
+    weight: str | None = None,
+    groups: str | None = None,
+    replication: int = 1,
 ) -> TreatmentData:
     r"""Loads data by the name of its source.
 
@@ -32,6 +39,7 @@ def load_data(
         treatment: the column of a named table that says who was treated.
         outcome: the column of a named table that holds the outcome.
         weight: the column of a named table with the weights of the rows; None weighs all alike.
+        groups: the column of a named table with the clusters of the rows, by number; None has none.
         replication: which replication of an .npz file, from 1.
 
     Returns:
@@ -55,7 +63,12 @@ def load_data(
         >>> data.feature_names, data.t.tolist(), data.y.tolist()
         (('age',), [0, 1], [[9.5], [7.5]])
     """
-    named = {"treatment": (treatment, "t"), "outcome": (outcome, "y"), "weight": (weight, None)}
+    named = {
+        "treatment": (treatment, "t"),
+        "outcome": (outcome, "y"),
+        "weight": (weight, None),
+        "groups": (groups, None),
+    }
     if source == "synthetic":
         _only_defaults(source, replication=(replication, 1), **named)
         return synthetic()
@@ -71,7 +84,7 @@ def load_data(
     if table.names is None:
         _only_defaults(source, **named)
         return _from_ihdp_columns(path, table.values)
-    return _from_named_columns(path, table.names, table.values, treatment, outcome, weight)
+    return _from_named_columns(path, table.names, table.values, treatment, outcome, weight, groups)
 
 
 def load_features(source: str | Path, feature_names: Sequence[str]) -> np.ndarray:
@@ -191,11 +204,19 @@ def _read_table(path: Path) -> Table:
 
 
 def _from_named_columns(
-    path: Path, names: Sequence[str], values: np.ndarray, treatment: str, outcome: str, weight: str | None
+    path: Path,
+    names: Sequence[str],
+    values: np.ndarray,
+    treatment: str,
+    outcome: str,
+    weight: str | None,
+    groups: str | None,
 ) -> TreatmentData:
-    asked = [treatment, outcome] + ([] if weight is None else [weight])
+    asked = [name for name in (treatment, outcome, weight, groups) if name is not None]
     if len(set(asked)) < len(asked):
-        raise ValueError(f"treatment, outcome, weight: expected a column of its own for each, got {listed(asked)}")
+        raise ValueError(
+            f"treatment, outcome, weight, groups: expected a column of its own for each, got {listed(asked)}"
+        )
     missing = [name for name in asked if name not in names]
     if missing:
         raise ValueError(f"{path}: expected a column {' and '.join(map(repr, missing))}, got {listed(names)}")
@@ -205,7 +226,7 @@ def _from_named_columns(
     if not features:
         raise ValueError(f"{path}: expected at least one feature besides {', '.join(asked)}, got {listed(names)}")
     known = "mu0" in names and "mu1" in names
-    return _checked(
+    data = _checked(
         path,
         x=np.stack([columns[name] for name in features], axis=1),
         t=columns[treatment],
@@ -215,6 +236,7 @@ def _from_named_columns(
         mu1=columns["mu1"] if known else None,
         names=tuple(features),
     )
+    return data if groups is None else replace(data, groups=columns[groups])
 
 
 def _from_ihdp_columns(path: Path, values: np.ndarray) -> TreatmentData:
