@@ -52,6 +52,13 @@ class TorchSide:
         """Returns the outputs."""
         return self.package.predict(self.model, *inputs)
 
+    def propensity(self, x: np.ndarray) -> tuple[np.ndarray, float]:
+        """Returns the logits of treatment [rows] and epsilon, of a model with a propensity head."""
+        dtype = next(self.model.parameters()).dtype
+        with self.torch.no_grad():
+            *_, (logit, epsilon) = self.model(self.torch.tensor(x, dtype=dtype), return_propensity=True)
+        return logit.double().numpy(), epsilon.item()
+
     def evaluate(self, loss: Any, batch: Mapping[str, np.ndarray], forward: bool = True) -> dict[str, np.ndarray]:
         """Returns `output/…` (unless `forward` is False), `loss/…`, and `grad/…` of the summed loss.
 

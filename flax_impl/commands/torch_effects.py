@@ -32,6 +32,8 @@ def fit_net(data: TreatmentData, settings: EffectSettings, **shared: Any) -> Eff
     side = TorchSide("TwoHead", net_config(prepared, settings), seed=settings.seed, dtype=settings.dtype)
     criterion = "sigmoid_binary_cross_entropy" if settings.binary else "squared_error"
     loss = side.package.FactualLoss(criterion, settings.reduction)
+    if settings.targeted:
+        loss = side.package.TargetedLoss(criterion, settings.reduction)
     if settings.balance is not None:
         penalty = {"balance": settings.balance, "balance_weight": settings.balance_weight}
         loss = side.package.CFRLoss(criterion, settings.reduction, **penalty)
@@ -69,4 +71,8 @@ def effect_model(ensemble: Ensemble, training: TrainingRecord | None) -> EffectM
         each = [net.predict(x) for net in nets]
         return np.stack([y0 for y0, _ in each]), np.stack([y1 for _, y1 in each])
 
-    return EffectModel(ensemble, outputs, training)
+    def targets(x: Float[np.ndarray, "rows columns"]) -> tuple[np.ndarray, np.ndarray]:
+        each = [net.propensity(x) for net in nets]
+        return np.stack([logit for logit, _ in each]), np.array([epsilon for _, epsilon in each])
+
+    return EffectModel(ensemble, outputs, training, targets if ensemble.config.get("propensity_head") else None)

@@ -56,7 +56,8 @@ _ONLY = {
     "two-head": (
         "treatment", "outcome", "binary", "weight", "groups", "replication", "learners", "bins", "trim", "bootstrap",
         "representation_features", "head_features",
-        "reduction", "cfr_weights", "balance", "balance_weight", "members", "intervals", "validation_share", "patience",
+        "reduction", "cfr_weights", "balance", "balance_weight", "targeted", "members",
+        "intervals", "validation_share", "patience",
     ),
     "two-in-two-out": ("hidden_features",),
 }  # fmt: skip
@@ -116,6 +117,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--reduction", help="batch (CFR's, the default) or per_head (the article's), two-head")
     add("--cfr-weights", action="store_true", default=None, help="weigh the arms alike, as CFR does, two-head")
     add("--balance", help="penalty on how far the arms lie apart, two-head: linear_mmd, rbf_mmd or wasserstein")
+    add("--targeted", action="store_true", default=None, help="a propensity head and targeted regularisation "
+        "(DragonNet), two-head")  # fmt: skip
     add("--balance-weight", type=float, help="its factor (default: 1)")
     add("--optimizer", help="adam, adamw, rmsprop or sgd (default: two-head adamw with a decay of 0.5, otherwise adam)")
     add("--lr", type=float, help="learning rate (default: the optimiser's own)")
@@ -191,7 +194,7 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
     members = args.members if args.members is not None else 1 if one else 10 if intervals else 5
     chosen = given(
         args, "representation_features", "head_features", "activation", "reduction", "cfr_weights", "balance",
-        "balance_weight", "epochs", "steps", "validation_share", "patience", "learners", "bins",
+        "balance_weight", "epochs", "steps", "validation_share", "patience", "learners", "bins", "targeted",
     )  # fmt: skip
     settings = EffectSettings(
         binary=bool(args.binary) or args.criterion == "sigmoid_binary_cross_entropy",
@@ -225,6 +228,7 @@ def write_effects(args: argparse.Namespace, model: EffectModel, report: EffectRe
     write_csv(paths["effects.csv"], ("row", *columns), zip(*columns.values(), strict=True))
     model.save(paths["model.safetensors"])
     parts = ["loss of head 0", "loss of head 1", *(["balance"] if args.balance else [])]
+    parts += ["propensity", "targeted"] if args.targeted else []
     parts += ["loss on held-out rows"] if report.training.held_out is not None else []
     taken = [
         (net, step, *row)

@@ -15,6 +15,7 @@ from .ensemble_file import Ensemble, write_ensemble
 from .intervals.calibrated import MemberOutcomes, calibrated_interval
 from .learners.cross_fit import CrossFit, cross_fit
 
+_CLIP = 0.01  # of `TargetedLoss`
 _PART = 65_536  # rows that are encoded at a time
 Outputs = Callable[[np.ndarray], tuple[np.ndarray, ...]]
 
@@ -48,6 +49,8 @@ class EffectModel:
         outputs: runs all nets: takes the columns that the nets take [rows, columns] and returns both heads' outputs,
             each [members, rows, 1].
         training: the losses and the held-out rows; None for a loaded one.
+        targets: runs the propensity heads of targeted nets: takes the same columns, and returns the logits of treatment
+            [members, rows] and each net's epsilon [members]; None for other nets.
 
     Raises:
         ValueError: from its methods: another number of features than it was trained on, or values that are no finite
@@ -67,9 +70,15 @@ class EffectModel:
         True
     """
 
-    def __init__(self, ensemble: Ensemble, outputs: Outputs, training: TrainingRecord | None = None) -> None:
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        outputs: Outputs,
+        training: TrainingRecord | None = None,
+        targets: Outputs | None = None,
+    ) -> None:
         self.ensemble, self.training = ensemble, training
-        self.outputs = outputs
+        self.outputs, self.targets = outputs, targets
 
     @property
     def members(self) -> int:
@@ -164,12 +173,12 @@ class EffectModel:
         return self.interval(effects, alpha)
 
     def ate(self, x: Float[np.ndarray, "rows features"]) -> float:
-        """Returns the average effect over these rows (ATE), in the unit of the outcome.
+        """Returns the average effect over these rows (ATE), in the unit of the outcome; of targeted nets, the targeted.
 
         Args:
             x: the features [rows, features], in the unit of the data.
         """
-        return float(self.effect(x).mean())
+        return float(self._average_by_member(x).mean())
 
     def ate_interval(self, x: Float[np.ndarray, "rows features"], alpha: float = 0.05) -> tuple[float, float]:
         """Returns the ends of an interval that holds the average effect over these rows with probability `1 - alpha`.
@@ -178,7 +187,7 @@ class EffectModel:
             x: the features [rows, features], in the unit of the data.
             alpha: the probability of missing the average, above 0 and below 1.
         """
-        low, high = self.interval(self._member_effects(x).mean(axis=1), alpha)
+        low, high = self.interval(self._average_by_member(x), alpha)
         return float(low), float(high)
 
     def interval(self, values: Float[np.ndarray, "members ..."], alpha: float = 0.05) -> tuple[Any, Any]:
@@ -218,6 +227,19 @@ class EffectModel:
             joint0, joint1 = self.ensemble.blend.join(np.asarray(x, float), y0.mean(axis=0), y1.mean(axis=0))
             y0, y1 = y0 + (joint0 - y0.mean(axis=0)), y1 + (joint1 - y1.mean(axis=0))
         return MemberOutcomes(y0, y1)
+
+    def _average_by_member(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, " members"]:
+        """Returns each net's average effect; a targeted net moves it by what its propensities leave to explain.
+
+        Source: Shi, Blei, Veitch, "Adapting neural networks for the estimation of treatment effects", NeurIPS 2019.
+        """
+        averages = self._member_effects(x).mean(axis=1)
+        if self.targets is None:
+            return averages
+        logit, epsilon = self.targets(self._columns(self.scales.features(np.asarray(x, float))))
+        score = np.clip(np.exp(-np.logaddexp(0, -logit)), _CLIP, 1 - _CLIP)
+        moved = epsilon[:, None] * (1 / score + 1 / (1 - score))
+        return averages + moved.mean(axis=1) * float(self.scales.y_std[0])
 
     def _member_effects(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "members rows"]:
         y0, y1 = self.joint_outcomes(x)

@@ -53,6 +53,7 @@ class TwoHeadEstimator(BaseEstimator):
         balance: penalty on how far the arms' representations lie apart: None, `"linear_mmd"`, `"rbf_mmd"` or
             `"wasserstein"`.
         balance_weight: its factor.
+        targeted: targeted regularisation, under which the average effect is targeted.
         epochs: how often a net sees its rows at most.
         steps: how many steps a net takes at most.
         batch_size: rows in a batch.
@@ -109,6 +110,7 @@ class TwoHeadEstimator(BaseEstimator):
         cfr_weights: bool = False,
         balance: str | None = None,
         balance_weight: float = 1.0,
+        targeted: bool = False,
         epochs: int | None = None,
         steps: int | None = None,
         batch_size: int | None = None,
@@ -136,6 +138,7 @@ class TwoHeadEstimator(BaseEstimator):
         self.cfr_weights = cfr_weights
         self.balance = balance
         self.balance_weight = balance_weight
+        self.targeted = targeted
         self.epochs = epochs
         self.steps = steps
         self.batch_size = batch_size
@@ -245,7 +248,7 @@ class TwoHeadEstimator(BaseEstimator):
             T0: EconML's name of the treatment to compare with, 0 or 1.
             T1: EconML's name of the treatment, 0 or 1.
         """
-        return float(self.effect(X, T0=T0, T1=T1).mean())
+        return _sign(T0, T1) * self._model().ate(self._features(X))
 
     def ate_interval(self, X: Any, *, alpha: float = 0.05) -> tuple[float, float]:  # noqa: N803
         """Returns the ends of an interval that holds the average effect over these rows with probability `1 - alpha`.

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -31,6 +32,7 @@ from ..training.precision import PRECISIONS
 from ..training.predict import predict_replicas
 from ..training.replicas.fit import train_replicas
 from ..training.replicas.per_core import count_cores, stack_losses
+from ..training.targeted import TargetedLoss
 from .effect_model import EffectModel, TrainingRecord
 from .ensemble_file import Ensemble, read_ensemble
 from .intervals.calibrated import MemberOutcomes, calibrate
@@ -151,7 +153,7 @@ def fit_effects_each(
         )
         training = TrainingRecord(losses[own], None if held_out is None else held_out[own])
         of_table = jax.tree.map(lambda leaf, own=own: leaf[own], params)
-        made = EffectModel(ensemble, partial(predict_replicas, model, of_table), training)
+        made = EffectModel(ensemble, partial(predict_replicas, model, of_table), training, _targets(model, of_table))
         made = _with_trees(made, data, settings) if "trees" in settings.learners else made
         models.append(_calibrated(made, data, settings, progress, mesh) if settings.calibrate else made)
     return models
@@ -188,7 +190,7 @@ def load_effect_model(path: str | os.PathLike[str]) -> EffectModel:
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: {error}") from error
     params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params for _, params in nets))
-    return EffectModel(ensemble, partial(predict_replicas, nets[0][0], params))
+    return EffectModel(ensemble, partial(predict_replicas, nets[0][0], params), targets=_targets(nets[0][0], params))
 
 
 def _with_trees(model: EffectModel, data: TreatmentData, settings: EffectSettings) -> EffectModel:
@@ -198,7 +200,7 @@ def _with_trees(model: EffectModel, data: TreatmentData, settings: EffectSetting
     blend, found = fit_blend(data, of_nets, binary=settings.binary, seed=settings.seed, threads=count_cores())
     assert model.training is not None
     training = model.training._replace(cross_fit=found)
-    return EffectModel(model.ensemble._replace(blend=blend), model.outputs, training)
+    return EffectModel(model.ensemble._replace(blend=blend), model.outputs, training, model.targets)
 
 
 def _calibrated(
@@ -217,7 +219,23 @@ def _calibrated(
     unseen = np.zeros((model.members, len(data)), bool) if held_out is None else in_held_out(held_out, len(data))
     t, y = np.asarray(data.t), np.asarray(data.y, float)[:, 0]
     found = calibrate(members, unseen, t, y, refit, seed=settings.seed)
-    return EffectModel(model.ensemble._replace(calibration=found), model.outputs, model.training)
+    return EffectModel(model.ensemble._replace(calibration=found), model.outputs, model.training, model.targets)
+
+
+def _targets(model: TwoHead, params: Params) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None:
+    """Returns what runs the nets' propensity heads: gives logits [members, rows] and epsilons [members]."""
+    if not model.propensity_head:
+        return None
+
+    @jax.jit
+    def run(params: Params, x: Any) -> Any:
+        return jax.vmap(lambda one: model.apply({"params": one}, x, return_propensity=True))(params)
+
+    def targets(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        *_, (logit, epsilon) = run(params, x.astype(jax.tree.leaves(params)[0].dtype))
+        return np.asarray(logit, float), np.asarray(epsilon, float)[:, 0]
+
+    return targets
 
 
 def _train_twice(
@@ -270,6 +288,8 @@ def _reason(parts: Float[np.ndarray, "steps parts"]) -> str:
 
 def _loss(settings: EffectSettings) -> FactualLoss:
     criterion = "sigmoid_binary_cross_entropy" if settings.binary else "squared_error"
+    if settings.targeted:
+        return TargetedLoss(criterion, settings.reduction)
     if settings.balance is None:
         return FactualLoss(criterion, settings.reduction)
     balance, weight = settings.balance, settings.balance_weight

@@ -124,6 +124,7 @@ def net_config(prepared: Preparation, settings: EffectSettings) -> dict[str, Any
         "activation": settings.activation,
         "final_activation": "identity",
         "input_groups": widths if settings.gates else None,
+        "propensity_head": settings.targeted,
     }
 
 

@@ -28,6 +28,7 @@ class EffectSettings:
         balance: penalty on the distance between the arms' representations: None, `"linear_mmd"`, `"rbf_mmd"` or
             `"wasserstein"`; see `CFRLoss`.
         balance_weight: its factor.
+        targeted: a propensity head and targeted regularisation, see `TargetedLoss`; `ate` is then targeted.
         epochs: how often a net sees its rows at most; None is 300, or as `steps` says.
         steps: how many steps a net takes at most.
         batch_size: rows in a batch; None is 100.
@@ -65,6 +66,7 @@ class EffectSettings:
     cfr_weights: bool = False
     balance: str | None = None
     balance_weight: float = 1.0
+    targeted: bool = False
     epochs: int | None = None
     steps: int | None = None
     batch_size: int | None = None
@@ -83,5 +85,7 @@ class EffectSettings:
         check_choice("dtype", self.dtype, ("float32", "float64"))
         if tuple(self.learners) not in (("nets",), ("nets", "trees")):
             raise ValueError(f"learners: expected ('nets',) or ('nets', 'trees'), got {shown(self.learners)}")
+        if self.targeted and self.balance is not None:
+            raise ValueError(f"balance: expected None with targeted, got {shown(self.balance)}")
         if len(self.learners) > 1 and not self.validation_share:
             raise ValueError("validation_share: expected above 0 with trees, which are weighed on held-out rows, got 0")
