@@ -14,7 +14,7 @@ from flax_impl.commands.backends import import_backend, run_command
 from flax_impl.data import TreatmentData, synthetic
 from flax_impl.effects import EffectModel, EffectSettings, propensity
 from flax_impl.effects.intervals.calibrated import MemberOutcomes, calibrate, calibrated_interval
-from flax_impl.effects.intervals.conformal import HeldOut, conformal_interval
+from flax_impl.effects.intervals.conformal import HeldOutRows, conformal_interval
 from flax_impl.effects.intervals.held_out import held_out_means, in_held_out
 from torch_ref.common.data.simulation import outcome_noise
 from torch_ref.common.files.array_file import replacing
@@ -57,7 +57,7 @@ def intervals(
     found = {"bootstrap": model.effect_interval(new.x), "calibrated": calibrated_interval(y1 - y0, calibration)}
     (mu0, seen), (mu1, _) = (held_out_means(values, unseen) for values in on_table)
     score = propensity(np.concatenate([data.x, new.x]), np.concatenate([data.t, new.t]))
-    table = HeldOut(*(array[seen] for array in (mu0, mu1, score[: len(data)], data.t, data.y[:, 0])))
+    table = HeldOutRows(*(array[seen] for array in (mu0, mu1, score[: len(data)], data.t, data.y[:, 0])))
     joints: dict[str, Literal["any", "independent"]] = {"conformal": "any", "independent": "independent"}
     for name, joint in joints.items():
         found[name] = conformal_interval(table, y0.mean(axis=0), y1.mean(axis=0), score[len(data) :], joint=joint)

@@ -39,9 +39,9 @@ def test_synthetic_data_with_poor_overlap_or_heavy_tails() -> None:
         assert data.mu1 is not None
         noise = data.y - np.where(data.t[:, None] == 1, data.mu1, data.mu0)
         assert np.quantile(abs(noise), [0.5, 0.99]) == pytest.approx(sizes, rel=0.07)
-    with pytest.raises(ValueError, match="^overlap: expected "):
+    with pytest.raises(ValueError, match=r"^overlap: expected "):
         synthetic(overlap="none")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="^noise: expected "):
+    with pytest.raises(ValueError, match=r"^noise: expected "):
         synthetic(noise="none")  # pyright: ignore[reportArgumentType]
 
 
