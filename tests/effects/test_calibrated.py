@@ -10,7 +10,13 @@ import pytest
 
 from flax_impl.data import synthetic
 from flax_impl.effects import EffectSettings, fit_effects
-from flax_impl.effects.intervals.calibrated import MemberOutcomes, calibrate, calibrated_interval, draw_half
+from flax_impl.effects.intervals.calibrated import (
+    MemberOutcomes,
+    calibrate,
+    calibrate_by_rougher,
+    calibrated_interval,
+    draw_half,
+)
 from flax_impl.effects.intervals.held_out import held_out_means, in_held_out
 
 ROWS, MEMBERS = 4000, 8
@@ -66,6 +72,22 @@ def test_by_hand() -> None:
     )
     low, high = calibrated_interval(np.array([[1.0, 5.0], [3.0, 5.0]]), calibration, alpha=0.5)
     np.testing.assert_allclose([low, high], [[-1, 5 - 3 / 2**0.5], [5, 5 + 3 / 2**0.5]])
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.3])
+def test_a_rougher_ensemble_shows_what_decay_flattens(alpha: float) -> None:
+    """The true effects are one more draw of the rougher members; the smoother ones agree on half of their mean."""
+    generator = np.random.default_rng(0)
+    middle, more = generator.standard_normal((2, ROWS))
+    rougher = middle + 0.3 * generator.standard_normal((20, ROWS))
+    effects = middle / 2 + 0.01 * generator.standard_normal((MEMBERS, ROWS))
+    low, high = calibrated_interval(effects, calibrate_by_rougher(effects, rougher), alpha)
+    true = middle + 0.3 * more
+    assert np.mean((low <= true) & (true <= high)) == pytest.approx(1 - alpha, abs=0.03)
+    with pytest.raises(ValueError, match=r"^rougher: expected at least 2 members for an interval, got 1$"):
+        calibrate_by_rougher(effects, rougher[:1])
+    with pytest.raises(ValueError, match=r"^rougher: expected "):
+        calibrate_by_rougher(effects, rougher[:, 1:])
 
 
 def test_the_refit_gets_half_of_each_arm() -> None:

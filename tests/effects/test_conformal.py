@@ -6,19 +6,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flax_impl.effects.intervals.conformal import HeldOut, conformal_interval
+from flax_impl.effects.intervals.conformal import HeldOutRows, conformal_interval
 from torch_ref.common.data.simulation import outcome_noise, synthetic
 
 
-def table(residuals_0: list[float], residuals_1: list[float], **changes: Any) -> HeldOut:
+def table(residuals_0: list[float], residuals_1: list[float], **changes: Any) -> HeldOutRows:
     """Rows whose estimates are 0, so that outcomes are residuals; as many treated as not, unless told."""
     y = np.array(residuals_0 + residuals_1)
     zeros = np.zeros(len(y))
-    made = HeldOut(zeros, zeros, np.full(len(y), 0.5), np.repeat([0, 1], [len(residuals_0), len(residuals_1)]), y)
+    made = HeldOutRows(zeros, zeros, np.full(len(y), 0.5), np.repeat([0, 1], [len(residuals_0), len(residuals_1)]), y)
     return made._replace(**changes)
 
 
-def ends(of: HeldOut, alpha: float, score: float = 0.5, **options: Any) -> tuple[float, float]:
+def ends(of: HeldOutRows, alpha: float, score: float = 0.5, **options: Any) -> tuple[float, float]:
     low, high = conformal_interval(of, np.array([1.0]), np.array([3.0]), np.array([score]), alpha, **options)
     return float(low[0]), float(high[0])
 
@@ -73,7 +73,7 @@ def test_they_hold_the_differences(kind: str, joint: Any) -> None:
         assert new.mu0 is not None
         assert new.mu1 is not None
         of_table, of_new = (0.3 * np.sin(3 * row.x[:, 0]) for row in (of, new))
-        known = HeldOut(of.mu0[:, 0] + of_table, of.mu1[:, 0] - 0.2, score(of.x), of.t, of.y[:, 0])
+        known = HeldOutRows(of.mu0[:, 0] + of_table, of.mu1[:, 0] - 0.2, score(of.x), of.t, of.y[:, 0])
         low, high = conformal_interval(
             known, new.mu0[:, 0] + of_new, new.mu1[:, 0] - 0.2, score(new.x), 0.1, joint=joint
         )

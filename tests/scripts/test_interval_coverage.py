@@ -15,6 +15,6 @@ def test_coverage(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "c.json").read_text())
-    assert found["by_method"].keys() == {"bootstrap", "calibrated", "conformal", "independent"}
+    assert found["by_method"].keys() == {"bootstrap", "halves", "rougher", "conformal", "independent"}
     assert all(0.5 < share <= 1 for share in found["by_method"].values())
     assert [of["kind"] for of in found["settings"]] == ["plain", "poor overlap", "heavy tails"]

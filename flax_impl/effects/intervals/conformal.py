@@ -12,7 +12,7 @@ _JOINT = ("any", "independent")
 _MOST = 1500  # residuals of an arm that are paired with the other's; more are thinned to so many quantiles
 
 
-class HeldOut(NamedTuple):
+class HeldOutRows(NamedTuple):
     """A table's rows, with what was estimated for each without looking at its outcome.
 
     Attributes:
@@ -31,7 +31,7 @@ class HeldOut(NamedTuple):
 
 
 def conformal_interval(
-    table: HeldOut,
+    table: HeldOutRows,
     mu0: Float[np.ndarray, " new"],
     mu1: Float[np.ndarray, " new"],
     score: Float[np.ndarray, " new"],
@@ -69,7 +69,7 @@ def conformal_interval(
     Example:
         >>> generator = np.random.default_rng(0)
         >>> t, zeros, half = generator.integers(0, 2, 400), np.zeros(400), np.full(400, 0.5)
-        >>> table = HeldOut(zeros, zeros, half, t, generator.standard_normal(400))
+        >>> table = HeldOutRows(zeros, zeros, half, t, generator.standard_normal(400))
         >>> low, high = conformal_interval(table, zeros[:1], zeros[:1] + 1, half[:1])
         >>> bool(low[0] < 1 < high[0])
         True
@@ -80,7 +80,7 @@ def conformal_interval(
     check_number("alpha", alpha, above=0, below=1)
     check_choice("joint", joint, _JOINT)
     check_number("least_score", least_score, above=0, below=0.5)
-    table = HeldOut(**_checked(table._asdict(), len(table.y)))
+    table = HeldOutRows(**_checked(table._asdict(), len(table.y)))
     new = _checked({"mu0": mu0, "mu1": mu1, "score": score}, len(mu0))
     check_binary("t", table.t)
     for arm, name in ((0, "untreated"), (1, "treated")):
