@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -218,6 +219,7 @@ class EffectModel:
             raise ValueError("model: expected one that was trained here, got a loaded one")
         if self.training.cross_fit is not None:
             return self.training.cross_fit
+        data = replace(data, **check_data(data.arrays(), ("x", "t", "y"), ("w",)))
         return cross_fit(data, *self.member_outcomes(data.x), self.training.held_out)
 
 

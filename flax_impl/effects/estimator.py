@@ -42,6 +42,8 @@ class TwoHeadEstimator(BaseEstimator):
         representation_features: width of each representation layer.
         head_features: width of each hidden layer of a head.
         activation: of the hidden layers.
+        bins: pieces that each feature is cut into; 0 gives the nets standardised features alone.
+        gates: a factor for each feature, which decay turns off where the feature tells nothing.
         optimizer: settings of the optimiser; None is the default of `EffectSettings`.
         reduction: of the loss, `"batch"` or `"per_head"`.
         cfr_weights: weighs the arms alike.
@@ -54,6 +56,7 @@ class TwoHeadEstimator(BaseEstimator):
         validation_share: of each arm, held out from a net for early stopping.
         patience: epochs without a better loss, after which a net stops.
         members: nets in the ensemble.
+        learners: `("nets",)`, or `("nets", "trees")` for boosted trees beside the nets.
         bootstrap: trains each net on bootstrap rows, which intervals need.
         seed: of first weights, held-out rows and batches.
         precision: of the products.
@@ -67,7 +70,8 @@ class TwoHeadEstimator(BaseEstimator):
         feature_names_in_: their names, where they were strings.
 
     Raises:
-        ImportError: scikit-learn is not installed, when the name is first used; the message names the extra.
+        ImportError: scikit-learn is not installed, when the name is first used, or CatBoost, when `fit` trains trees; the
+            message names the extra.
         ValueError: from `fit`, since scikit-learn's constructors check nothing: an argument out of bounds; from the
             other methods: features unlike those of `fit`, a `T0` or `T1` that is not 0 or 1, or an interval without
             `bootstrap=True` and at least 2 members.
@@ -93,6 +97,8 @@ class TwoHeadEstimator(BaseEstimator):
         representation_features: Sequence[int] = (100, 100, 100),
         head_features: Sequence[int] = (100, 100, 100, 100),
         activation: str = "gelu",
+        bins: int = 8,
+        gates: bool = True,
         optimizer: Optimizer | None = None,
         reduction: Literal["per_head", "batch"] = "batch",
         cfr_weights: bool = False,
@@ -104,6 +110,7 @@ class TwoHeadEstimator(BaseEstimator):
         validation_share: float = 0.2,
         patience: int | None = None,
         members: int = 5,
+        learners: Sequence[str] = ("nets",),
         bootstrap: bool = False,
         seed: int = 0,
         precision: str = "float32",
@@ -115,6 +122,8 @@ class TwoHeadEstimator(BaseEstimator):
         self.representation_features = representation_features
         self.head_features = head_features
         self.activation = activation
+        self.bins = bins
+        self.gates = gates
         self.optimizer = optimizer
         self.reduction = reduction
         self.cfr_weights = cfr_weights
@@ -126,6 +135,7 @@ class TwoHeadEstimator(BaseEstimator):
         self.validation_share = validation_share
         self.patience = patience
         self.members = members
+        self.learners = learners
         self.bootstrap = bootstrap
         self.seed = seed
         self.precision = precision
@@ -291,10 +301,12 @@ class TwoHeadEstimator(BaseEstimator):
         """
         model = load_effect_model(path)
         try:
-            arguments = dict(model.ensemble.settings["arguments"])
+            # What older files lack, whose nets took standardised features alone.
+            older = {"bins": 0, "gates": False, "learners": ("nets",)}
+            arguments = older | model.ensemble.settings["arguments"]
             if arguments["optimizer"] is not None:
                 arguments["optimizer"] = _made(arguments["optimizer"])
-            for name in ("representation_features", "head_features"):
+            for name in ("representation_features", "head_features", "learners"):
                 arguments[name] = tuple(arguments[name])  # JSON knows lists only
             made = cls(**arguments)
             named = bool(model.ensemble.settings["named"])

@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from torch_ref.common.data.treatment_data import TreatmentData
+from torch_ref.common.checks.arguments import check_shape
+from torch_ref.common.checks.arrays import check_finite
+from torch_ref.common.data.treatment_data import Scales, TreatmentData
 
 from ..rows import draw_folds
 from .cross_fit import CrossFit, logistic_score, logistic_weights
@@ -53,23 +55,24 @@ class Blend(NamedTuple):
         # The effect is estimated for itself, so the outcomes move apart around what is expected of the row.
         mean = (1 - score) * mu0 + score * mu1
         y0, y1 = mean - score * effect, mean + (1 - score) * effect
-        return (np.clip(y0, 0, 1), np.clip(y1, 0, 1)) if self.trees.binary else (y0, y1)
+        return (np.clip(y0, 0, 1), np.clip(y1, 0, 1)) if self.trees.scales.binary else (y0, y1)
 
 
 def fit_blend(
-    data: TreatmentData, of_nets: CrossFit, *, binary: bool, seed: int, threads: int
+    data: TreatmentData, of_nets: CrossFit, *, scales: Scales, seed: int, threads: int
 ) -> tuple[Blend, CrossFit]:
     """Trains trees, weighs them and the nets, and returns both, and what they expect of rows that they did not see.
 
     Args:
         data: the table.
         of_nets: what the nets expect of the rows that they did not see.
-        binary: the outcome is 0 or 1.
+        scales: of features and outcome.
         seed: of folds and trees.
         threads: how many cores to use.
 
     Raises:
         ImportError: CatBoost or scikit-learn is not installed; the message names the extra.
+        ValueError: an arm with a single row, or whose rows all have weight 0.
     """
     rows, score = of_nets.rows, np.full(len(data), np.nan)
     folds = draw_folds(data.t, seed=seed, groups=data.groups)
@@ -78,7 +81,7 @@ def fit_blend(
     intercept, slopes = logistic_weights(data.x, data.t)
     score[unknown] = logistic_score(intercept, slopes, data.x[unknown])
     trees, unseen = fit_trees(
-        data.x, data.t, data.y[:, 0], score, folds, w=data.w, binary=binary, seed=seed, threads=threads
+        data.x, data.t, data.y[:, 0], score, folds, w=data.w, scales=scales, seed=seed, threads=threads
     )
     t, y, w = of_nets.t, of_nets.y, of_nets.w
     outcomes, expected = [], []
@@ -105,8 +108,8 @@ def blend_to_arrays(blend: Blend) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def blend_from_arrays(arrays: dict[str, Any], binary: bool) -> Blend:
-    """Returns the blend that `blend_to_arrays` turned into arrays.
+def blend_from_arrays(arrays: dict[str, Any], scales: Scales) -> Blend:
+    """Returns the blend that `blend_to_arrays` turned into arrays, for features and outcome of these scales.
 
     Raises:
         ImportError: CatBoost is not installed; the message names the extra.
@@ -114,5 +117,9 @@ def blend_from_arrays(arrays: dict[str, Any], binary: bool) -> Blend:
         KeyError: an array is missing.
     """
     trees = {name.removeprefix("trees."): array for name, array in arrays.items() if name.startswith("trees.")}
+    shapes = {"effects": (3,), "outcomes": (2, 2), "intercept": (1,), "slopes": (len(scales.x_mean),)}
+    for name, shape in shapes.items():
+        check_shape(f"blend.{name}", arrays[name], shape)
+        check_finite(f"blend.{name}", arrays[name])
     own = (arrays["effects"], arrays["outcomes"], float(arrays["intercept"][0]), arrays["slopes"])
-    return Blend(trees_from_arrays(trees, binary), *own)
+    return Blend(trees_from_arrays(trees, scales), *own)
