@@ -70,8 +70,8 @@ class TwoHeadEstimator(BaseEstimator):
         feature_names_in_: their names, where they were strings.
 
     Raises:
-        ImportError: scikit-learn is not installed, when the name is first used, or CatBoost, when `fit` trains trees; the
-            message names the extra.
+        ImportError: scikit-learn is not installed, when the name is first used, or CatBoost, when `fit` trains trees;
+            the message names the extra.
         ValueError: from `fit`, since scikit-learn's constructors check nothing: an argument out of bounds; from the
             other methods: features unlike those of `fit`, a `T0` or `T1` that is not 0 or 1, or an interval without
             `bootstrap=True` and at least 2 members.
