@@ -108,9 +108,11 @@ def fit_trees(
             columns = np.vstack([columns, columns[:1] - 1, columns[:1] + 1])
             weights = np.append(np.ones(len(rows)) if weights is None else weights, [0, 0])
             target = np.append(target, [target[0]] * 2)
+        # CatBoost's way to sample rows fails where all errors are 0 from the start.
+        sampling = {} if np.ptp(target.astype(np.float32)) else {"bootstrap_type": "No"}
         model = catboost.CatBoost(
-            {**_SETTINGS, "loss_function": loss, "random_seed": seed, "thread_count": threads, "verbose": False,
-             "allow_writing_files": False, "allow_const_label": True}
+            {**_SETTINGS, **sampling, "loss_function": loss, "random_seed": seed, "thread_count": threads,
+             "verbose": False, "allow_writing_files": False, "allow_const_label": True}
         )  # fmt: skip
         model.fit(columns, target, sample_weight=weights)
         models[name].append(model)
