@@ -114,7 +114,7 @@ class EffectModel:
         [x] = check_data({"x": x}, ("x",)).values()
         x = self.scales.features(x)
         parts = [self.outputs(self._columns(x[i : i + _PART])) for i in range(0, len(x), _PART)]
-        y0, y1 = (np.concatenate(of_arm, axis=1) for of_arm in zip(*parts, strict=True))
+        y0, y1 = (np.concatenate(of_arm, axis=1).astype(np.float64) for of_arm in zip(*parts, strict=True))
         return self.scales.outcome(y0)[..., 0], self.scales.outcome(y1)[..., 0]
 
     def potential_outcomes(
