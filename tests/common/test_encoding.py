@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ COLUMNS = st.one_of(
 )
 
 
-def encoded(column: list[float], bins: int, dtype: Any = np.float64) -> tuple[Encoding, np.ndarray]:
+def encoded(column: Sequence[float], bins: int, dtype: Any = np.float64) -> tuple[Encoding, np.ndarray]:
     x = np.array(column, dtype)[:, None]
     encoding = Encoding.of(x, bins)
     return encoding, encoding.encode(x)

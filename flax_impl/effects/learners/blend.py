@@ -1,5 +1,6 @@
 """Nets and trees together: each weighed by how well it does on rows that it did not see."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,8 +93,8 @@ def fit_blend(
     mu0, mu1 = expected
     each = [of_nets.mu1 - of_nets.mu0, (unseen.mu1 - unseen.mu0)[rows], unseen.effect[rows]]
     weights = stack_effects(np.stack(each, axis=1), t, y, mu0, mu1, of_nets.score, w)
-    found = of_nets._replace(
-        mu0=mu0, mu1=mu1, effects=dict(zip(LEARNERS, each, strict=True)),
+    found = replace(
+        of_nets, mu0=mu0, mu1=mu1, effects=dict(zip(LEARNERS, each, strict=True)),
         weights=dict(zip(LEARNERS, weights.tolist(), strict=True)),
     )  # fmt: skip
     return Blend(trees, weights, np.stack(outcomes), intercept, slopes), found

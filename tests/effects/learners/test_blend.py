@@ -34,8 +34,8 @@ def few_trees() -> Any:
 
 
 def trained(data: TreatmentData = DATA, **changed: Any) -> EffectModel:
-    settings = EffectSettings(**TINY | {"learners": ("nets", "trees")} | changed)
-    return fit_effects(data, settings, progress=False)
+    settings: dict[str, Any] = TINY | {"learners": ("nets", "trees")} | changed
+    return fit_effects(data, EffectSettings(**settings), progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_each_of_many_tables_has_its_own() -> None:
     for data, model in zip(datas, both, strict=True):
         alone = fit_effects(data, settings, progress=False)
         np.testing.assert_allclose(model.effect(data.x), alone.effect(data.x), rtol=1e-3, atol=1e-3)
-    assert not np.allclose(blend_of(both[0]).outcomes, blend_of(both[1]).outcomes)
+    assert not np.allclose(blend_of(both[0]).slopes, blend_of(both[1]).slopes)
 
 
 def test_clusters_stay_together() -> None:

@@ -157,8 +157,7 @@ class TestCrossFit:
 
     def test_lists_will_do(self, model: EffectModel) -> None:
         as_lists: Any = replace(DATA, x=DATA.x.tolist(), t=DATA.t.tolist(), y=DATA.y.tolist())
-        for found, expected in zip(model.cross_fit(as_lists), model.cross_fit(DATA), strict=True):
-            np.testing.assert_equal(found, expected)
+        np.testing.assert_equal(vars(model.cross_fit(as_lists)), vars(model.cross_fit(DATA)))
 
     def test_nothing_held_out(self) -> None:
         model = trained(validation_share=0)
@@ -191,7 +190,7 @@ class TestAverages:
 
     def test_they_are_those_of_the_columns(self) -> None:
         generator = np.random.default_rng(0)
-        made = made_up(300)._replace(w=generator.uniform(size=300), groups=np.arange(300) // 3)
+        made = replace(made_up(300), w=generator.uniform(size=300), groups=np.arange(300) // 3)
         by = np.arange(300) % 2
         found = made.averages(by=by, trim=0.1, alpha=0.2, target="sample")
         columns = (made.t, made.y, made.mu0, made.mu1, made.score)
@@ -201,7 +200,7 @@ class TestAverages:
         assert found.trimmed > 0
         assert (
             found.ate.standard_error
-            != made._replace(groups=None).averages(by=by, trim=0.1, target="sample").ate.standard_error
+            != replace(made, groups=None).averages(by=by, trim=0.1, target="sample").ate.standard_error
         )
 
     def test_of_a_model(self, model: EffectModel) -> None:
@@ -218,7 +217,7 @@ class TestLosses:
             assert right < both < wrong
 
     def test_they_are_those_of_the_columns(self) -> None:
-        made = made_up(200)._replace(w=np.random.default_rng(0).uniform(size=200))
+        made = replace(made_up(200), w=np.random.default_rng(0).uniform(size=200))
         mean = made.score * made.mu1 + (1 - made.score) * made.mu0
         np.testing.assert_allclose(made.effect, 0.75 * made.effects["right"] + 0.25 * made.effects["wrong"])
         for name, effect in {**made.effects, "all": made.effect}.items():

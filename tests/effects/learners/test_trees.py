@@ -181,7 +181,7 @@ def test_units_do_not_matter(unit: float, offset: float) -> None:
     trees, unseen = fitted(made)
     other = made | {"x": (made["x"] + offset) * unit, "y": (made["y"] + offset) * unit}
     moved, found = fitted(other)
-    shift = {"atol": 1e-4, "rtol": 1e-4}
+    shift: Any = {"atol": 1e-4, "rtol": 1e-4}
     for one, two in zip((unseen.mu0, unseen.mu1), (found.mu0, found.mu1), strict=True):
         np.testing.assert_allclose(two / unit - offset, one, **shift)
     np.testing.assert_allclose(found.effect / unit, unseen.effect, **shift)
