@@ -1,6 +1,5 @@
 """Averages of treatment effects with honest errors, from expected outcomes and propensities that are out of fold."""
 
-import contextlib
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -10,9 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from torch_ref.common.checks.arguments import check_choice, check_number, check_shape
+from torch_ref.common.checks.arguments import check_choice, check_number
 
-from .judging.columns import check_columns, row_weights
+from .judging.columns import check_columns, code_labels, row_weights
 from .judging.scores import inner_score, pseudo_outcomes
 
 
@@ -152,8 +151,8 @@ def average_effects(
     alpha = check_number("alpha", alpha, above=0, below=1)
     total = len(t)
     w = row_weights(w, total)
-    clusters = np.arange(total) if groups is None else _coded("groups", groups, total)[1]
-    labels, parts = ([], np.zeros(total, int)) if by is None else _coded("by", by, total)
+    clusters = np.arange(total) if groups is None else code_labels("groups", groups, total)[1]
+    labels, parts = ([], np.zeros(total, int)) if by is None else code_labels("by", by, total)
     keep = np.full(total, True)
     if trim is not None:
         least: float = check_number("trim", trim, above=0, below=0.5)
@@ -215,22 +214,3 @@ def _average(
     error = math.sqrt(np.sum(sums**2) * len(sums) / (len(sums) - 1)) if len(sums) > 1 else math.nan
     reach = -NormalDist().inv_cdf(alpha / 2) * error
     return AverageEffect(value, error, value - reach, value + reach, int(member.sum()))
-
-
-def _coded(name: str, labels: Any, rows: int) -> tuple[list[Any], np.ndarray]:
-    """Returns the different labels, sorted where they can be, and the place among them of each row's label."""
-    # A list's labels stay as they are: numpy would make texts of numbers among texts, and columns of tuples.
-    array = np.asarray(labels) if hasattr(labels, "dtype") else np.fromiter(labels, object)
-    check_shape(name, array, (rows,))
-    of_rows = list(array) if array.dtype.kind in "mM" else array.tolist()  # a list of dates would be one of integers
-    for row, label in enumerate(of_rows):
-        if label is None or type(label).__name__ == "NAType" or label != label:
-            raise ValueError(f"{name}: expected a label in every row, got {label} in row {row}")
-    try:
-        different = list(dict.fromkeys(of_rows))
-    except TypeError as error:
-        raise ValueError(f"{name}: expected labels that a dict takes as keys, got {error}") from error
-    with contextlib.suppress(TypeError):  # labels of several types stay in the order of the rows
-        different.sort()
-    place = {label: i for i, label in enumerate(different)}
-    return different, np.array([place[label] for label in of_rows])

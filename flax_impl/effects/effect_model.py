@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -124,7 +125,7 @@ class EffectModel:
         [x] = check_data({"x": x}, ("x",)).values()
         x = self.scales.features(x)
         parts = [self.outputs(self._columns(x[i : i + _PART])) for i in range(0, len(x), _PART)]
-        y0, y1 = (np.concatenate(of_arm, axis=1) for of_arm in zip(*parts, strict=True))
+        y0, y1 = (np.concatenate(of_arm, axis=1).astype(np.float64) for of_arm in zip(*parts, strict=True))
         return self.scales.outcome(y0)[..., 0], self.scales.outcome(y1)[..., 0]
 
     def potential_outcomes(
@@ -260,6 +261,7 @@ class EffectModel:
             raise ValueError("model: expected one that was trained here, got a loaded one")
         if self.training.cross_fit is not None:
             return self.training.cross_fit
+        data = replace(data, **check_data(data.arrays(), ("x", "t", "y"), ("w",)))
         return cross_fit(data, *self.member_outcomes(data.x), self.training.held_out)
 
 

@@ -73,6 +73,7 @@ def read_ensemble(path: str | os.PathLike[str]) -> Ensemble:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or holds something else.
+        ImportError: there are trees in it, and CatBoost is not installed; the message names the extra.
     """
     arrays, metadata = read_arrays(path)
     try:
@@ -84,8 +85,7 @@ def read_ensemble(path: str | os.PathLike[str]) -> Ensemble:
         blend, joined = None, {name: arrays.pop(name) for name in list(arrays) if name.startswith("blend.")}
         if joined:
             own = {name.removeprefix("blend."): array for name, array in joined.items()}
-            blend = blend_from_arrays(own, scales.binary)
-            check_shape("blend.slopes", blend.slopes, (len(scales.x_mean),))
+            blend = blend_from_arrays(own, scales)
         calibration = arrays.pop("calibration", None)
         members = {len(array) if array.ndim else 0 for array in arrays.values()}
         if len(members) != 1 or 0 in members:

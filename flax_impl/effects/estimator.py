@@ -77,7 +77,8 @@ class TwoHeadEstimator(BaseEstimator):
         feature_names_in_: their names, where they were strings.
 
     Raises:
-        ImportError: scikit-learn is not installed, when the name is first used; the message names the extra.
+        ImportError: scikit-learn is not installed, when the name is first used, or CatBoost, when `fit` trains trees;
+            the message names the extra.
         ValueError: from `fit`, since scikit-learn's constructors check nothing: an argument out of bounds; from the
             other methods: features unlike those of `fit`, a `T0` or `T1` that is not 0 or 1, or an interval without
             `bootstrap=True` and at least 2 members.
@@ -357,7 +358,9 @@ class TwoHeadEstimator(BaseEstimator):
         """
         model = load_effect_model(path)
         try:
-            arguments = dict(model.ensemble.settings["arguments"])
+            # What older files lack, whose nets took standardised features alone.
+            older = {"bins": 0, "gates": False, "learners": ("nets",)}
+            arguments = older | model.ensemble.settings["arguments"]
             if arguments["optimizer"] is not None:
                 arguments["optimizer"] = _made(arguments["optimizer"])
             for name in ("representation_features", "head_features", "learners"):

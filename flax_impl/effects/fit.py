@@ -18,6 +18,7 @@ except ImportError as error:
     raise ImportError("flax_impl needs jax: pip install 'twohead[jax]'") from error
 
 from torch_ref.common.checks.arguments import check_choice, listed
+from torch_ref.common.checks.arrays import check_data
 from torch_ref.common.checks.divergence import check_losses
 from torch_ref.common.data.treatment_data import TreatmentData
 from torch_ref.common.settings.optimizers import Optimizer
@@ -171,6 +172,7 @@ def load_effect_model(path: str | os.PathLike[str]) -> EffectModel:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or holds something else.
+        ImportError: there are trees in it, and CatBoost is not installed; the message names the extra.
 
     Example:
         >>> import tempfile
@@ -195,9 +197,9 @@ def load_effect_model(path: str | os.PathLike[str]) -> EffectModel:
 
 def _with_trees(model: EffectModel, data: TreatmentData, settings: EffectSettings) -> EffectModel:
     """Returns the model with trees beside its nets."""
-    data = replace(data, x=np.asarray(data.x, float), y=np.asarray(data.y, float))
+    data = replace(data, **check_data(data.arrays(), ("x", "t", "y"), ("w",)))
     of_nets = model.cross_fit(data)
-    blend, found = fit_blend(data, of_nets, binary=settings.binary, seed=settings.seed, threads=count_cores())
+    blend, found = fit_blend(data, of_nets, scales=model.scales, seed=settings.seed, threads=count_cores())
     assert model.training is not None
     training = model.training._replace(cross_fit=found)
     return EffectModel(model.ensemble._replace(blend=blend), model.outputs, training, model.targets)

@@ -1,5 +1,6 @@
 """Draws the rows of each member of an ensemble: to train on, and to be judged by."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -7,6 +8,8 @@ from jaxtyping import Bool, Int, Shaped
 
 from torch_ref.common.checks.arguments import check_integer, check_number
 from torch_ref.common.checks.arrays import check_binary, check_rows
+
+from .judging.columns import code_labels
 
 _MOST_HELD_OUT = 16_384  # more rows would judge no better, and all of them go through the model after each epoch
 
@@ -39,13 +42,15 @@ def draw_members(
     Args:
         t: the treatment, 0 or 1.
         members: how many to draw for.
-        validation_share: the share of each arm that is held out, at most 16,384 rows in all; 0 holds out none.
-        bootstrap: draws the rows to train on from those that are not held out, with replacement.
+        validation_share: the share of each arm that is held out, at most 16,384 rows in all; 0 holds out none. With
+            `groups`, a share of the clusters, at most a half.
+        bootstrap: draws the rows to train on from those that are not held out, with replacement; with `groups`, whole
+            clusters.
         seed: of numpy's default generator.
         groups: the cluster of each row, whose rows are held out together; or None.
 
     Raises:
-        ValueError: an argument out of bounds, or a share that leaves no row to hold out.
+        ValueError: an argument out of bounds, a share that leaves no row to hold out, or too few clusters for it.
     """
     check_rows("t", t)
     check_binary("t", t)
@@ -55,10 +60,12 @@ def draw_members(
     share = min(validation_share, _MOST_HELD_OUT / len(t))
     arms = [np.flatnonzero(t == arm) for arm in (0, 1)]
     folds = round(1 / share) if share else 1
-    if groups is not None and share:
+    if groups is not None and (share or bootstrap):
+        folds = max(folds, 2) if share else 1
         return _draw_clusters(t, groups, members=members, folds=folds, bootstrap=bootstrap, generator=generator)
-    counts = [_held_out_rows(share, folds, len(arm)) for arm in arms]
-    if validation_share and not sum(counts):
+    whole = share == validation_share and folds > 1 and abs(folds * share - 1) < 0.05
+    counts = [_held_out_rows(share, folds if whole else None, len(arm)) for arm in arms]
+    if validation_share and not (sum(counts) and round(share * len(t))):
         raise ValueError(f"validation_share: expected a share that holds a row out, got {validation_share} of {len(t)}")
     train, held_out = [], []
     drawn = arms
@@ -77,28 +84,29 @@ def draw_members(
     )
 
 
-def _held_out_rows(share: float, folds: int, rows: int) -> int:
-    """Returns how many rows of an arm a member holds out: so many that all folds together hold out every row."""
+def _held_out_rows(share: float, folds: int | None, rows: int) -> int:
+    """Returns how many rows of an arm a member holds out: with folds, so many that they hold out every row together."""
     if not share or not rows:
         return 0
-    exact = abs(folds * share - 1) < 0.05
-    return min(-(-rows // folds) if exact else round(share * rows), rows - 1)
+    return min(round(share * rows) if folds is None else -(-rows // folds), rows - 1)
 
 
 def draw_folds(
     t: Int[np.ndarray, " rows"], *, seed: int, groups: Shaped[np.ndarray, " rows"] | None = None, folds: int = 5
 ) -> list[Bool[np.ndarray, " rows"]]:
-    """Returns which rows each fold leaves out: every row once, as many of each arm as in the others, clusters whole.
+    """Returns which rows each fold leaves out: every row once, both arms evenly among the folds, clusters whole.
+
+    Outside each fold there are rows of both arms.
 
     Args:
         t: the treatment, 0 or 1.
         seed: of the folds.
         groups: the cluster of each row, or None.
-        folds: how many; fewer where an arm has fewer rows.
+        folds: how many; fewer where an arm has fewer rows or clusters.
 
     Raises:
         ImportError: scikit-learn is not installed; the message names the extra.
-        ValueError: an arm with a single row, or fewer than two clusters.
+        ValueError: an arm with a single row, or in a single cluster; a row without a cluster.
     """
     try:
         from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
@@ -108,14 +116,21 @@ def draw_folds(
     if least < 2:
         raise ValueError(f"t: expected at least 2 rows of each arm for folds, got {least} of one")
     if groups is None:
-        parts = StratifiedKFold(min(folds, least), shuffle=True, random_state=seed).split(t, t)
-    else:
-        clusters = min(len(np.unique(np.asarray(groups)[t == arm])) for arm in (0, 1))
-        if clusters < 2:
-            raise ValueError(f"groups: expected at least 2 clusters with rows of each arm, got {clusters}")
-        chosen = StratifiedGroupKFold(min(folds, clusters), shuffle=True, random_state=seed)
-        parts = chosen.split(t, t, groups)
-    return [np.isin(np.arange(len(t)), unseen) for _, unseen in parts]
+        return _masks(StratifiedKFold(min(folds, least), shuffle=True, random_state=seed).split(t, t), len(t))
+    places = code_labels("groups", groups, len(t))[1]
+    clusters = min(len(np.unique(places[t == arm])) for arm in (0, 1))
+    if clusters < 2:
+        raise ValueError(f"groups: expected at least 2 clusters with rows of each arm, got {clusters}")
+    for count in range(min(folds, clusters), 1, -1):
+        parts = StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(t, t, places)
+        found = _masks(parts, len(t))
+        if all(unseen.any() and len(np.unique(t[~unseen])) == 2 for unseen in found):
+            return found
+    raise ValueError("groups: expected clusters that leave rows of both arms outside each fold, got none")
+
+
+def _masks(parts: Iterable[tuple[np.ndarray, np.ndarray]], rows: int) -> list[np.ndarray]:
+    return [np.isin(np.arange(rows), unseen) for _, unseen in parts]
 
 
 def _draw_clusters(
@@ -125,17 +140,30 @@ def _draw_clusters(
 
     Members have as many rows as the largest: those that lack some see a few of their own twice.
     """
-    train, held_out, parts = [], [], []
+    places = code_labels("groups", groups, len(t))[1]
+    train, held_out = [], []
+    parts = [np.full(len(t), False)]
     for member in range(members):
-        if member % folds == 0:
-            parts = draw_folds(t, seed=int(generator.integers(2**31)), groups=groups, folds=folds)
+        if folds > 1 and member % folds == 0:
+            parts = draw_folds(t, seed=int(generator.integers(2**31)), groups=places, folds=folds)
         unseen = parts[member % len(parts)]
         rows = np.flatnonzero(~unseen)
         if bootstrap:
-            labels, of_row = np.unique(np.asarray(groups)[rows], return_inverse=True)
-            drawn = generator.integers(len(labels), size=len(labels))
-            rows = np.concatenate([rows[of_row == label] for label in drawn])
+            rows = _bootstrap_clusters(t, rows, places[rows], generator)
         train.append(rows)
         held_out.append(np.flatnonzero(unseen))
     kinds = [np.stack([np.resize(rows, max(map(len, kind))) for rows in kind]) for kind in (train, held_out)]
-    return MemberRows(*(kind.astype(np.int32) for kind in kinds))
+    of_train, of_held_out = (kind.astype(np.int32) for kind in kinds)
+    return MemberRows(of_train, of_held_out if of_held_out.size else None)
+
+
+def _bootstrap_clusters(
+    t: np.ndarray, rows: np.ndarray, places: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
+    """Returns the rows of as many clusters as there are, drawn with replacement until both arms are among them."""
+    labels, arms = np.unique(places), len(np.unique(t[rows]))
+    while True:
+        drawn = generator.choice(labels, len(labels))
+        found = np.concatenate([rows[places == label] for label in drawn])
+        if len(np.unique(t[found])) == arms:
+            return found

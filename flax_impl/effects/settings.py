@@ -46,7 +46,8 @@ class EffectSettings:
         dtype: of the parameters, `"float32"` or `"float64"`.
 
     Raises:
-        ValueError: an `optimizer` or `dtype` of another kind; the other settings are checked when they are used.
+        ValueError: an `optimizer`, `dtype` or `learners` of another kind, or trees without held-out rows; the other
+            settings are checked when they are used.
 
     Example:
         >>> EffectSettings(members=20, bootstrap=True).patience is None
@@ -83,7 +84,7 @@ class EffectSettings:
     def __post_init__(self) -> None:
         check_optimizer(self.optimizer)
         check_choice("dtype", self.dtype, ("float32", "float64"))
-        if tuple(self.learners) not in (("nets",), ("nets", "trees")):
+        if not isinstance(self.learners, list | tuple) or tuple(self.learners) not in (("nets",), ("nets", "trees")):
             raise ValueError(f"learners: expected ('nets',) or ('nets', 'trees'), got {shown(self.learners)}")
         if self.targeted and self.balance is not None:
             raise ValueError(f"balance: expected None with targeted, got {shown(self.balance)}")

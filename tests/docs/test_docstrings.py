@@ -33,6 +33,7 @@ RAISES_NOTHING: dict[str, str] = {
     "AverageEffects": "a record: it keeps what it is given",
     "Conversion": "a record: it keeps what it is given",
     "Constant": "a schedule without settings",
+    "CrossFit": "a record: it keeps what it is given",
     "Divergence": "a record: it keeps what it is given",
     "EffectReport": "a record: it keeps what it is given",
     "Entry": "a record: it keeps what it is given",

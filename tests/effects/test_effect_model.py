@@ -127,7 +127,7 @@ def test_a_file_of_something_else(model: EffectModel, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     net = torch_ref.TwoHead(4, [3], [3])
     torch_ref.save_model(path, net)
-    message = f"^{re.escape(str(path))}: format: expected one of 'effects/1', got 'model/1'$"
+    message = f"^{re.escape(str(path))}: format: expected one of 'effects/2', 'effects/1', got 'model/1'$"
     with pytest.raises(ValueError, match=message):
         load_effect_model(path)
     model.save(path)
@@ -154,8 +154,9 @@ def starting_alike(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], seed
 
 
 def config_of(**changed: Any) -> dict[str, Any]:
-    config = {"in_features": 4, "representation_features": [8], "head_features": [8], "activation": "gelu"}
-    return config | {"final_activation": "identity"} | changed
+    columns = 10  # of each feature: itself, its rank, and 8 pieces
+    config = {"in_features": 4 * columns, "representation_features": [8], "head_features": [8], "activation": "gelu"}
+    return config | {"final_activation": "identity", "input_groups": [columns] * 4} | changed
 
 
 @pytest.mark.usefixtures("x64")
@@ -167,15 +168,18 @@ def config_of(**changed: Any) -> dict[str, Any]:
         {"binary": True, "cfr_weights": True, "seed": 7},
         {"balance": "linear_mmd", "balance_weight": 0.5, "steps": 17, "epochs": None},
         {"epochs": 40, "patience": 2, "optimizer": Adam(lr=0.03)},
+        {"bins": 0, "gates": False},
     ],
-    ids=["plain", "bootstrap", "binary", "balance", "early stopping"],
+    ids=["defaults", "bootstrap", "binary", "balance", "early stopping", "plain"],
 )
 def test_both_sides_train_alike(
     changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch, measured: list[str], request: pytest.FixtureRequest
 ) -> None:
     data = binary_data() if changed.get("binary") else DATA
     data = replace(data, w=np.random.default_rng(0).uniform(0.5, 2, len(data)))
-    starting_alike(monkeypatch, config_of(activation=changed.get("activation", "gelu")), changed.get("seed", 0))
+    plain = {} if changed.get("bins", 8) else {"in_features": 4, "input_groups": None}
+    config = config_of(activation=changed.get("activation", "gelu"), **plain)
+    starting_alike(monkeypatch, config, changed.get("seed", 0))
     settings = EffectSettings(**TINY | {"members": 1, "dtype": "float64"} | changed)
     reference, port = fit_net(data, settings, progress=False), fit_effects(data, settings, progress=False)
     apart = float(np.abs(port.effect(NEW.x) - reference.effect(NEW.x)).max())
@@ -279,22 +283,22 @@ def test_a_net_is_the_same_in_an_ensemble_of_any_size(model: EffectModel) -> Non
 
 def test_a_net_that_diverges_starts_again() -> None:
     with pytest.warns(UserWarning, match="diverged") as caught:
-        model = trained(optimizer=flax_impl.SGD(lr=9.0))
+        model = trained(optimizer=flax_impl.SGD(lr=5.0))
     said = [str(warning.message) for warning in caught]
-    assert said == ["net 0, 1 diverged and starts again, with lr=0.9"]
+    assert said == ["net 0, 1 diverged and starts again, with lr=0.5"]
     assert {warning.filename for warning in caught} == {__file__}
     assert np.isfinite(model.effect(NEW.x)).all()
     assert np.isfinite(model.training.losses[:, :, 0]).all()
     # As if nothing had happened before.
     np.testing.assert_allclose(
-        model.effect(NEW.x), trained(optimizer=flax_impl.SGD(lr=0.9)).effect(NEW.x), rtol=1e-5, atol=1e-6
+        model.effect(NEW.x), trained(optimizer=flax_impl.SGD(lr=0.5)).effect(NEW.x), rtol=1e-5, atol=1e-6
     )
 
 
 def test_the_others_stay_as_they_are_when_one_diverges(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings: dict[str, Any] = {"optimizer": flax_impl.SGD(lr=0.01), "members": 3}
+    settings: dict[str, Any] = {"optimizer": flax_impl.SGD(lr=0.01), "members": 3, "bins": 0, "gates": False}
     good = trained(**settings)
-    start = flax_impl.TwoHead(**config_of()).init_params(range(3))
+    start = flax_impl.TwoHead(**config_of(in_features=4, input_groups=None)).init_params(range(3))
 
     def begin_with(factor: float) -> None:
         """Lets the second net start from weights so large that it diverges."""

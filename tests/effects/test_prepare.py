@@ -22,7 +22,7 @@ def settings(**changed: Any) -> EffectSettings:
 class TestPreparation:
     def test_defaults(self) -> None:
         made = prepare(data := table(), settings())
-        assert made.lengths == {"epochs": 300, "steps": None, "batch_size": 100, "patience": 30}
+        assert made.lengths == {"epochs": 300, "steps": None, "batch_size": 100, "patience": 20}
         assert sorted(made.arrays) == ["t", "x", "y"]
         for name in ("x", "y"):
             np.testing.assert_allclose(made.arrays[name].mean(axis=0), 0, atol=1e-12)
@@ -37,9 +37,9 @@ class TestPreparation:
     @pytest.mark.parametrize(
         ("change", "expected"),
         [
-            ({"batch_size": 1}, 21),  # 1000 steps are 20.8 epochs of 48 rows
-            ({"batch_size": 2}, 30),
-            ({"batch_size": 1, "rows": 500}, 5),
+            ({"batch_size": 1, "rows": 40}, 16),  # 500 steps are 15.6 epochs of 32 rows
+            ({"batch_size": 2}, 20),
+            ({"batch_size": 1, "rows": 500}, 12),  # 1.25 epochs
             ({"patience": 7}, 7),
             ({"validation_share": 0}, None),
         ],

@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "flax_impl.training": ({COMMON, "flax_impl.models"}, {"jax", "optax", "chex", "numpy", "jaxtyping", "ott"}),
     "flax_impl.effects": (
         {COMMON, "flax_impl.models", "flax_impl.training"},
-        {"jax", "numpy", "jaxtyping", "scipy", "sklearn", "matplotlib"},
+        {"jax", "numpy", "jaxtyping", "scipy", "sklearn", "matplotlib", "catboost"},
     ),
     "flax_impl.parity.report": (
         {COMMON, "flax_impl.parity.alignment", "flax_impl.parity.conversion"}, {"numpy", "jaxtyping"}
@@ -58,7 +58,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "flax_impl": ({COMMON}, set()),
 }  # fmt: skip
-HEAVY = {"causallib", "pyarrow", "matplotlib", "sklearn", "scipy", "ot", "ott", "torch.distributed"}
+HEAVY = {"causallib", "catboost", "pyarrow", "matplotlib", "sklearn", "scipy", "ot", "ott", "torch.distributed"}
 
 
 def modules() -> dict[str, Path]:

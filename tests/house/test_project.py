@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = ("jax", "torch", "data", "plots", "estimator", "balance", "docs", "test")
+EXTRAS = ("jax", "torch", "data", "plots", "estimator", "trees", "balance", "docs", "test")
 
 
 def test_the_wheel_holds_the_two_packages_and_nothing_else(tmp_path: Path) -> None:

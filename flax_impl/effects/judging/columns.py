@@ -1,5 +1,6 @@
 """Checks of the columns that averages and scores are made of."""
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,28 @@ def row_weights(w: Any, rows: int) -> np.ndarray:
     check_some_weight({"w": found})
     found = found / found.max()  # so that no sum overflows
     return found / found.mean()
+
+
+def code_labels(name: str, labels: Any, rows: int) -> tuple[list[Any], np.ndarray]:
+    """Returns the different labels, sorted where they can be, and the place among them of each row's label.
+
+    Raises ValueError where a row has none, or where the labels are of a kind that no dict takes.
+    """
+    # A list's labels stay as they are: numpy would make texts of numbers among texts, and columns of tuples.
+    array = np.asarray(labels) if hasattr(labels, "dtype") else np.fromiter(labels, object)
+    check_shape(name, array, (rows,))
+    of_rows = list(array) if array.dtype.kind in "mM" else array.tolist()  # a list of dates would be one of integers
+    for row, label in enumerate(of_rows):
+        if label is None or type(label).__name__ == "NAType" or label != label:
+            raise ValueError(f"{name}: expected a label in every row, got {label} in row {row}")
+    try:
+        different = list(dict.fromkeys(of_rows))
+    except TypeError as error:
+        raise ValueError(f"{name}: expected labels that a dict takes as keys, got {error}") from error
+    with contextlib.suppress(TypeError):  # labels of several types stay in the order of the rows
+        different.sort()
+    place = {label: i for i, label in enumerate(different)}
+    return different, np.array([place[label] for label in of_rows])
 
 
 def check_inside(score: np.ndarray) -> None:

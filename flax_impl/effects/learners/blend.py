@@ -1,11 +1,14 @@
 """Nets and trees together: each weighed by how well it does on rows that it did not see."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from torch_ref.common.data.treatment_data import TreatmentData
+from torch_ref.common.checks.arguments import check_shape
+from torch_ref.common.checks.arrays import check_finite
+from torch_ref.common.data.treatment_data import Scales, TreatmentData
 
 from ..rows import draw_folds
 from .cross_fit import CrossFit, logistic_score, logistic_weights
@@ -53,23 +56,24 @@ class Blend(NamedTuple):
         # The effect is estimated for itself, so the outcomes move apart around what is expected of the row.
         mean = (1 - score) * mu0 + score * mu1
         y0, y1 = mean - score * effect, mean + (1 - score) * effect
-        return (np.clip(y0, 0, 1), np.clip(y1, 0, 1)) if self.trees.binary else (y0, y1)
+        return (np.clip(y0, 0, 1), np.clip(y1, 0, 1)) if self.trees.scales.binary else (y0, y1)
 
 
 def fit_blend(
-    data: TreatmentData, of_nets: CrossFit, *, binary: bool, seed: int, threads: int
+    data: TreatmentData, of_nets: CrossFit, *, scales: Scales, seed: int, threads: int
 ) -> tuple[Blend, CrossFit]:
     """Trains trees, weighs them and the nets, and returns both, and what they expect of rows that they did not see.
 
     Args:
         data: the table.
         of_nets: what the nets expect of the rows that they did not see.
-        binary: the outcome is 0 or 1.
+        scales: of features and outcome.
         seed: of folds and trees.
         threads: how many cores to use.
 
     Raises:
         ImportError: CatBoost or scikit-learn is not installed; the message names the extra.
+        ValueError: an arm with a single row, or whose rows all have weight 0.
     """
     rows, score = of_nets.rows, np.full(len(data), np.nan)
     folds = draw_folds(data.t, seed=seed, groups=data.groups)
@@ -78,7 +82,7 @@ def fit_blend(
     intercept, slopes = logistic_weights(data.x, data.t)
     score[unknown] = logistic_score(intercept, slopes, data.x[unknown])
     trees, unseen = fit_trees(
-        data.x, data.t, data.y[:, 0], score, folds, w=data.w, binary=binary, seed=seed, threads=threads
+        data.x, data.t, data.y[:, 0], score, folds, w=data.w, scales=scales, seed=seed, threads=threads
     )
     t, y, w = of_nets.t, of_nets.y, of_nets.w
     outcomes, expected = [], []
@@ -89,8 +93,8 @@ def fit_blend(
     mu0, mu1 = expected
     each = [of_nets.mu1 - of_nets.mu0, (unseen.mu1 - unseen.mu0)[rows], unseen.effect[rows]]
     weights = stack_effects(np.stack(each, axis=1), t, y, mu0, mu1, of_nets.score, w)
-    found = of_nets._replace(
-        mu0=mu0, mu1=mu1, effects=dict(zip(LEARNERS, each, strict=True)),
+    found = replace(
+        of_nets, mu0=mu0, mu1=mu1, effects=dict(zip(LEARNERS, each, strict=True)),
         weights=dict(zip(LEARNERS, weights.tolist(), strict=True)),
     )  # fmt: skip
     return Blend(trees, weights, np.stack(outcomes), intercept, slopes), found
@@ -105,8 +109,8 @@ def blend_to_arrays(blend: Blend) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def blend_from_arrays(arrays: dict[str, Any], binary: bool) -> Blend:
-    """Returns the blend that `blend_to_arrays` turned into arrays.
+def blend_from_arrays(arrays: dict[str, Any], scales: Scales) -> Blend:
+    """Returns the blend that `blend_to_arrays` turned into arrays, for features and outcome of these scales.
 
     Raises:
         ImportError: CatBoost is not installed; the message names the extra.
@@ -114,5 +118,9 @@ def blend_from_arrays(arrays: dict[str, Any], binary: bool) -> Blend:
         KeyError: an array is missing.
     """
     trees = {name.removeprefix("trees."): array for name, array in arrays.items() if name.startswith("trees.")}
+    shapes = {"effects": (3,), "outcomes": (2, 2), "intercept": (1,), "slopes": (len(scales.x_mean),)}
+    for name, shape in shapes.items():
+        check_shape(f"blend.{name}", arrays[name], shape)
+        check_finite(f"blend.{name}", arrays[name])
     own = (arrays["effects"], arrays["outcomes"], float(arrays["intercept"][0]), arrays["slopes"])
-    return Blend(trees_from_arrays(trees, binary), *own)
+    return Blend(trees_from_arrays(trees, scales), *own)

@@ -1,6 +1,7 @@
 """What is expected of each row by models that did not see it: the ground that averages and scores stand on."""
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -14,20 +15,32 @@ from ..rows import draw_folds
 NEAREST = 0.01  # to 0 or 1 that an estimated propensity comes: below, a row would stand for more than a hundred
 
 
-class CrossFit(NamedTuple):
-    """What models that did not see a row expect of it, in the unit of the outcome.
+@dataclass(frozen=True)
+class CrossFit:
+    """What models that did not see a row expect of it, in the unit of the outcome; `EffectModel.cross_fit` makes it.
 
-    Attributes:
-        rows: the numbers of the rows that at least one net did not see.
-        t: their treatment.
-        y: their outcome.
-        w: their weights, or None.
-        groups: their clusters, or None.
-        mu0: the outcome that is expected without treatment.
-        mu1: the outcome that is expected with treatment.
-        score: their probability of treatment, at least 0.01 and at most 0.99.
-        effects: the effect by each learner.
+    Args:
+        rows: the numbers of the rows that at least one net did not see [held_out].
+        t: their treatment [held_out].
+        y: their outcome [held_out].
+        w: their weights [held_out], or None.
+        groups: their clusters [held_out], or None.
+        mu0: the outcome that is expected without treatment [held_out].
+        mu1: the outcome that is expected with treatment [held_out].
+        score: their probability of treatment [held_out], at least 0.01 and at most 0.99.
+        effects: the effect by each learner [held_out].
         weights: of each learner in `effect`.
+
+    Example:
+        >>> from flax_impl.data import synthetic
+        >>> from flax_impl.effects import EffectSettings, fit_effects
+        >>> data = synthetic(rows=80, features=4)
+        >>> small = EffectSettings(representation_features=[4], head_features=[4], members=5, steps=3)
+        >>> unseen = fit_effects(data, small, progress=False).cross_fit(data)
+        >>> len(unseen.rows), unseen.averages().ate.rows  # among five members, each row is held out
+        (80, 80)
+        >>> list(unseen.losses())
+        ['nets']
     """
 
     rows: Int[np.ndarray, " held_out"]

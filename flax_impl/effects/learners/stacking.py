@@ -17,9 +17,11 @@ def stack_outcomes(
         y: what was observed.
         w: weights of the rows, or None.
 
+    Where there are no rows, or none with a weight, all learners weigh the same.
+
     Source: Breiman, "Stacked regressions", 1996.
     """
-    return _closest(expected, y, row_weights(w, len(y)))
+    return _closest(expected, y, _of_rows(w, len(y)))
 
 
 def stack_effects(
@@ -47,11 +49,15 @@ def stack_effects(
     Source: Han, Wu, "Ensemble method for estimating individualized treatment effects", 2022; Nie, Wager,
     "Quasi-oracle estimation of heterogeneous treatment effects", 2021.
     """
-    of_rows = row_weights(w, len(y))
+    of_rows = _of_rows(w, len(y))
     by_dr = _closest(effects, pseudo_outcomes(t, y, mu0, mu1, score), of_rows)
     mean = (1 - score) * mu0 + score * mu1
     by_r = _closest((t - score)[:, None] * effects, y - mean, of_rows)
     return (by_dr + by_r) / 2
+
+
+def _of_rows(w: np.ndarray | None, rows: int) -> np.ndarray:
+    return np.zeros(rows) if w is not None and not w.any() else row_weights(w, rows)
 
 
 def _closest(columns: np.ndarray, target: np.ndarray, w: np.ndarray) -> np.ndarray:
@@ -60,9 +66,12 @@ def _closest(columns: np.ndarray, target: np.ndarray, w: np.ndarray) -> np.ndarr
         from scipy.optimize import nnls
     except ImportError as error:
         raise ImportError("learners need scipy: pip install 'twohead[jax]'") from error
+    largest = max(np.abs(columns).max(initial=0), np.abs(target).max(initial=0))
+    if not w.any() or largest == 0:  # nothing tells one from the other
+        return np.full(columns.shape[1], 1 / columns.shape[1])
     root = np.sqrt(w)
-    a, b = root[:, None] * columns, root * target
+    a, b = root[:, None] * (columns / largest), root * (target / largest)
     # A heavy row that asks for a sum of 1: nnls itself knows no such bound.
-    heavy = 1e4 * max(float(np.abs(a).max()), float(np.abs(b).max()), 1e-12) * np.sqrt(len(b))
+    heavy = 1e4 * max(float(np.abs(a).max()), float(np.abs(b).max())) * np.sqrt(len(b))
     found, _ = nnls(np.vstack([a, np.full(a.shape[1], heavy)]), np.append(b, heavy))
     return found / found.sum()

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from torch_ref.common.data.treatment_data import Scales
+
 _SETTINGS = {"iterations": 500, "learning_rate": 0.06, "depth": 4, "border_count": 64}
 
 
@@ -19,29 +21,32 @@ class Trees(NamedTuple):
         outcome1: of the outcome with treatment.
         effect0: of the effect, learnt from the untreated rows.
         effect1: of the effect, learnt from the treated rows.
-        binary: the outcomes are probabilities.
+        scales: of features and outcome. Trees learn on standardised numbers, since CatBoost keeps float32 of each.
     """
 
     outcome0: Any
     outcome1: Any
     effect0: Any
     effect1: Any
-    binary: bool
+    scales: Scales
 
     def outcomes(self, x: Float[np.ndarray, "rows features"]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the expected outcomes without and with treatment [rows]."""
-        return _predicted(self.outcome0, x, self.binary), _predicted(self.outcome1, x, self.binary)
+        """Returns the expected outcomes without and with treatment [rows], in the unit of the data."""
+        x = self.scales.features(x)
+        y0, y1 = (self.scales.outcome(_predicted(of_arm, x)[:, None]) for of_arm in (self.outcome0, self.outcome1))
+        return y0[:, 0], y1[:, 0]
 
     def effects(
         self, x: Float[np.ndarray, "rows features"], score: Float[np.ndarray, " rows"]
     ) -> Float[np.ndarray, " rows"]:
-        """Returns the X-learner's effects.
+        """Returns the X-learner's effects, in the unit of the outcome.
 
         Args:
             x: the features, in their own unit.
             score: each row's probability of treatment.
         """
-        return score * _predicted(self.effect0, x) + (1 - score) * _predicted(self.effect1, x)
+        x = self.scales.features(x)
+        return (score * _predicted(self.effect0, x) + (1 - score) * _predicted(self.effect1, x)) * self.scales.y_std[0]
 
 
 class UnseenByTrees(NamedTuple):
@@ -66,7 +71,7 @@ def fit_trees(
     folds: Sequence[Bool[np.ndarray, " rows"]],
     *,
     w: Float[np.ndarray, " rows"] | None,
-    binary: bool,
+    scales: Scales,
     seed: int,
     threads: int,
 ) -> tuple[Trees, UnseenByTrees]:
@@ -78,13 +83,14 @@ def fit_trees(
         y: the outcome, in its own unit.
         score: each row's probability of treatment, by a model that did not see it.
         folds: for each, the rows that are left out; every row is in at least one.
-        w: weights of the rows, or None.
-        binary: the outcome is 0 or 1.
+        w: weights of the rows, or None; a row of weight 0 is not learnt from.
+        scales: of features and outcome.
         seed: of the trees.
         threads: how many cores to use.
 
     Raises:
         ImportError: CatBoost is not installed; the message names the extra.
+        ValueError: an arm whose rows outside a fold all have weight 0.
 
     Source: Kunzel, Sekhon, Bickel, Yu, "Metalearners for estimating heterogeneous treatment effects", PNAS 2019;
     Prokhorenkova et al., "CatBoost: unbiased boosting with categorical features", NeurIPS 2018.
@@ -93,31 +99,44 @@ def fit_trees(
     sums, counts = np.zeros((3, len(y))), np.zeros(len(y))
     models: dict[str, list[Any]] = {"outcome0": [], "outcome1": [], "effect0": [], "effect1": []}
 
-    def boosted(name: str, rows: np.ndarray, target: np.ndarray, loss: str) -> Any:
+    features = scales.features(x)
+
+    def boosted(name: str, rows: np.ndarray, target: np.ndarray, loss: str = "RMSE") -> Any:
+        columns, weights = features[rows], None if w is None else w[rows]
+        if not np.ptp(columns.astype(np.float32), axis=0).any():
+            # CatBoost refuses features without a difference: here it finds one in rows that do not count.
+            columns = np.vstack([columns, columns[:1] - 1, columns[:1] + 1])
+            weights = np.append(np.ones(len(rows)) if weights is None else weights, [0, 0])
+            target = np.append(target, [target[0]] * 2)
+        # CatBoost's way to sample rows fails where all errors are 0 from the start.
+        sampling = {} if np.ptp(target.astype(np.float32)) else {"bootstrap_type": "No"}
         model = catboost.CatBoost(
-            {**_SETTINGS, "loss_function": loss, "random_seed": seed, "thread_count": threads, "verbose": False,
-             "allow_writing_files": False, "allow_const_label": True}
+            {**_SETTINGS, **sampling, "loss_function": loss, "random_seed": seed, "thread_count": threads,
+             "verbose": False, "allow_writing_files": False, "allow_const_label": True}
         )  # fmt: skip
-        model.fit(x[rows], target, sample_weight=None if w is None else w[rows])
+        model.fit(columns, target, sample_weight=weights)
         models[name].append(model)
         return model
 
     for unseen in folds:
-        arms = [np.flatnonzero(~unseen & (t == arm)) for arm in (0, 1)]
-        of_outcome = "Logloss" if binary else "RMSE"
-        outcome0, outcome1 = (boosted(f"outcome{arm}", arms[arm], y[arms[arm]], of_outcome) for arm in (0, 1))
+        known = ~unseen if w is None else ~unseen & (w > 0)
+        arms = [np.flatnonzero(known & (t == arm)) for arm in (0, 1)]
+        if not all(map(len, arms)):
+            raise ValueError("w: expected rows of both arms with a weight above 0 outside each fold, got none of one")
+        # CatBoost takes a cross entropy's target as it is; Logloss would take labels that are all 1 for zeros.
+        loss = "CrossEntropy" if scales.binary else "RMSE"
+        targets = [(y[rows] - scales.y_mean[0]) / scales.y_std[0] for rows in arms]
+        outcome0, outcome1 = (boosted(f"outcome{arm}", arms[arm], targets[arm], loss) for arm in (0, 1))
         # What each row would have gained: seen in one arm, expected in the other.
-        gained0 = _predicted(outcome1, x[arms[0]], binary) - y[arms[0]]
-        gained1 = y[arms[1]] - _predicted(outcome0, x[arms[1]], binary)
-        trees = Trees(
-            outcome0, outcome1, boosted("effect0", arms[0], gained0, "RMSE"),
-            boosted("effect1", arms[1], gained1, "RMSE"), binary,
-        )  # fmt: skip
+        gained0 = _outcome(outcome1, features[arms[0]], scales.binary) - targets[0]
+        gained1 = targets[1] - _outcome(outcome0, features[arms[1]], scales.binary)
+        effect0, effect1 = boosted("effect0", arms[0], gained0), boosted("effect1", arms[1], gained1)
+        trees = Trees(outcome0, outcome1, effect0, effect1, scales)
         sums[:, unseen] += [*trees.outcomes(x[unseen]), trees.effects(x[unseen], score[unseen])]
         counts[unseen] += 1
     shares = [1 / len(folds)] * len(folds)
     whole = {name: catboost.sum_models(of_folds, weights=shares) for name, of_folds in models.items()}
-    return Trees(**whole, binary=binary), UnseenByTrees(*(sums / counts))
+    return Trees(**whole, scales=scales), UnseenByTrees(*(sums / counts))
 
 
 def trees_to_arrays(trees: Trees) -> dict[str, np.ndarray]:
@@ -131,12 +150,12 @@ def trees_to_arrays(trees: Trees) -> dict[str, np.ndarray]:
     return arrays
 
 
-def trees_from_arrays(arrays: dict[str, np.ndarray], binary: bool) -> Trees:
-    """Returns the trees that `trees_to_arrays` turned into bytes.
+def trees_from_arrays(arrays: dict[str, np.ndarray], scales: Scales) -> Trees:
+    """Returns the trees that `trees_to_arrays` turned into bytes, for features and outcome of these scales.
 
     Raises:
         ImportError: CatBoost is not installed; the message names the extra.
-        ValueError: the bytes hold something else.
+        ValueError: the bytes hold something else, or trees for other features.
     """
     catboost = _catboost()
     models = {}
@@ -145,11 +164,19 @@ def trees_from_arrays(arrays: dict[str, np.ndarray], binary: bool) -> Trees:
             models[name] = catboost.CatBoost().load_model(blob=arrays[name].tobytes())
         except (KeyError, catboost.CatBoostError) as error:
             raise ValueError(f"trees.{name}: expected boosted trees, got {error!r}") from error
-    return Trees(**models, binary=binary)
+        features, expected = len(models[name].feature_names_), len(scales.x_mean)
+        if features != expected:
+            raise ValueError(f"trees.{name}: expected trees for {expected} features, got {features}")
+    return Trees(**models, scales=scales)
 
 
-def _predicted(model: Any, x: np.ndarray, binary: bool = False) -> np.ndarray:
-    raw = np.asarray(model.predict(x, prediction_type="RawFormulaVal"), np.float64)
+def _predicted(model: Any, x: np.ndarray) -> np.ndarray:
+    return np.asarray(model.predict(x, prediction_type="RawFormulaVal"), np.float64)
+
+
+def _outcome(model: Any, x: np.ndarray, binary: bool) -> np.ndarray:
+    """Returns a standardised outcome, or a probability."""
+    raw = _predicted(model, x)
     return np.exp(-np.logaddexp(0, -raw)) if binary else raw
 
 

@@ -56,8 +56,9 @@ class Encoding:
             bins: pieces of a feature. One with few more values than that has a piece between any two of them.
 
         Raises:
-            ValueError: there are no rows, or `bins` is below 1.
+            ValueError: `x` is of another shape or has no rows, or `bins` is below 1.
         """
+        check_shape("x", x, ("rows", "features"))
         check_rows("x", x)
         check_integer("bins", bins, at_least=1)
         columns = [_column(column, bins) for column in x.T]
@@ -76,13 +77,13 @@ class Encoding:
         """Returns the columns of all features, feature by feature, in the dtype of `x`.
 
         Args:
-            x: the features [rows, features], on the scale that the encoding was found on.
+            x: the features [rows, features], on the scale that the encoding was found on; whole numbers become float64.
 
         Raises:
             ValueError: another number of features.
         """
         check_shape("x", x, ("rows", len(self.points)))
-        encoded = np.zeros((len(x), int(self.widths.sum())), x.dtype)
+        encoded = np.zeros((len(x), int(self.widths.sum())), x.dtype if x.dtype.kind == "f" else np.float64)
         places = zip(_starts(self.widths), _starts(self.points), _starts(self.ends), strict=True)
         for column, (place, first, knot) in zip(x.T, places, strict=True):
             encoded[:, place.start] = column
