@@ -4,44 +4,42 @@ import argparse
 import json
 import sys
 import warnings
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from flax_impl.commands.backends import import_backend, run_command
 from flax_impl.data import TreatmentData, synthetic
-from flax_impl.effects import EffectModel, EffectSettings, propensity
-from flax_impl.effects.intervals.calibrated import (
-    MemberOutcomes,
-    calibrate,
-    calibrate_by_rougher,
-    calibrated_interval,
-)
-from flax_impl.effects.intervals.conformal import HeldOutRows, conformal_interval
-from flax_impl.effects.intervals.held_out import held_out_means, in_held_out
+from flax_impl.effects import EffectModel, EffectSettings
 from torch_ref.common.data.simulation import outcome_noise
 from torch_ref.common.files.array_file import replacing
-from torch_ref.common.settings.optimizers import AdamW
 
 _FRESH = 1000  # rows that no net saw
 _KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "poor overlap": {"overlap": "poor"},
-    "heavy tails": {"noise": "heavy"},
+    "poor-overlap": {"overlap": "poor"},
+    "heavy-tails": {"noise": "heavy"},
 }
-_METHODS = ("bootstrap", "halves", "rougher", "conformal", "independent")
-_ROUGHER = 1 / 20  # of the decay
+_CASES = ("plain:500", "plain:1000", "plain:2000", "plain:5000", "poor-overlap:1000", "heavy-tails:1000")
+_METHODS = ("bootstrap", "calibrated", "any", "independent")
+
+
+def _case(text: str) -> tuple[str, int]:
+    """Returns the kind and the rows of a case such as plain:500."""
+    kind, _, rows = text.partition(":")
+    if kind not in _KINDS or not rows.isdigit():
+        raise argparse.ArgumentTypeError(f"expected such as plain:500, got {text}")
+    return kind, int(rows)
 
 
 def parse() -> argparse.Namespace:
     """Returns the command line's arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("--rows", type=int, nargs="+", default=[500, 1000, 2000, 5000], help="of a table (default: 500 1000 2000 5000)")
-    add("--kinds", nargs="+", choices=_KINDS, default=list(_KINDS), help="of tables (default: all)")
-    add("--tables", type=int, default=8, help="how many of each (default: 8)")
+    add("--cases", nargs="+", type=_case, default=list(map(_case, _CASES)), metavar="KIND:ROWS",
+        help=f"kinds are {', '.join(_KINDS)} (default: {' '.join(_CASES)})")  # fmt: skip
+    add("--tables", type=int, default=3, help="how many of each (default: 3)")
     add("--members", type=int, default=20, help="nets in an ensemble (default: 20)")
     add("--json", type=Path, metavar="FILE", help="where to write the results")
     return parser.parse_args()
@@ -52,28 +50,10 @@ def intervals(
 ) -> tuple[EffectModel, dict[str, tuple[np.ndarray, np.ndarray]]]:
     """Returns the ensemble of a table, and the ends of new rows' intervals by each method."""
     model = package.effects.fit_effects(data, settings, progress=False)
-
-    def refit(rows: np.ndarray) -> MemberOutcomes:
-        half = replace(data, x=data.x[rows], t=data.t[rows], y=data.y[rows], mu0=None, mu1=None)
-        return MemberOutcomes(*package.effects.fit_effects(half, settings, progress=False).member_outcomes(data.x))
-
-    on_table, held_out = MemberOutcomes(*model.member_outcomes(data.x)), model.training.held_out
-    unseen = in_held_out(held_out, len(data))
-    calibration = calibrate(on_table, unseen, data.t, data.y[:, 0], refit, seed=settings.seed)
-    y0, y1 = model.member_outcomes(new.x)
-    found = {"bootstrap": model.effect_interval(new.x), "halves": calibrated_interval(y1 - y0, calibration)}
-    assert isinstance(settings.optimizer, AdamW)
-    less = replace(settings.optimizer, weight_decay=settings.optimizer.weight_decay * _ROUGHER)
-    rough = package.effects.fit_effects(data, replace(settings, optimizer=less), progress=False)
-    rough0, rough1 = rough.member_outcomes(data.x)
-    calibration = calibrate_by_rougher(on_table.y1 - on_table.y0, rough1 - rough0)
-    found["rougher"] = calibrated_interval(y1 - y0, calibration)
-    (mu0, seen), (mu1, _) = (held_out_means(values, unseen) for values in on_table)
-    score = propensity(np.concatenate([data.x, new.x]), np.concatenate([data.t, new.t]))
-    table = HeldOutRows(*(array[seen] for array in (mu0, mu1, score[: len(data)], data.t, data.y[:, 0])))
-    joints: dict[str, Literal["any", "independent"]] = {"conformal": "any", "independent": "independent"}
-    for name, joint in joints.items():
-        found[name] = conformal_interval(table, y0.mean(axis=0), y1.mean(axis=0), score[len(data) :], joint=joint)
+    effects = np.subtract(*reversed(model.joint_outcomes(new.x)))
+    found = {"bootstrap": model.interval(effects), "calibrated": model.effect_interval(new.x)}
+    for name in ("any", "independent"):
+        found[name] = model.difference_interval(data, new.x, joint=name)
     return model, found
 
 
@@ -87,7 +67,7 @@ def measure(package: Any, kind: str, rows: int, tables: int, members: int) -> di
         data, new = (
             synthetic(rows_of, seed=seed, **_KINDS[kind]) for rows_of, seed in ((rows, number), (_FRESH, 1000 + number))
         )
-        settings = EffectSettings(members=members, bootstrap=True, seed=100 * number)
+        settings = EffectSettings(members=members, bootstrap=True, calibrate=True, seed=100 * number)
         model, found = intervals(package, data, new, settings)
         assert new.mu0 is not None
         assert new.mu1 is not None
@@ -100,7 +80,7 @@ def measure(package: Any, kind: str, rows: int, tables: int, members: int) -> di
             "sqrt_pehe": float(np.sqrt(np.mean((model.effect(new.x) - true) ** 2))),
         }
         for name, (low, high) in found.items():
-            sought = own if name in ("conformal", "independent") else true
+            sought = own if name in ("any", "independent") else true
             of_table[f"{name}_coverage"] = float(np.mean((low <= sought) & (sought <= high)))
             finite = np.isfinite(high - low)
             of_table[f"{name}_width"] = float(np.mean((high - low)[finite])) if finite.any() else float("inf")
@@ -117,18 +97,17 @@ def run(args: argparse.Namespace) -> int:
     heads = "".join(f"{name:>17}" for name in _METHODS)
     print(f"{'table':<13}{'rows':>6}{heads}{'finite':>8}{'ATEs held':>11}{'sqrt PEHE':>11}")
     results = []
-    for kind in args.kinds:
-        for rows in args.rows:
-            found = measure(package, kind, rows, args.tables, args.members)
-            results.append(found)
-            cells = "".join(f"{found[f'{name}_coverage']:>10.1%}{found[f'{name}_width']:>7.2f}" for name in _METHODS)
-            print(f"{kind:<13}{rows:>6}{cells}{found['conformal_finite']:>8.1%}"
-                  f"{found['ate_coverage']:>11.0%}{found['sqrt_pehe']:>11.3f}", flush=True)  # fmt: skip
+    for kind, rows in args.cases:
+        found = measure(package, kind, rows, args.tables, args.members)
+        results.append(found)
+        cells = "".join(f"{found[f'{name}_coverage']:>10.1%}{found[f'{name}_width']:>7.2f}" for name in _METHODS)
+        print(f"{kind:<13}{rows:>6}{cells}{found['any_finite']:>8.1%}"
+              f"{found['ate_coverage']:>11.0%}{found['sqrt_pehe']:>11.3f}", flush=True)  # fmt: skip
     coverage = {name: float(np.mean([found[f"{name}_coverage"] for found in results])) for name in _METHODS}
-    print("each column: held, and the mean width of those that are finite; finite: of the conformal ones")
+    print("each column: held, and the mean width; any, independent: conformal, of a row's own difference")
     if args.json:
         with replacing(args.json) as beside:
-            held = {"coverage": coverage["rougher"], "by_method": coverage, "settings": results}
+            held = {"coverage": coverage["calibrated"], "by_method": coverage, "settings": results}
             beside.write_text(json.dumps(held, indent=1) + "\n")
     return 0
 

@@ -40,7 +40,7 @@ a summary, each row's outcomes and effect, the weights, and pictures.
   --outcome COLUMN    what came out (default: y); --binary where it is 0 or 1
   --out DIR           where to write (default: out/train)
   --learners nets trees  boosted trees beside the nets, weighed by rows not seen
-  --members N         nets (default: 10); --no-intervals for 5 and no intervals
+  --members N         nets (default: 20); --no-intervals for 5 and no intervals
   --epochs N          how often each net sees its rows at most (default: 300)
   --backend NAME      flax, or torch for a single net of the reference
   --model NAME        two-head, or two-in-two-out
@@ -94,7 +94,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
     ensemble = parser.add_argument_group("the ensemble, two-head only")
     add = ensemble.add_argument
-    add("--members", type=int, metavar="N", help="nets (default: 10, or 5 with --no-intervals, or 1 with torch)")
+    add("--members", type=int, metavar="N", help="nets (default: 20, or 5 with --no-intervals, or 1 with torch)")
     add("--no-intervals", action="store_false", default=None, dest="intervals", help="fewer nets, and no second "
         "ensemble that says how wide intervals have to be")  # fmt: skip
     add("--learners", nargs="+", choices=("nets", "trees"), help="nets, or nets and trees: boosted trees beside the "
@@ -102,8 +102,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--bins", type=int, metavar="N", help="pieces of each feature (default: 8); 0 takes features as they are")
     add("--trim", type=float, metavar="P", help="leave rows out of the average effects whose propensity is below P or "
         "above 1 - P")  # fmt: skip
-    add("--bootstrap", action="store_true", default=None, help="nets on bootstrap rows, and intervals from their "
-        "spread, in place of calibrated ones")  # fmt: skip
+    add("--bootstrap", action="store_true", default=None, help="intervals from the nets' spread alone, without the "
+        "second ensemble that calibrates them")  # fmt: skip
     add("--validation-share", type=float, metavar="S", help="of each arm, held out to stop by (default: 0.2)")
     add("--patience", type=int, metavar="N", help="epochs without a better loss, after which a net stops (default: 20, "
         "or as many as 500 steps make, but at least 12)")  # fmt: skip
@@ -191,14 +191,14 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
         args.out.mkdir(parents=True, exist_ok=True)
     one = args.backend == "torch"
     intervals = args.intervals is None and not one
-    members = args.members if args.members is not None else 1 if one else 10 if intervals else 5
+    members = args.members if args.members is not None else 1 if one else 20 if intervals else 5
     chosen = given(
         args, "representation_features", "head_features", "activation", "reduction", "cfr_weights", "balance",
         "balance_weight", "epochs", "steps", "validation_share", "patience", "learners", "bins", "targeted",
     )  # fmt: skip
     settings = EffectSettings(
         binary=bool(args.binary) or args.criterion == "sigmoid_binary_cross_entropy",
-        optimizer=optimizer_of(args), members=members, bootstrap=intervals and bool(args.bootstrap),
+        optimizer=optimizer_of(args), members=members, bootstrap=intervals,
         calibrate=intervals and not args.bootstrap, batch_size=args.batch_size,
         seed=args.seed, precision=args.precision, dtype=args.dtype, **chosen,
     )  # fmt: skip

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -14,7 +14,8 @@ from torch_ref.common.data.treatment_data import Scales, TreatmentData
 
 from .ensemble_file import Ensemble, write_ensemble
 from .intervals.calibrated import MemberOutcomes, calibrated_interval
-from .learners.cross_fit import CrossFit, cross_fit
+from .intervals.conformal import HeldOutRows, conformal_interval
+from .learners.cross_fit import CrossFit, cross_fit, logistic_score, logistic_weights
 
 _CLIP = 0.01  # of `TargetedLoss`
 _PART = 65_536  # rows that are encoded at a time
@@ -158,8 +159,8 @@ class EffectModel:
     ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
         """Returns the lower and upper ends of intervals that hold each row's effect with probability `1 - alpha`.
 
-        With `calibrate=True` they are calibrated: over all rows of tables like this one, so many hold their expected
-        effect. With `bootstrap=True` alone their width is the spread of the members, see `interval`.
+        With `bootstrap=True` their width is the spread of the members, see `interval`. With `calibrate=True` too they
+        are as wide as a second ensemble, on half the rows, says they must be, and never narrower than that.
 
         Args:
             x: the features [rows, features], in the unit of the data.
@@ -170,8 +171,36 @@ class EffectModel:
         """
         effects = self._member_effects(x)
         if self.ensemble.calibration is not None:
-            return calibrated_interval(effects, self.ensemble.calibration, alpha)
+            least = student_factor(self.members, alpha) if self.ensemble.bootstrap else 0.0
+            return calibrated_interval(effects, self.ensemble.calibration, alpha, least)
         return self.interval(effects, alpha)
+
+    def difference_interval(
+        self,
+        data: TreatmentData,
+        x: Float[np.ndarray, "rows features"],
+        alpha: float = 0.05,
+        joint: Literal["any", "independent"] = "any",
+    ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+        """Returns the ends of intervals that hold each row's own difference of outcomes, noise and all.
+
+        Conformal: their width comes from the rows that nets did not see. See `conformal_interval`.
+
+        Args:
+            data: the whole table that the model was trained on, in the same order and unit.
+            x: the features [rows, features], in the unit of the data.
+            alpha: the probability of missing the difference, above 0 and below 1.
+            joint: how the noises of both outcomes go together, `"any"` way or `"independent"`.
+
+        Returns:
+            Two arrays [rows], in the unit of the outcome; infinite where a row is too unlike those of an arm.
+
+        Source: Lei, Candes, "Conformal inference of counterfactuals and individual treatment effects", 2021.
+        """
+        found = self.cross_fit(data)
+        table = HeldOutRows(found.mu0, found.mu1, found.score, found.t, found.y)
+        score = logistic_score(*logistic_weights(np.asarray(data.x, float), data.t), np.asarray(x, float))
+        return conformal_interval(table, *self.potential_outcomes(x), score, alpha, joint=joint)
 
     def ate(self, x: Float[np.ndarray, "rows features"]) -> float:
         """Returns the average effect over these rows (ATE), in the unit of the outcome; of targeted nets, the targeted.
@@ -282,12 +311,17 @@ def student_interval(
 
     Source: Efron, Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
     """
+    margin = student_factor(len(values), alpha) * values.std(axis=0, ddof=1)
+    return values.mean(axis=0) - margin, values.mean(axis=0) + margin
+
+
+def student_factor(members: int, alpha: float) -> float:
+    """Returns by how many standard deviations of so many members an interval goes to either side."""
     check_number("alpha", alpha, above=0, below=1)
-    if len(values) < 2:
-        raise ValueError(f"members: expected at least 2 for an interval, got {len(values)}")
+    if members < 2:
+        raise ValueError(f"members: expected at least 2 for an interval, got {members}")
     try:
         from scipy.stats import t as student
     except ImportError as error:
         raise ImportError("intervals need scipy: pip install 'twohead[jax]'") from error
-    margin = student.ppf(1 - alpha / 2, len(values) - 1) * values.std(axis=0, ddof=1)
-    return values.mean(axis=0) - margin, values.mean(axis=0) + margin
+    return float(student.ppf(1 - alpha / 2, members - 1))

@@ -13,11 +13,10 @@ from flax_impl.effects import EffectSettings, fit_effects
 from flax_impl.effects.intervals.calibrated import (
     MemberOutcomes,
     calibrate,
-    calibrate_by_rougher,
     calibrated_interval,
     draw_half,
 )
-from flax_impl.effects.intervals.held_out import held_out_means, in_held_out
+from flax_impl.effects.intervals.held_out import in_held_out
 
 ROWS, MEMBERS = 4000, 8
 
@@ -74,22 +73,6 @@ def test_by_hand() -> None:
     np.testing.assert_allclose([low, high], [[-1, 5 - 3 / 2**0.5], [5, 5 + 3 / 2**0.5]])
 
 
-@pytest.mark.parametrize("alpha", [0.05, 0.3])
-def test_a_rougher_ensemble_shows_what_decay_flattens(alpha: float) -> None:
-    """The true effects are one more draw of the rougher members; the smoother ones agree on half of their mean."""
-    generator = np.random.default_rng(0)
-    middle, more = generator.standard_normal((2, ROWS))
-    rougher = middle + 0.3 * generator.standard_normal((20, ROWS))
-    effects = middle / 2 + 0.01 * generator.standard_normal((MEMBERS, ROWS))
-    low, high = calibrated_interval(effects, calibrate_by_rougher(effects, rougher), alpha)
-    true = middle + 0.3 * more
-    assert np.mean((low <= true) & (true <= high)) == pytest.approx(1 - alpha, abs=0.03)
-    with pytest.raises(ValueError, match=r"^rougher: expected at least 2 members for an interval, got 1$"):
-        calibrate_by_rougher(effects, rougher[:1])
-    with pytest.raises(ValueError, match=r"^rougher: expected "):
-        calibrate_by_rougher(effects, rougher[:, 1:])
-
-
 def test_the_refit_gets_half_of_each_arm() -> None:
     t = np.array([0] * 5 + [1] * 8)
     members = MemberOutcomes(*np.random.default_rng(0).standard_normal((2, 3, 13)))
@@ -108,11 +91,9 @@ def test_the_refit_gets_half_of_each_arm() -> None:
     assert not np.array_equal(rows, draw_half(t, seed=4))
 
 
-def test_means_are_over_members_that_did_not_see_a_row() -> None:
-    values, held_out = np.array([[1.0, 2.0, 3.0], [5.0, 6.0, 7.0]]), np.array([[0, 1], [1, 0]])
-    means, known = held_out_means(values, in_held_out(held_out, 3))
-    np.testing.assert_array_equal(means, [3, 4, np.nan])
-    assert known.tolist() == [True, True, False]
+def test_rows_are_unseen_by_the_members_that_held_them_out() -> None:
+    found = in_held_out(np.array([[0, 1], [1, 0]]), 3)
+    assert found.tolist() == [[True, True, False], [True, True, False]]
     with pytest.raises(ValueError, match=r"^held_out: expected row numbers from 0 to 1, got 2$"):
         in_held_out(np.array([[2]]), 2)
 

@@ -74,7 +74,7 @@ def calibrate(
       error. Then the squared residuals of unseen rows fall by as much as is still left; the noise cancels.
 
     The halves cannot show what more rows would not mend, such as an optimiser's decay that flattens all nets. There the
-    intervals are too short; see `calibrate_by_rougher`.
+    intervals are too short.
 
     A few members tell a row's spread poorly, so its square counts half, and the mean over the table the other half.
 
@@ -127,54 +127,19 @@ def calibrate(
     return np.append(typical, _quantiles(ratios))
 
 
-def calibrate_by_rougher(
-    effects: Float[np.ndarray, "members rows"], rougher: Float[np.ndarray, "others rows"]
-) -> Float[np.ndarray, " levels"]:
-    """Returns how many times their spread the effects lie from those of a rougher ensemble's members.
-
-    An optimiser's decay flattens all nets alike, and their spread does not show it. Nets with a twentieth of the decay
-    are flattened less. Each of them, trained on bootstrap rows, is one surface that the true effects may have. Their
-    distances to the smoother ensemble hold what it has flattened, and how unsure the rougher ones are.
-
-    Args:
-        effects: of the table's rows by each member of the ensemble [members, rows].
-        rougher: of the same rows by each member of the rougher one [others, rows], trained on bootstrap rows.
-
-    Returns:
-        As `calibrate` does.
-
-    Raises:
-        ValueError: arrays of other or of different shapes, or less than two members of either.
-
-    Example:
-        >>> generator = np.random.default_rng(0)
-        >>> calibrate_by_rougher(*generator.standard_normal((2, 5, 100))).shape
-        (1002,)
-
-    Source: undersmoothing, as in Hall, "Effect of bias estimation on coverage accuracy of bootstrap confidence
-        intervals for a probability density", 1992.
-    """
-    check_shape("effects", effects, ("members", "rows"))
-    check_shape("rougher", rougher, ("others", effects.shape[1]))
-    for name, values in (("effects", effects), ("rougher", rougher)):
-        if len(values) < 2:
-            raise ValueError(f"{name}: expected at least 2 members for an interval, got {len(values)}")
-    typical = float(effects.var(axis=0, ddof=1).mean())
-    middle = rougher.mean(axis=0)
-    surfaces = middle + (rougher - middle) * (len(rougher) / (len(rougher) - 1)) ** 0.5
-    apart = np.abs(surfaces - effects.mean(axis=0)) / np.maximum(_spread(effects, typical), np.finfo(float).tiny)
-    return np.append(typical, _quantiles(apart.ravel()))
-
-
 def calibrated_interval(
-    effects: Float[np.ndarray, "members rows"], calibration: Float[np.ndarray, " levels"], alpha: float = 0.05
+    effects: Float[np.ndarray, "members rows"],
+    calibration: Float[np.ndarray, " levels"],
+    alpha: float = 0.05,
+    least: float = 0.0,
 ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
     """Returns the ends of intervals that hold each row's expected effect with probability `1 - alpha`, over all rows.
 
     Args:
         effects: of the rows by each member [members, rows].
-        calibration: of the same ensemble, as `calibrate` or `calibrate_by_rougher` returns it.
+        calibration: of the same ensemble, as `calibrate` returns it.
         alpha: the probability of missing the effect, above 0 and below 1.
+        least: the multiple of the spread is at least this.
 
     Returns:
         The lower and the upper ends, each [rows]: the members' mean, and the same multiple of the spread to either
@@ -193,7 +158,7 @@ def calibrated_interval(
     if len(effects) < 2:
         raise ValueError(f"members: expected at least 2 for an interval, got {len(effects)}")
     factor = np.interp(1 - alpha, np.arange(_LEVELS + 1) / _LEVELS, calibration[1:])
-    mean, margin = effects.mean(axis=0), factor * _spread(effects, calibration[0])
+    mean, margin = effects.mean(axis=0), max(float(factor), least) * _spread(effects, calibration[0])
     return mean - margin, mean + margin
 
 
