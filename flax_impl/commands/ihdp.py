@@ -235,7 +235,7 @@ def table(results: Mapping[str, Result], names: Mapping[str, str], numbers: Sequ
         line = f"{names[name]:28}" + "".join(
             f"{s:>{w}}" for s, w in zip(shown, (10, 9, 11, 8, 9, 11, 9, 11), strict=True)
         )
-        lines.append(line + (f"  NaN on {outside['failed']} of {len(numbers)}" if outside["failed"] else ""))
+        lines.append(line + (f"  NaN on {outside['failed']} of {len(numbers)}, left out" if outside["failed"] else ""))
     published = PUBLISHED["acic2016" if source == "acic2016" else "ihdp"]
     lines += [f"{name:28}{'':19}{value:>10.2f}   ({where})" for name, value, where in published]
     judged = ", then ".join(f'"{names[name]}"' for name in judges)

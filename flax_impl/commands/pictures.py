@@ -55,6 +55,8 @@ def effect_errors(errors: Mapping[str, Sequence[float]], *, ours: Container[str]
         ImportError: matplotlib is not installed; the message names the extra.
     """
     figure = empty_figure(10, 1.5 + 0.32 * len(errors))
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     axes = figure.subplots()
     labels = []
     for row, (name, values) in enumerate(errors.items()):
@@ -74,6 +76,8 @@ def effect_errors(errors: Mapping[str, Sequence[float]], *, ours: Container[str]
     axes.set(xscale="log", xlabel="sqrt PEHE on test rows")
     axes.invert_yaxis()
     axes.grid(axis="x", which="both", alpha=0.3)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     return figure
