@@ -47,10 +47,8 @@ def load() -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
 
     own, others = columns(trial), columns(survey)
     treated = own[1] == 1
-    mixed = tuple(
-        np.concatenate([of_trial[treated], of_survey]) for of_trial, of_survey in zip(own, others, strict=True)
-    )
-    return {"the trial": own, "its treated, and the survey": mixed}
+    x, t, y = (np.concatenate([of_trial[treated], more]) for of_trial, more in zip(own, others, strict=True))
+    return {"the trial": own, "its treated, and the survey": (x, t, y)}
 
 
 def measure(x: np.ndarray, t: np.ndarray, y: np.ndarray, say: Callable[[str], None]) -> None:

@@ -1,6 +1,7 @@
 """Measures the effects on benchmarks: IHDP from a folder, or ACIC 2016, all replications trained at once."""
 
 import argparse
+import importlib.util
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,10 +27,21 @@ from .backends import Parser, import_backend, run_command
 from .pictures import effect_errors
 
 MEASURES = ("sqrt_pehe_in", "sqrt_pehe_out", "ate_error_in", "ate_error_out", "seconds")
-# Means over the 1000 replications that the literature reports on.
-PUBLISHED = {"TARNet, published": 0.95, "CFR Wasserstein, published": 0.76}
-OURS = {"ensemble": "ours", "single": "ours, single nets"}
+# Mean errors on test rows, and where they stand. CausalPFN: arXiv 2506.07918, tables 1 and 3.
+_MANY, _TABLE = "published, 1000 replications", "published, CausalPFN's table"
+_HUNDRED = f"{_TABLE}, 100 replications"
+PUBLISHED = {
+    "ihdp": (("CausalPFN", 0.58, _HUNDRED), ("CFR Wasserstein", 0.76, _MANY), ("TARNet", 0.95, _MANY),
+             ("TabPFN v2", 0.95, _HUNDRED)),
+    "acic2016": tuple((name, value, _TABLE) for name, value in (
+        ("TabPFN v2, fine-tuned", 0.47), ("TabPFN v2, as it is", 0.54), ("BART", 0.68), ("X-learner, tuned", 0.85),
+        ("CausalPFN", 0.92), ("T-learner, tuned", 1.03), ("causal forest, tuned", 1.32), ("DragonNet, tuned", 2.11),
+        ("TARNet, tuned", 2.20))),
+}  # fmt: skip
+OURS = {"single": "ours, one net", "ensemble": "ours, nets", "learners": "ours, nets and trees"}
+_JUDGES = ("ensemble", "learners")  # it is counted how often these are better
 _HELD_OUT = 0.2  # of the rows, where no file says which
+_ACIC_TRAIN, _ACIC_SEED = 4321, 42  # rows to train on and the first seed, as CausalPFN draws them
 
 Split = tuple[TreatmentData, TreatmentData]  # the rows to train on, and the test rows
 Result = dict[str, list[float]]  # by measure, one for each replication
@@ -56,6 +69,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "perhaps test_rows.json; or acic2016")  # fmt: skip
     add("--replications", default="", metavar="1-10", help="which (default: all there are)")
     add("--members", type=int, default=5, help="nets in an ensemble (default: 5)")
+    add("--no-trees", action="store_true", help="leaves out the nets with trees beside them, which need CatBoost")
     add("--no-peers", action="store_true", help="leaves the peers out that are installed")
     add("--seed", type=int, default=0)
     add("--json", type=Path, metavar="FILE", help="where to write the results")
@@ -87,7 +101,8 @@ def run(args: argparse.Namespace, peers: Mapping[str, Peer]) -> int:
             beside.write_text(json.dumps(report(results, peers, numbers, args), indent=1) + "\n")
     if args.plot:
         with replacing(args.plot) as beside:
-            effect_errors({names[n]: r["sqrt_pehe_out"] for n, r in results.items()}, numbers).savefig(beside)
+            errors = {names[name]: of_one["sqrt_pehe_out"] for name, of_one in results.items()}
+            effect_errors(errors, ours=set(OURS.values())).savefig(beside)
     return 0
 
 
@@ -115,9 +130,14 @@ def which(source: str, asked: str) -> list[int]:
 
 
 def split(source: str, number: int) -> Split:
-    """Returns a replication's rows to train on and its test rows: those of test_rows.json, or a fifth, drawn."""
+    """Returns a replication's rows to train on and its test rows: those of test_rows.json, or a fifth, drawn.
+
+    ACIC 2016 is split as CausalPFN's table splits it, so that the two can be compared.
+    """
     if source == "acic2016":
-        return load_data(f"acic2016:{number}").split(_HELD_OUT, seed=number)
+        data = load_data(f"acic2016:{number}")
+        order = np.random.default_rng(_ACIC_SEED + number - 1).permutation(len(data))
+        return data.take(order[:_ACIC_TRAIN]), data.take(order[_ACIC_TRAIN:])
     if source.endswith(".npz"):
         data, folder = load_data(source, replication=number), Path(source).parent
     else:
@@ -144,9 +164,9 @@ def contestants(
     trains = [train for train, _ in parts]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the covariates are what they are
-        for name, members in (("single", 1), ("ensemble", args.members)):
+        for name, settings in settings_of_ours(args).items():
             start = time.perf_counter()
-            models = fit_effects_each(trains, EffectSettings(members=members, seed=args.seed))
+            models = fit_effects_each(trains, settings)
             seconds = (time.perf_counter() - start) / len(parts)
             effects = [[model.effect(rows.x) for rows in both] for model, both in zip(models, parts, strict=True)]
             yield name, measures(parts, effects, [seconds] * len(parts))
@@ -163,6 +183,17 @@ def contestants(
             taken.append(time.perf_counter() - start)
             print(f"{peer.words}: {number} of {len(parts)}", file=sys.stderr, flush=True)
         yield name, measures(parts, effects, taken)
+
+
+def settings_of_ours(args: argparse.Namespace) -> dict[str, EffectSettings]:
+    """Returns the settings of each of our contestants; trees are one where CatBoost is there."""
+    settings = {
+        "single": EffectSettings(members=1, seed=args.seed),
+        "ensemble": EffectSettings(members=args.members, seed=args.seed),
+    }
+    if not args.no_trees and importlib.util.find_spec("catboost") is not None:
+        settings["learners"] = replace(settings["ensemble"], learners=("nets", "trees"))
+    return settings
 
 
 def measures(parts: Sequence[Split], effects: Sequence[Sequence[np.ndarray]], seconds: list[float]) -> Result:
@@ -190,23 +221,25 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
 
 
 def table(results: Mapping[str, Result], names: Mapping[str, str], numbers: Sequence[int], source: str) -> str:
-    """Returns the results as a text."""
+    """Returns the results as a text: a line for each contestant, and the figures that others published."""
+    judges = {name: np.array(results[name]["sqrt_pehe_out"]) for name in _JUDGES if name in results}
     lines = [f"{'sqrt PEHE':28}{'in: mean':>10}{'median':>9}{'out: mean':>11}{'+- se':>8}{'median':>9}"
-             f"{'ATE error':>11}{'seconds':>9}"]  # fmt: skip
+             f"{'ATE error':>11}{'seconds':>9}{'ours wins':>11}"]  # fmt: skip
     for name, of_one in results.items():
         inside, outside, ate = (summary(of_one[m]) for m in ("sqrt_pehe_in", "sqrt_pehe_out", "ate_error_out"))
         cells = (inside["mean"], inside["median"], outside["mean"], outside["standard_error"], outside["median"],
                  ate["mean"], sum(of_one["seconds"]))  # fmt: skip
         shown = ["-" if cell is None else f"{cell:.{1 if i == 6 else 3}f}" for i, cell in enumerate(cells)]
-        line = f"{names[name]:28}" + "".join(f"{s:>{w}}" for s, w in zip(shown, (10, 9, 11, 8, 9, 11, 9), strict=True))
-        lines.append(line + (f"  NaN on {outside['failed']} of {len(numbers)}" if outside["failed"] else ""))
-    if source != "acic2016":
-        lines += [f"{name:28}{'':19}{value:>11.3f}  (1000 replications)" for name, value in PUBLISHED.items()]
-    ours = np.array(results["ensemble"]["sqrt_pehe_out"])
-    for name, of_one in results.items():
-        if name != "ensemble":
-            theirs = np.nan_to_num(np.array(of_one["sqrt_pehe_out"]), nan=np.inf)
-            lines.append(f"ours is better than {names[name]} on {(ours < theirs).sum()} of {len(numbers)}")
+        theirs = np.nan_to_num(np.array(of_one["sqrt_pehe_out"]), nan=np.inf)
+        shown.append(", ".join("-" if name == j else str((ours < theirs).sum()) for j, ours in judges.items()))
+        line = f"{names[name]:28}" + "".join(
+            f"{s:>{w}}" for s, w in zip(shown, (10, 9, 11, 8, 9, 11, 9, 11), strict=True)
+        )
+        lines.append(line + (f"  NaN on {outside['failed']} of {len(numbers)}, left out" if outside["failed"] else ""))
+    published = PUBLISHED["acic2016" if source == "acic2016" else "ihdp"]
+    lines += [f"{name:28}{'':19}{value:>10.2f}   ({where})" for name, value, where in published]
+    judged = ", then ".join(f'"{names[name]}"' for name in judges)
+    lines.append(f"ours wins: on how many of {len(numbers)} the error on test rows is smaller by {judged}")
     return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
 """Pictures that the commands draw: loss curves, and errors of effects."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,23 +44,40 @@ def loss_curves(curves: Mapping[str, np.ndarray], outputs: tuple[str, str], titl
     return figure
 
 
-def effect_errors(errors: Mapping[str, Sequence[float]], numbers: Sequence[int]) -> "Figure":
-    """Draws each contestant's square root of PEHE by replication; leaves out what is NaN.
+def effect_errors(errors: Mapping[str, Sequence[float]], *, ours: Container[str] = ()) -> "Figure":
+    """Draws each contestant's square roots of PEHE as dots in a row, and its mean and median; leaves out what is NaN.
 
     Args:
         errors: for each replication, by contestant.
-        numbers: of the replications.
+        ours: the contestants to set apart by colour.
 
     Raises:
         ImportError: matplotlib is not installed; the message names the extra.
     """
-    figure = empty_figure(10, 5)
+    figure = empty_figure(10, 1.5 + 0.32 * len(errors))
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     axes = figure.subplots()
-    looks = (("o", "#f0a030"), ("o", "#c02020"), ("s", "#104080"), ("^", "#5080c0"), ("x", "#555555"))
-    for (name, values), (marker, color) in zip(errors.items(), looks, strict=False):
-        axes.plot(range(len(numbers)), values, marker, color=color, label=name, markersize=6)
-    axes.set_xticks(range(len(numbers)), [str(number) for number in numbers])
-    axes.set(yscale="log", xlabel="replication", ylabel="sqrt PEHE on test rows")
-    axes.grid(axis="y", which="both", alpha=0.3)
-    axes.legend()
+    labels = []
+    for row, (name, values) in enumerate(errors.items()):
+        kept = np.array([value for value in values if np.isfinite(value)])
+        labels.append(name + (f", NaN on {len(values) - len(kept)}" if len(kept) < len(values) else ""))
+        if not len(kept):
+            continue
+        first = {} if axes.collections else {"one": "a replication", "mean": "mean", "median": "median"}
+        axes.scatter(
+            kept, np.full(len(kept), row), s=22, c="#f0a030" if name in ours else "#80a8d8", label=first.get("one")
+        )
+        axes.scatter(np.median(kept), row, s=150, c="#104080", marker="|", linewidths=2, label=first.get("median"))
+        axes.scatter(
+            kept.mean(), row, s=50, facecolors="none", edgecolors="#c02020", marker="D", label=first.get("mean")
+        )
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set(xscale="log", xlabel="sqrt PEHE on test rows")
+    axes.invert_yaxis()
+    axes.grid(axis="x", which="both", alpha=0.3)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     return figure
