@@ -25,6 +25,8 @@ from sklearn.utils.validation import _num_samples
 import flax_impl
 from flax_impl.commands.torch_effects import load_nets
 from flax_impl.effects import TwoHeadEstimator
+from flax_impl.effects.learners import trees as of_trees
+from torch_ref.common.files.array_file import read_arrays, write_arrays
 
 ROOT = Path(__file__).parents[2]
 DATA = flax_impl.data.synthetic(rows=150, features=4)
@@ -410,3 +412,26 @@ def test_scikit_learn_is_an_extra() -> None:
     assert done.returncode == 0, done.stderr
     said = "TwoHeadEstimator needs scikit-learn: pip install 'twohead[estimator]'"
     assert done.stdout.splitlines() == ["(100,)", said, "False"]
+
+
+def test_trees_are_kept_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(of_trees._SETTINGS, "iterations", 5)
+    made = tiny(learners=("nets", "trees")).fit(FRAME, Y, treatment=T)
+    made.save(tmp_path / "estimator")
+    same = TwoHeadEstimator.load(tmp_path / "estimator")
+    assert same.get_params() == made.get_params()
+    np.testing.assert_array_equal(same.effect(FRAME), made.effect(FRAME))
+    assert not np.array_equal(made.effect(FRAME), tiny().fit(FRAME, Y, treatment=T).effect(FRAME))
+
+
+def test_what_older_files_lack_is_as_it_was(tmp_path: Path) -> None:
+    made = tiny(bins=0, gates=False).fit(X, Y, treatment=T)
+    made.save(path := tmp_path / "estimator")
+    arrays, metadata = read_arrays(path)
+    arguments = metadata["settings"]["arguments"]
+    for name in ("bins", "gates", "learners"):
+        del arguments[name]
+    write_arrays(path, arrays, metadata | {"format": "effects/1"})
+    same = TwoHeadEstimator.load(path)
+    assert same.get_params() == made.get_params()
+    np.testing.assert_array_equal(same.effect(X), made.effect(X))

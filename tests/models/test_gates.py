@@ -1,5 +1,7 @@
 """Gates on groups of input columns, in both frameworks."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -40,7 +42,7 @@ def test_a_training_with_gates_and_an_average_agrees(held_out: np.ndarray | None
         replicas, _ = flax_impl.fit_replicas(port, twice, data, **settings)
         module = nnx_models.TwoHead(6, [8], [4], input_groups=[1, 2, 3], rngs=nnx.Rngs(0))
         nnx.update(module, params)
-        outputs = module(data["x"])
+        outputs = module(jax.numpy.asarray(data["x"]))
     np.testing.assert_allclose(losses, torch_ref.fit(reference, data, **settings), rtol=1e-12, atol=1e-12)
     for name, weights in to_numpy(reference).items():
         np.testing.assert_allclose(flax_impl.models.to_numpy(params)[name], weights, rtol=0, atol=1e-12)
@@ -58,7 +60,7 @@ def test_an_average_is_what_a_training_returns() -> None:
     for step, now in enumerate(weights[2:], 1):
         kept = min(0.9, (1 + step) / (10 + step))
         averages.append(now + kept * (averages[-1] - now))
-    optimizer = flax_impl.training.build_optimizer(flax_impl.SGD(lr=0.25, average=0.9))
+    optimizer: Any = flax_impl.training.build_optimizer(flax_impl.SGD(lr=0.25, average=0.9))
     params = np.float32(1.0)
     state = optimizer.init(params)
     for _ in range(3):
