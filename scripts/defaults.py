@@ -1,7 +1,8 @@
 """Compares settings of the nets without looking at a known effect: by losses on training rows that no net saw.
 
 For each candidate, on the training rows of a benchmark: the loss of the outcomes, the R-loss and the DR-loss of the
-effects, all on rows held out. The last two compare with what boosted trees and a logistic propensity say, the same for all.
+effects, all on rows held out. The last two compare with what boosted trees and a logistic propensity say, the same for
+all.
 """
 
 import argparse

@@ -13,7 +13,7 @@ from torch_ref.common.data.treatment_data import TreatmentData
 
 DATA = flax_impl.data.synthetic(rows=200, features=4)
 NEW = flax_impl.data.synthetic(rows=50, features=4, seed=1)
-TINY: dict[str, Any] = {
+TINY: Any = {
     "representation_features": (8,), "head_features": (8,), "members": 5, "epochs": 5, "batch_size": 30,
 }  # fmt: skip
 
