@@ -288,10 +288,13 @@ class EffectModel:
         """
         if self.training is None:
             raise ValueError("model: expected one that was trained here, got a loaded one")
+        held_out = self.training.held_out
+        if held_out is not None and held_out.max() >= len(data):
+            raise ValueError(f"data: expected the table that the model was trained on, got {len(data)} rows")
         if self.training.cross_fit is not None:
             return self.training.cross_fit
         data = replace(data, **check_data(data.arrays(), ("x", "t", "y"), ("w",)))
-        return cross_fit(data, *self.member_outcomes(data.x), self.training.held_out)
+        return cross_fit(data, *self.member_outcomes(data.x), held_out)
 
 
 def student_interval(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from torch_ref.common.checks.arguments import check_choice, shown
+from torch_ref.common.checks.arguments import check_choice, check_flag, shown
 from torch_ref.common.settings.optimizers import AdamW, Optimizer, check_optimizer
 
 
@@ -84,6 +84,8 @@ class EffectSettings:
     def __post_init__(self) -> None:
         check_optimizer(self.optimizer)
         check_choice("dtype", self.dtype, ("float32", "float64"))
+        for name in ("gates", "targeted", "bootstrap", "calibrate"):
+            check_flag(name, getattr(self, name))
         if not isinstance(self.learners, list | tuple) or tuple(self.learners) not in (("nets",), ("nets", "trees")):
             raise ValueError(f"learners: expected ('nets',) or ('nets', 'trees'), got {shown(self.learners)}")
         if self.targeted and self.balance is not None:
