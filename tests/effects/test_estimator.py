@@ -124,8 +124,9 @@ def test_the_arguments_are_those_of_the_settings(fitted: Any) -> None:
     progress = changed.pop("progress", True)
     model = flax_impl.effects.fit_effects(DATA, flax_impl.effects.EffectSettings(**changed), progress=progress)
     fields = {field.name for field in dataclasses.fields(flax_impl.effects.EffectSettings)}
-    assert set(fitted.get_params()) == fields | {"progress", "mesh"}
+    assert set(fitted.get_params()) == fields | {"progress", "mesh", "scoring"}
     defaults = {**vars(flax_impl.effects.EffectSettings()), "optimizer": None, "progress": True, "mesh": None}
+    defaults |= {"scoring": "outcome"}
     assert TwoHeadEstimator().get_params() == defaults
     np.testing.assert_array_equal(fitted.effect(FRAME), model.effect(X))
     np.testing.assert_array_equal(fitted.predict(FRAME), model.effect(X))
@@ -145,7 +146,8 @@ def test_pipeline() -> None:
     with sklearn.config_context(enable_metadata_routing=True):
         estimator = tiny().set_fit_request(treatment=True).set_score_request(treatment=True)
         requests = estimator.get_metadata_routing()
-        assert set(requests.fit.requests) == set(requests.score.requests) == {"treatment", "sample_weight"}
+        assert set(requests.fit.requests) == {"treatment", "sample_weight", "groups"}
+        assert set(requests.score.requests) == {"treatment", "sample_weight"}
         pipeline = make_pipeline(StandardScaler(), estimator).fit(X, Y, treatment=T)
         assert pipeline.predict(NEW.x).shape == (200,)
         scaled = StandardScaler().fit_transform(X)
