@@ -199,7 +199,7 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
     settings = EffectSettings(
         binary=bool(args.binary) or args.criterion == "sigmoid_binary_cross_entropy",
         optimizer=optimizer_of(args), members=members, bootstrap=intervals,
-        calibrate=intervals and not args.bootstrap, batch_size=args.batch_size,
+        calibrate=intervals and members > 1 and not args.bootstrap, batch_size=args.batch_size,
         seed=args.seed, precision=args.precision, dtype=args.dtype, **chosen,
     )  # fmt: skip
     start = time.perf_counter()

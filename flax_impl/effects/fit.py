@@ -43,6 +43,7 @@ from .overlap import feature_names
 from .prepare import net_config, prepare_alike, stack_rows, warn_user
 from .settings import EffectSettings
 
+_FEWEST = 4  # rows of an arm that intervals are calibrated with
 _Trained = tuple[Params, Float[np.ndarray, "nets steps columns"]]
 
 
@@ -209,6 +210,10 @@ def _calibrated(
     model: EffectModel, data: TreatmentData, settings: EffectSettings, progress: bool, mesh: Mesh | None
 ) -> EffectModel:
     """Returns the model with calibrated intervals, by a second ensemble on half the rows."""
+    fewest = min(int((np.asarray(data.t) == arm).sum()) for arm in (0, 1))
+    if fewest < _FEWEST:
+        warn_user(f"intervals are not calibrated: half of an arm of {fewest} rows says nothing")
+        return model
 
     def refit(half: Int[np.ndarray, " half"]) -> MemberOutcomes:
         with warnings.catch_warnings():

@@ -49,7 +49,7 @@ def test_train_two_head(tmp_path: Path, backend: str, capsys: pytest.CaptureFixt
     assert list(rows[0]) == ["row", *columns]
     effects = np.array([[float(row[name]) for name in columns] for row in rows])
     np.testing.assert_allclose(effects[:, 1] - effects[:, 0], effects[:, 2], atol=1e-12)
-    average = rf"average treatment effect +{effects[:, 2].mean():.4g}"
+    average = rf"mean of the rows' effects +{effects[:, 2].mean():.4g}"
     if backend == "flax":
         assert (effects[:, 3] < effects[:, 2]).all()
         assert (effects[:, 2] < effects[:, 4]).all()

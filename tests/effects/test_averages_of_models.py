@@ -132,3 +132,13 @@ def test_an_arm_with_a_single_row_still_has_a_report() -> None:
     with pytest.warns(UserWarning, match="only 1 of 40 rows are treated"):
         model = fit_effects(data, EffectSettings(**TINY), progress=False)
     assert EffectReport.of(model, data).averages is None
+
+
+def test_a_tiny_arm_leaves_intervals_as_the_bootstrap_has_them() -> None:
+    t = np.zeros(40, np.int32)
+    t[:3] = 1
+    data = TreatmentData(DATA.x[:40], t, DATA.y[:40])
+    with pytest.warns(UserWarning, match="intervals are not calibrated: half of an arm of 3 rows"):
+        model = fit_effects(data, EffectSettings(**TINY, bootstrap=True, calibrate=True), progress=False)
+    assert model.ensemble.calibration is None
+    assert model.effect_interval(NEW.x)[0].shape == (50,)
