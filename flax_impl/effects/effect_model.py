@@ -13,7 +13,7 @@ from torch_ref.common.checks.arrays import check_data
 from torch_ref.common.data.treatment_data import Scales, TreatmentData
 
 from .ensemble_file import Ensemble, write_ensemble
-from .intervals.calibrated import MemberOutcomes, calibrated_factor, calibrated_interval
+from .intervals.calibrated import MemberOutcomes, calibrated_interval
 from .intervals.conformal import HeldOutRows, conformal_interval
 from .learners.cross_fit import CrossFit, cross_fit, logistic_score, logistic_weights
 
@@ -160,7 +160,7 @@ class EffectModel:
         """Returns the lower and upper ends of intervals that hold each row's effect with probability `1 - alpha`.
 
         With `bootstrap=True` their width is the spread of the members, see `interval`. With `calibrate=True` too they
-        are wider where a second ensemble, on half the rows, says that the spread is too little.
+        are as wide as a second ensemble, on half the rows, says they must be, and never narrower than that.
 
         Args:
             x: the features [rows, features], in the unit of the data.
@@ -170,13 +170,10 @@ class EffectModel:
             Two arrays [rows], in the unit of the outcome.
         """
         effects = self._member_effects(x)
-        calibration = self.ensemble.calibration
-        if calibration is None:
-            return self.interval(effects, alpha)
-        check_number("alpha", alpha, above=0, below=1)
-        if self.ensemble.bootstrap and calibrated_factor(calibration, alpha) <= student_factor(self.members, alpha):
-            return self.interval(effects, alpha)
-        return calibrated_interval(effects, calibration, alpha)
+        if self.ensemble.calibration is not None:
+            least = student_factor(self.members, alpha) if self.ensemble.bootstrap else 0.0
+            return calibrated_interval(effects, self.ensemble.calibration, alpha, least)
+        return self.interval(effects, alpha)
 
     def difference_interval(
         self,

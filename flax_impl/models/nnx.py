@@ -211,7 +211,8 @@ class TwoHead(_Model):
                 Or `return_propensity` of a model without the head.
         """
         check_shape("x", x, ("batch", self.linen.in_features))
-        code = self.representation(x if self.linen.input_groups is None else self.gate(x))
+        x = x if self.linen.input_groups is None else self.gate(x)
+        code = self.representation(x)
         more: list[Any] = [code] * return_representation
         if return_propensity:
             more.append(self._propensity(code))

@@ -131,7 +131,8 @@ class TwoHead(nn.Module):
                 Or `return_propensity` of a model without the head.
         """
         check_shape("x", x, ("batch", self.in_features))
-        code = self.representation(x if self.input_groups is None else self.gate(x))
+        x = x if self.input_groups is None else self.gate(x)
+        code = self.representation(x)
         more: list[Any] = [code] * return_representation
         if self.propensity_head and self.is_initializing():
             self.propensity(code)  # its weights are there even if the first call does not ask for it

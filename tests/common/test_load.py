@@ -151,8 +151,8 @@ def test_arguments_that_a_source_has_no_use_for(tmp_path: Path) -> None:
         (bare, {"weight": "w"}, f"weight: expected None, as {bare} has no use for another, got 'w'"),
         (named, {"replication": 2}, f"replication: expected 1, as {named} has no use for another, got 2"),
         (tmp_path / "many.npz", {"outcome": "z"}, "has no use for another, got 'z'"),
-        (named, {"outcome": "t"}, "treatment, outcome, weight: expected a column of its own for each, got t, t"),
-        (named, {"weight": "y"}, "treatment, outcome, weight: expected a column of its own for each, got t, y, y"),
+        (named, {"outcome": "t"}, "weight, groups: expected a column of its own for each, got t, t"),
+        (named, {"weight": "y"}, "weight, groups: expected a column of its own for each, got t, y, y"),
         (named, {"weight": ""}, f"{named}: expected a column '', got age, t, y, income"),
     )
     for source, arguments, message in cases:

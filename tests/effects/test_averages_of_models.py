@@ -138,7 +138,8 @@ def test_a_tiny_arm_leaves_intervals_as_the_bootstrap_has_them() -> None:
     t = np.zeros(40, np.int32)
     t[:3] = 1
     data = TreatmentData(DATA.x[:40], t, DATA.y[:40])
-    with pytest.warns(UserWarning, match="intervals are not calibrated: half of an arm of 3 rows"):
+    with pytest.warns(UserWarning, match="3 of 40 rows are treated|not calibrated: half of an arm of 3 rows") as said:
         model = fit_effects(data, EffectSettings(**TINY, bootstrap=True, calibrate=True), progress=False)
+    assert len(said) == 2
     assert model.ensemble.calibration is None
     assert model.effect_interval(NEW.x)[0].shape == (50,)

@@ -63,8 +63,8 @@ OPTIMIZERS = {
     ),
     "argument": (
         lambda p: p.training.make_optimizer("adam", momentum=0.9),
-        "argument of adam: expected one of 'lr', 'clip_norm', 'schedule', 'betas', 'eps', 'weight_decay', "
-        "got 'momentum'",
+        "argument of adam: expected one of 'lr', 'clip_norm', 'schedule', 'average', 'betas', 'eps', "
+        "'weight_decay', got 'momentum'",
     ),
     "schedule": (
         lambda p: p.training.make_schedule("linear"),

@@ -128,7 +128,10 @@ def calibrate(
 
 
 def calibrated_interval(
-    effects: Float[np.ndarray, "members rows"], calibration: Float[np.ndarray, " levels"], alpha: float = 0.05
+    effects: Float[np.ndarray, "members rows"],
+    calibration: Float[np.ndarray, " levels"],
+    alpha: float = 0.05,
+    least: float = 0.0,
 ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
     """Returns the ends of intervals that hold each row's expected effect with probability `1 - alpha`, over all rows.
 
@@ -136,6 +139,7 @@ def calibrated_interval(
         effects: of the rows by each member [members, rows].
         calibration: of the same ensemble, as `calibrate` returns it.
         alpha: the probability of missing the effect, above 0 and below 1.
+        least: the multiple of the spread is at least this.
 
     Returns:
         The lower and the upper ends, each [rows]: the members' mean, and the same multiple of the spread to either
@@ -153,7 +157,8 @@ def calibrated_interval(
     check_shape("calibration", calibration, (_LEVELS + 2,))
     if len(effects) < 2:
         raise ValueError(f"members: expected at least 2 for an interval, got {len(effects)}")
-    mean, margin = effects.mean(axis=0), calibrated_factor(calibration, alpha) * _spread(effects, calibration[0])
+    factor = np.interp(1 - alpha, np.arange(_LEVELS + 1) / _LEVELS, calibration[1:])
+    mean, margin = effects.mean(axis=0), max(float(factor), least) * _spread(effects, calibration[0])
     return mean - margin, mean + margin
 
 
@@ -162,11 +167,6 @@ def _quantiles(ratios: Float[np.ndarray, " some"]) -> Float[np.ndarray, " levels
     ratios = np.sort(ratios)
     places = np.ceil(np.arange(_LEVELS + 1) / _LEVELS * (len(ratios) + 1)).astype(int) - 1
     return ratios[np.clip(places, 0, len(ratios) - 1)]
-
-
-def calibrated_factor(calibration: Float[np.ndarray, " levels"], alpha: float) -> float:
-    """Returns how many times the spread intervals go to either side; arguments as `calibrated_interval`."""
-    return float(np.interp(1 - alpha, np.arange(_LEVELS + 1) / _LEVELS, calibration[1:]))
 
 
 def _spread(effects: Float[np.ndarray, "members rows"], typical: float) -> Float[np.ndarray, " rows"]:
