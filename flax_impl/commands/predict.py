@@ -31,11 +31,10 @@ def run(args: argparse.Namespace) -> int:
     package = import_backend(args.backend, args.dtype)
     model = load_nets(args.model) if args.backend == "torch" else package.effects.load_effect_model(args.model)
     x = load_features(args.data, model.feature_names)
-    members = model.member_outcomes(x)
-    y0, y1 = (outcomes.mean(axis=0) for outcomes in members)
+    y0, y1 = model.potential_outcomes(x)
     columns = {"y0": y0, "y1": y1, "effect": y1 - y0}
-    if model.ensemble.bootstrap and model.members > 1:
-        columns["low"], columns["high"] = model.interval(members[1] - members[0], args.alpha)
+    if model.has_intervals:
+        columns["low"], columns["high"] = model.effect_interval(x, args.alpha)
     write_csv(args.out, ("row", *columns), zip(*(array.tolist() for array in columns.values()), strict=True))
     print(f"{args.data}: {len(x)} rows, average treatment effect {(y1 - y0).mean():.4g}")
     print(f"written: {args.out}")
