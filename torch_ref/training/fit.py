@@ -139,12 +139,18 @@ def fit(
     share = Share(process_group)
     built = build_optimizer(optimizer, model.parameters())
     average = averaged(optimizer, model)
+    judged: Any = model if average is None else average.module
     watch = None if held_out is None else Watch(model)
     validation = {}
     if held_out is not None:
         validation = _batch(arrays, *share.rows(held_out.rows, np.ones(len(held_out.rows), bool)))
     losses, seen = [], []
     with Progress(steps, progress) as report, share.over(model, loss) as losses_of:
+
+        def held_out_loss() -> Tensor:
+            with showing(average, model):
+                return share.mean(torch.stack(losses_of(validation)).sum())
+
         for step in range(steps):
             index, mask = share.rows(*(array[0] for array in order.take(1)))
             losses.append(_step(model, built, _batch(arrays, index, mask), losses_of, precision))
@@ -153,9 +159,7 @@ def fit(
             report(step + 1, losses[-1])
             if watch is None or held_out is None:
                 continue
-            with showing(average if (step + 1) % held_out.every == 0 else None, model):
-                loss_of = lambda batch=validation: share.mean(torch.stack(losses_of(batch)).sum())  # noqa: E731
-                seen.append(watch.look(model, loss_of, step + 1, held_out))
+            seen.append(watch.look(judged, held_out_loss, step + 1, held_out))
             if watch.ended:
                 break
         history = share.mean(torch.stack(losses)).cpu().numpy()
@@ -164,8 +168,8 @@ def fit(
         check_watched(np.asarray(seen))
         model.load_state_dict(watch.params)
         history = np.column_stack([history, np.asarray(seen, history.dtype)])
-    elif average is not None:
-        model.load_state_dict(average.module.state_dict())
+    elif judged is not model:
+        model.load_state_dict(judged.state_dict())
     check_trained(to_numpy(model))
     return history
 
