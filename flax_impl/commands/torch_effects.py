@@ -11,7 +11,7 @@ from torch_ref.common.data.treatment_data import TreatmentData
 from ..effects.effect_model import EffectModel, TrainingRecord
 from ..effects.ensemble_file import Ensemble, read_ensemble
 from ..effects.overlap import feature_names
-from ..effects.prepare import net_config, prepare_alike
+from ..effects.prepare import net_config, net_loss, prepare_alike
 from ..effects.settings import EffectSettings
 from .sides import TorchSide
 
@@ -30,13 +30,8 @@ def fit_net(data: TreatmentData, settings: EffectSettings, **shared: Any) -> Eff
     """
     [prepared] = prepare_alike([data], settings)
     side = TorchSide("TwoHead", net_config(prepared, settings), seed=settings.seed, dtype=settings.dtype)
-    criterion = "sigmoid_binary_cross_entropy" if settings.binary else "squared_error"
-    loss = side.package.FactualLoss(criterion, settings.reduction)
-    if settings.targeted:
-        loss = side.package.TargetedLoss(criterion, settings.reduction)
-    if settings.balance is not None:
-        penalty = {"balance": settings.balance, "balance_weight": settings.balance_weight}
-        loss = side.package.CFRLoss(criterion, settings.reduction, **penalty)
+    kind, arguments = net_loss(settings)
+    loss = getattr(side.package, kind)(**arguments)
     train, held_out = prepared.rows
     losses = side.fit(
         prepared.arrays, optimizer=settings.optimizer, loss=loss, seed=settings.seed, precision=settings.precision,

@@ -171,11 +171,11 @@ def check(args: argparse.Namespace) -> None:
 def optimizer_of(args: argparse.Namespace) -> Optimizer:
     """Returns the settings of the optimiser."""
     schedule = make_schedule(args.schedule, **given(args, "step_size", "gamma", "T_max", "eta_min"))
-    chosen = given(args, "lr", "weight_decay", "momentum", "clip_norm")
+    chosen = {"schedule": schedule, **given(args, "lr", "weight_decay", "momentum", "clip_norm")}
     if args.optimizer is None and args.model == "two-head":
-        chosen = {"lr": 2e-3, "weight_decay": 0.5, "average": 0.99, **chosen}
+        chosen = vars(EffectSettings().optimizer) | chosen
     name = args.optimizer or {"two-head": "adamw", "two-in-two-out": "adam"}[args.model]
-    return make_optimizer(name, schedule=schedule, **chosen)
+    return make_optimizer(name, **chosen)
 
 
 def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[str, Any], writes: bool) -> list[Path]:

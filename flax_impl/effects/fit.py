@@ -40,9 +40,10 @@ from .intervals.calibrated import MemberOutcomes, calibrate
 from .intervals.held_out import in_held_out
 from .learners.blend import fit_blend
 from .overlap import feature_names
-from .prepare import net_config, prepare_alike, stack_rows, warn_user
+from .prepare import net_config, net_loss, prepare_alike, stack_rows, warn_user
 from .settings import EffectSettings
 
+_LOSSES: dict[str, type[FactualLoss]] = {"CFRLoss": CFRLoss, "FactualLoss": FactualLoss, "TargetedLoss": TargetedLoss}
 _FEWEST = 4  # rows of an arm that intervals are calibrated with
 _Trained = tuple[Params, Float[np.ndarray, "nets steps columns"]]
 
@@ -128,7 +129,8 @@ def fit_effects_each(
     held_out = None
     if first.rows.validation is not None:
         held_out = stack_rows([one.rows.validation for one in prepared if one.rows.validation is not None])
-    loss = _loss(settings)
+    kind, arguments = net_loss(settings)
+    loss = _LOSSES[kind](**arguments)
     model = TwoHead(**net_config(first, settings))
     start = model.init_params(range(settings.seed, settings.seed + members))
     start = jax.tree.map(lambda leaf: jnp.concatenate([leaf.astype(settings.dtype)] * len(datas)), start)
@@ -291,13 +293,3 @@ def _reason(parts: Float[np.ndarray, "steps parts"]) -> str:
     except FloatingPointError as error:
         return str(error)
     return "its weights, or the loss on the held-out rows, are not finite"
-
-
-def _loss(settings: EffectSettings) -> FactualLoss:
-    criterion = "sigmoid_binary_cross_entropy" if settings.binary else "squared_error"
-    if settings.targeted:
-        return TargetedLoss(criterion, settings.reduction)
-    if settings.balance is None:
-        return FactualLoss(criterion, settings.reduction)
-    balance, weight = settings.balance, settings.balance_weight
-    return CFRLoss(criterion, settings.reduction, balance=balance, balance_weight=weight)

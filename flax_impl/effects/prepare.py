@@ -103,14 +103,12 @@ def prepare_alike(datas: Sequence[TreatmentData], settings: EffectSettings) -> l
         got = listed(sorted({str(list(shape)) for shape in shapes}))
         raise ValueError(f"datas: expected as many rows and features in each table, got x of {got}")
     found = [one.encoding for one in prepared if one.encoding is not None]
-    return (
-        [
-            one._replace(encoding=encoding, arrays=one.arrays | {"x": encoding.encode(one.arrays["x"])})
-            for one, encoding in zip(prepared, align(found), strict=True)
-        ]
-        if found
-        else prepared
-    )
+    if not found:
+        return prepared
+    return [
+        one._replace(encoding=encoding, arrays=one.arrays | {"x": encoding.encode(one.arrays["x"])})
+        for one, encoding in zip(prepared, align(found), strict=True)
+    ]
 
 
 def net_config(prepared: Preparation, settings: EffectSettings) -> dict[str, Any]:
@@ -126,6 +124,17 @@ def net_config(prepared: Preparation, settings: EffectSettings) -> dict[str, Any
         "input_groups": widths if settings.gates else None,
         "propensity_head": settings.targeted,
     }
+
+
+def net_loss(settings: EffectSettings) -> tuple[str, dict[str, Any]]:
+    """Returns the name of the nets' loss in either framework, and its arguments."""
+    criterion = "sigmoid_binary_cross_entropy" if settings.binary else "squared_error"
+    shared = {"criterion": criterion, "reduction": settings.reduction}
+    if settings.targeted:
+        return "TargetedLoss", shared
+    if settings.balance is None:
+        return "FactualLoss", shared
+    return "CFRLoss", {**shared, "balance": settings.balance, "balance_weight": settings.balance_weight}
 
 
 def stack_rows(rows: Sequence[Int[np.ndarray, "members rows"]]) -> Int[np.ndarray, "nets rows"]:
