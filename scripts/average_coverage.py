@@ -14,9 +14,10 @@ import numpy as np
 from flax_impl.commands.backends import run_command
 from flax_impl.data import TreatmentData
 from flax_impl.effects import EffectSettings, average_effects, fit_effects
+from flax_impl.effects.rows import draw_folds
 from torch_ref.common.files.array_file import replacing
 
-FOLDS, TREES, LEAF = 5, 100, 3
+TREES, LEAF = 100, 3
 # From features [rows, features], treatment [rows] and outcome [rows] to both expected outcomes and the propensity.
 Estimate = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 # From a seed to features, treatment, outcome and true effects.
@@ -39,9 +40,9 @@ def forests(x: np.ndarray, t: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np
     from sklearn.ensemble import RandomForestRegressor
 
     mu0, mu1 = np.zeros(len(y)), np.zeros(len(y))
-    for seen, unseen in folds(t):
+    for unseen in draw_folds(t, seed=0):
         for arm, mu in ((0, mu0), (1, mu1)):
-            rows = seen[t[seen] == arm]
+            rows = ~unseen & (t == arm)
             forest = RandomForestRegressor(n_estimators=TREES, min_samples_leaf=LEAF, random_state=0)
             mu[unseen] = forest.fit(x[rows], y[rows]).predict(x[unseen])
     return mu0, mu1, logistic(x, t)
@@ -54,17 +55,10 @@ def logistic(x: np.ndarray, t: np.ndarray) -> np.ndarray:
     from sklearn.preprocessing import StandardScaler
 
     score = np.zeros(len(t))
-    for seen, unseen in folds(t):
+    for unseen in draw_folds(t, seed=0):
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        score[unseen] = model.fit(x[seen], t[seen]).predict_proba(x[unseen])[:, 1]
+        score[unseen] = model.fit(x[~unseen], t[~unseen]).predict_proba(x[unseen])[:, 1]
     return score
-
-
-def folds(t: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns the rows to train on and the rows left out, for each fold; both arms are in each."""
-    from sklearn.model_selection import StratifiedKFold
-
-    return list(StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(t, t))
 
 
 def nets(x: np.ndarray, t: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from flax_impl.commands.backends import run_command
 from flax_impl.commands.ihdp import split
 from flax_impl.data import TreatmentData
 from flax_impl.effects import EffectSettings, fit_effects
-from flax_impl.effects.judging.trial import score_effects
+from flax_impl.effects.judging.fresh_rows import score_effects
 from torch_ref.common.files.array_file import replacing
 from torch_ref.common.settings.optimizers import AdamW
 

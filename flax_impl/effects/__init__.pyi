@@ -15,7 +15,7 @@ from .judging.rate import Rate as Rate, rate as rate, toc_curve as toc_curve
 from .judging.scores import dr_loss as dr_loss, pseudo_outcomes as pseudo_outcomes, r_loss as r_loss
 from .judging.uplift import qini_coefficient as qini_coefficient, qini_curve as qini_curve
 from .learners.cross_fit import CrossFit as CrossFit
-from .overlap import propensity as propensity
 from .plots import effect_figures as effect_figures
+from .propensities import propensity as propensity
 from .report import EffectReport as EffectReport
 from .settings import EffectSettings as EffectSettings

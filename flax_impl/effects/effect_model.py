@@ -1,7 +1,7 @@
 """Estimates effects with an ensemble: the members' mean, and intervals from their spread."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
@@ -10,12 +10,13 @@ from jaxtyping import Float, Int
 
 from torch_ref.common.checks.arguments import check_number
 from torch_ref.common.checks.arrays import check_data
-from torch_ref.common.data.treatment_data import Scales, TreatmentData
+from torch_ref.common.data.treatment_data import Scales, TreatmentData, sigmoid
 
 from .ensemble_file import Ensemble, write_ensemble
 from .intervals.calibrated import MemberOutcomes, calibrated_interval
 from .intervals.conformal import HeldOutRows, conformal_interval
-from .learners.cross_fit import CrossFit, cross_fit, logistic_score, logistic_weights
+from .learners.cross_fit import CrossFit, cross_fit
+from .propensities import logistic_score, logistic_weights
 
 _CLIP = 0.01  # of `TargetedLoss`
 _PART = 65_536  # rows that are encoded at a time
@@ -124,8 +125,7 @@ class EffectModel:
             FloatingPointError: a net's output is not finite.
         """
         [x] = check_data({"x": x}, ("x",)).values()
-        x = self.scales.features(x)
-        parts = [self.outputs(self._columns(x[i : i + _PART])) for i in range(0, len(x), _PART)]
+        parts = [self.outputs(columns) for columns in self._columns(x)]
         y0, y1 = (np.concatenate(of_arm, axis=1).astype(np.float64) for of_arm in zip(*parts, strict=True))
         return self.scales.outcome(y0)[..., 0], self.scales.outcome(y1)[..., 0]
 
@@ -169,7 +169,17 @@ class EffectModel:
         Returns:
             Two arrays [rows], in the unit of the outcome.
         """
-        effects = self._member_effects(x)
+        return self.interval_of_effects(self._member_effects(x), alpha)
+
+    def interval_of_effects(
+        self, effects: Float[np.ndarray, "members rows"], alpha: float = 0.05
+    ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+        """Returns what `effect_interval` does, for effects that are there already.
+
+        Args:
+            effects: of the rows by each member [members, rows], from `joint_outcomes`.
+            alpha: the probability of missing the effect, above 0 and below 1.
+        """
         if self.ensemble.calibration is not None:
             least = student_factor(self.members, alpha) if self.ensemble.bootstrap else 0.0
             return calibrated_interval(effects, self.ensemble.calibration, alpha, least)
@@ -208,7 +218,7 @@ class EffectModel:
         Args:
             x: the features [rows, features], in the unit of the data.
         """
-        return float(self._average_by_member(x).mean())
+        return float(self.averages_by_member(x, self._member_effects(x)).mean())
 
     def ate_interval(self, x: Float[np.ndarray, "rows features"], alpha: float = 0.05) -> tuple[float, float]:
         """Returns the ends of an interval that holds the average effect over these rows with probability `1 - alpha`.
@@ -217,7 +227,7 @@ class EffectModel:
             x: the features [rows, features], in the unit of the data.
             alpha: the probability of missing the average, above 0 and below 1.
         """
-        low, high = self.interval(self._average_by_member(x), alpha)
+        low, high = self.interval(self.averages_by_member(x, self._member_effects(x)), alpha)
         return float(low), float(high)
 
     def interval(self, values: Float[np.ndarray, "members ..."], alpha: float = 0.05) -> tuple[Any, Any]:
@@ -237,9 +247,12 @@ class EffectModel:
             raise ValueError("bootstrap: expected members trained on bootstrap rows (bootstrap=True), got none")
         return student_interval(values, alpha)
 
-    def _columns(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows columns"]:
-        """Returns standardised features as the nets take them."""
-        return x if self.ensemble.encoding is None else self.ensemble.encoding.encode(x)
+    def _columns(self, x: Float[np.ndarray, "rows features"]) -> Iterator[Float[np.ndarray, "part columns"]]:
+        """Yields features as the nets take them, part by part: encoded, a large table would take much memory."""
+        x, encoding = self.scales.features(x), self.ensemble.encoding
+        for start in range(0, len(x), _PART):
+            part = x[start : start + _PART]
+            yield part if encoding is None else encoding.encode(part)
 
     @property
     def has_intervals(self) -> bool:
@@ -258,16 +271,23 @@ class EffectModel:
             y0, y1 = y0 + (joint0 - y0.mean(axis=0)), y1 + (joint1 - y1.mean(axis=0))
         return MemberOutcomes(y0, y1)
 
-    def _average_by_member(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, " members"]:
+    def averages_by_member(
+        self, x: Float[np.ndarray, "rows features"], effects: Float[np.ndarray, "members rows"]
+    ) -> Float[np.ndarray, " members"]:
         """Returns each net's average effect; a targeted net moves it by what its propensities leave to explain.
+
+        Args:
+            x: the features [rows, features], in the unit of the data.
+            effects: of these rows by each member [members, rows], from `joint_outcomes`.
 
         Source: Shi, Blei, Veitch, "Adapting neural networks for the estimation of treatment effects", NeurIPS 2019.
         """
-        averages = self._member_effects(x).mean(axis=1)
+        averages = effects.mean(axis=1)
         if self.targets is None:
             return averages
-        logit, epsilon = self.targets(self._columns(self.scales.features(np.asarray(x, float))))
-        score = np.clip(np.exp(-np.logaddexp(0, -logit)), _CLIP, 1 - _CLIP)
+        logits, (epsilon, *_) = zip(*map(self.targets, self._columns(np.asarray(x, float))), strict=True)
+        logit = np.concatenate(logits, axis=1)
+        score = np.clip(sigmoid(logit), _CLIP, 1 - _CLIP)
         moved = epsilon[:, None] * (1 / score + 1 / (1 - score))
         return averages + moved.mean(axis=1) * float(self.scales.y_std[0])
 

@@ -27,7 +27,7 @@ from .averages import AverageEffects
 from .effect_model import EffectModel
 from .ensemble_file import write_ensemble
 from .fit import fit_effects, load_effect_model
-from .judging.trial import score_effects
+from .judging.fresh_rows import score_effects
 from .report import EffectReport
 from .settings import EffectSettings
 

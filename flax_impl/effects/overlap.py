@@ -1,54 +1,13 @@
 """Checks whether a table can show effects: enough rows in each arm, and arms that overlap."""
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from torch_ref.common.checks.arguments import check_shape, listed
-from torch_ref.common.checks.arrays import check_binary, check_data
-from torch_ref.common.data.treatment_data import Scales, TreatmentData
+from torch_ref.common.checks.arguments import listed
+from torch_ref.common.data.treatment_data import TreatmentData
 
 FEW_ROWS = 20  # in an arm: below it a head learns little but the mean
 POOR, SHARE = 0.02, 0.1  # a warning where more than this share of rows has a propensity this near 0 or 1
-_MOST = 20_000  # rows that a propensity is fitted on: more change no digit that a warning or a picture shows
-
-
-def propensity(x: Float[np.ndarray, "rows features"], t: Int[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
-    """Returns each row's probability of treatment, estimated by a logistic regression on standardised features.
-
-    Args:
-        x: the features [rows, features].
-        t: the treatment [rows], 0 or 1, both of which occur.
-
-    Returns:
-        One probability for each row [rows], in float64.
-
-    Raises:
-        ImportError: scikit-learn is not installed; the message names the extra.
-        ValueError: there are no rows, one arm only, a treatment that is not 0 or 1, or features that are no finite
-            numbers.
-
-    Example:
-        >>> score = propensity(np.array([[0.0], [1.0], [2.0], [3.0]]), t=np.array([0, 1, 0, 1]))
-        >>> score.shape, bool(score[0] < score[3])
-        ((4,), True)
-
-    Source: Rosenbaum, Rubin, "The central role of the propensity score", 1983.
-    """
-    try:
-        from sklearn.linear_model import LogisticRegression
-    except ImportError as error:
-        raise ImportError("propensities need scikit-learn: pip install 'twohead[estimator]'") from error
-    [x] = check_data({"x": x}, ("x",)).values()
-    check_shape("t", t, (len(x),))
-    check_binary("t", t)
-    if len(np.unique(t)) < 2:
-        raise ValueError(f"t: expected rows of both arms, got {t[0]} in all")
-    scaled = Scales.of(TreatmentData(x, t, np.zeros((len(x), 1)))).features(x)
-    rows = np.arange(len(x))
-    if len(x) > _MOST:
-        rows = np.random.default_rng(0).choice(len(x), _MOST, replace=False)
-        rows = np.union1d(rows, [np.argmin(t), np.argmax(t)])  # an arm may be rare
-    return LogisticRegression(max_iter=1000).fit(scaled[rows], t[rows]).predict_proba(scaled)[:, 1]
 
 
 def examine(data: TreatmentData) -> list[str]:

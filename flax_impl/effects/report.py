@@ -13,7 +13,8 @@ from .judging.rate import Rate, rate
 from .judging.scores import pseudo_outcomes
 from .judging.uplift import qini_coefficient, qini_curve
 from .learners.cross_fit import unseen_mean
-from .overlap import POOR, propensity
+from .overlap import POOR
+from .propensities import propensity
 
 
 @dataclass(frozen=True)
@@ -86,18 +87,19 @@ class EffectReport:
         """
         if model.training is None:
             raise ValueError("model: expected one that was trained here, got a loaded one")
-        of_nets = np.stack(model.member_outcomes(data.x))
-        y0, y1 = model.potential_outcomes(data.x)
+        members = model.joint_outcomes(data.x)
+        y0, y1, effects = members.y0.mean(axis=0), members.y1.mean(axis=0), members.y1 - members.y0
         low = high = ate_interval = None
         if model.has_intervals:
-            low, high = model.effect_interval(data.x)
+            low, high = model.interval_of_effects(effects)
         if model.ensemble.bootstrap and model.members > 1:
-            ate_interval = model.ate_interval(data.x)
+            ends = model.interval(model.averages_by_member(data.x, effects))
+            ate_interval = (float(ends[0]), float(ends[1]))
         try:
             score = propensity(data.x, data.t)
         except ImportError:
             score = None
-        rows, (unseen0, unseen1) = unseen_mean(model.training.held_out, of_nets)
+        rows, (unseen0, unseen1) = unseen_mean(model.training.held_out, np.stack(members))
         effect, averages, learners, ranking = unseen1 - unseen0, None, None, None
         both_arms = min(int((data.t == arm).sum()) for arm in (0, 1)) > 1
         if score is not None and model.training.held_out is not None and both_arms:

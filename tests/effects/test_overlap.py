@@ -5,7 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from flax_impl.effects.overlap import examine, examine_overlap, feature_names, propensity
+from flax_impl.effects.overlap import examine, examine_overlap, feature_names
+from flax_impl.effects.propensities import propensity
 from tests.support.tables import table
 
 

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch_ref.common.checks.arguments import check_choice
 from torch_ref.common.data.treatment_data import TreatmentData
 
-from ..learners.cross_fit import cross_fitted_propensity
+from ..propensities import cross_fitted_propensity
 from ..rows import draw_folds
 from .scores import dr_loss, r_loss
 

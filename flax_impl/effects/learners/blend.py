@@ -10,8 +10,9 @@ from torch_ref.common.checks.arguments import check_shape
 from torch_ref.common.checks.arrays import check_finite
 from torch_ref.common.data.treatment_data import Scales, TreatmentData
 
+from ..propensities import logistic_score, logistic_weights
 from ..rows import draw_folds
-from .cross_fit import CrossFit, logistic_score, logistic_weights
+from .cross_fit import CrossFit
 from .stacking import stack_effects, stack_outcomes
 from .trees import Trees, fit_trees, trees_from_arrays, trees_to_arrays
 

@@ -4,15 +4,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 
-from torch_ref.common.data.treatment_data import Scales, TreatmentData
+from torch_ref.common.data.treatment_data import TreatmentData
 
 from ..averages import AverageEffects, average_effects
+from ..intervals.held_out import in_held_out
 from ..judging.scores import dr_loss, r_loss
+from ..propensities import cross_fitted_propensity
 from ..rows import draw_folds
-
-NEAREST = 0.01  # to 0 or 1 that an estimated propensity comes: below, a row would stand for more than a hundred
 
 
 @dataclass(frozen=True)
@@ -116,52 +116,8 @@ def unseen_mean(
 
     Where nothing was held out, these are all rows and the means of all members.
     """
-    kinds, members, count = each.shape
     if held_out is None:
-        return np.arange(count), each.mean(axis=1)
-    counts, sums = np.zeros(count), np.zeros((kinds, count))
-    for member in range(members):
-        rows = np.unique(held_out[member])
-        counts[rows] += 1
-        sums[:, rows] += each[:, member, rows]
-    rows = np.flatnonzero(counts)
-    return rows, sums[:, rows] / counts[rows]
-
-
-def cross_fitted_propensity(
-    x: Float[np.ndarray, "rows features"], t: Int[np.ndarray, " rows"], folds: list[Bool[np.ndarray, " rows"]]
-) -> Float[np.ndarray, " rows"]:
-    """Returns each row's probability of treatment by logistic regressions that did not see it.
-
-    Args:
-        x: the features, in any unit.
-        t: the treatment, 0 or 1.
-        folds: for each, the rows that are left out; every row is in at least one.
-
-    Raises:
-        ImportError: scikit-learn is not installed; the message names the extra.
-    """
-    sums, counts = np.zeros(len(t)), np.zeros(len(t))
-    for unseen in folds:
-        intercept, weights = logistic_weights(x[~unseen], t[~unseen])
-        sums[unseen] += logistic_score(intercept, weights, x[unseen])
-        counts[unseen] += 1
-    return np.clip(sums / counts, NEAREST, 1 - NEAREST)
-
-
-def logistic_weights(x: np.ndarray, t: np.ndarray) -> tuple[float, Float[np.ndarray, " features"]]:
-    """Returns the intercept and the weights of a logistic regression of the treatment, for features as they are."""
-    try:
-        from sklearn.linear_model import LogisticRegression
-    except ImportError as error:
-        raise ImportError("propensities need scikit-learn: pip install 'twohead[estimator]'") from error
-    zeros = np.zeros((len(t), 1))
-    scales = Scales.of(TreatmentData(x, t, zeros))
-    model = LogisticRegression(max_iter=1000).fit(scales.features(x), t)
-    weights = model.coef_[0] / scales.x_std
-    return float(model.intercept_[0] - weights @ scales.x_mean), weights
-
-
-def logistic_score(intercept: float, weights: np.ndarray, x: np.ndarray) -> Float[np.ndarray, " rows"]:
-    """Returns the probabilities of `logistic_weights` for rows, at least 0.01 and at most 0.99."""
-    return np.clip(np.exp(-np.logaddexp(0, -(intercept + x @ weights))), NEAREST, 1 - NEAREST)
+        return np.arange(each.shape[2]), each.mean(axis=1)
+    unseen = in_held_out(held_out, each.shape[2])
+    rows = np.flatnonzero(unseen.any(axis=0))
+    return rows, np.where(unseen, each, 0).sum(axis=1)[:, rows] / unseen.sum(axis=0)[rows]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from torch_ref.common.data.treatment_data import Scales
+from torch_ref.common.data.treatment_data import Scales, sigmoid
 
 _SETTINGS = {"iterations": 500, "learning_rate": 0.06, "depth": 4, "border_count": 64}
 
@@ -82,7 +82,7 @@ def fit_trees(
         t: the treatment, 0 or 1.
         y: the outcome, in its own unit.
         score: each row's probability of treatment, by a model that did not see it.
-        folds: for each, the rows that are left out; every row is in at least one.
+        folds: for each, the rows that are left out; every row is in one.
         w: weights of the rows, or None; a row of weight 0 is not learnt from.
         scales: of features and outcome.
         seed: of the trees.
@@ -96,7 +96,7 @@ def fit_trees(
     Prokhorenkova et al., "CatBoost: unbiased boosting with categorical features", NeurIPS 2018.
     """
     catboost = _catboost()
-    sums, counts = np.zeros((3, len(y))), np.zeros(len(y))
+    found = np.zeros((3, len(y)))
     models: dict[str, list[Any]] = {"outcome0": [], "outcome1": [], "effect0": [], "effect1": []}
 
     features = scales.features(x)
@@ -132,11 +132,10 @@ def fit_trees(
         gained1 = targets[1] - _outcome(outcome0, features[arms[1]], scales.binary)
         effect0, effect1 = boosted("effect0", arms[0], gained0), boosted("effect1", arms[1], gained1)
         trees = Trees(outcome0, outcome1, effect0, effect1, scales)
-        sums[:, unseen] += [*trees.outcomes(x[unseen]), trees.effects(x[unseen], score[unseen])]
-        counts[unseen] += 1
+        found[:, unseen] = [*trees.outcomes(x[unseen]), trees.effects(x[unseen], score[unseen])]
     shares = [1 / len(folds)] * len(folds)
     whole = {name: catboost.sum_models(of_folds, weights=shares) for name, of_folds in models.items()}
-    return Trees(**whole, scales=scales), UnseenByTrees(*(sums / counts))
+    return Trees(**whole, scales=scales), UnseenByTrees(*found)
 
 
 def trees_to_arrays(trees: Trees) -> dict[str, np.ndarray]:
@@ -177,7 +176,7 @@ def _predicted(model: Any, x: np.ndarray) -> np.ndarray:
 def _outcome(model: Any, x: np.ndarray, binary: bool) -> np.ndarray:
     """Returns a standardised outcome, or a probability."""
     raw = _predicted(model, x)
-    return np.exp(-np.logaddexp(0, -raw)) if binary else raw
+    return sigmoid(raw) if binary else raw
 
 
 def _catboost() -> Any:

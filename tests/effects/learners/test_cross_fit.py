@@ -20,12 +20,9 @@ from flax_impl.effects import (
 from flax_impl.effects.learners.cross_fit import (
     CrossFit,
     cross_fit,
-    cross_fitted_propensity,
-    logistic_score,
-    logistic_weights,
     unseen_mean,
 )
-from flax_impl.effects.overlap import propensity
+from flax_impl.effects.propensities import cross_fitted_propensity, logistic_score, logistic_weights, propensity
 from flax_impl.effects.rows import draw_folds
 
 DATA = flax_impl.data.synthetic(rows=120, features=4)

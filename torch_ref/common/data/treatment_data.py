@@ -156,7 +156,12 @@ class Scales:
         Args:
             y: what the model gives [rows, outcomes]: standardised outcomes, or log odds.
         """
-        return np.exp(-np.logaddexp(0, -y)) if self.binary else y * self.y_std + self.y_mean
+        return sigmoid(y) if self.binary else y * self.y_std + self.y_mean
+
+
+def sigmoid(logit: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Returns probabilities from log odds, however large."""
+    return np.exp(-np.logaddexp(0, -logit))
 
 
 def treatment_weights(t: Int[np.ndarray, " rows"], treated_share: float | None = None) -> Float[np.ndarray, " rows"]:

@@ -1,0 +1,89 @@
+"""Each row's probability of treatment, by logistic regression."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from torch_ref.common.checks.arguments import check_shape
+from torch_ref.common.checks.arrays import check_binary, check_data
+from torch_ref.common.data.treatment_data import Scales, TreatmentData, sigmoid
+
+_MOST = 20_000  # rows that a propensity is fitted on: more change no digit that a warning or a picture shows
+_NEAREST = 0.01  # to 0 or 1 that an unseen row's propensity comes: below, it would stand for more than a hundred rows
+
+
+def propensity(x: Float[np.ndarray, "rows features"], t: Int[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
+    """Returns each row's probability of treatment, estimated by a logistic regression on standardised features.
+
+    Args:
+        x: the features [rows, features].
+        t: the treatment [rows], 0 or 1, both of which occur.
+
+    Returns:
+        One probability for each row [rows], in float64.
+
+    Raises:
+        ImportError: scikit-learn is not installed; the message names the extra.
+        ValueError: there are no rows, one arm only, a treatment that is not 0 or 1, or features that are no finite
+            numbers.
+
+    Example:
+        >>> score = propensity(np.array([[0.0], [1.0], [2.0], [3.0]]), t=np.array([0, 1, 0, 1]))
+        >>> score.shape, bool(score[0] < score[3])
+        ((4,), True)
+
+    Source: Rosenbaum, Rubin, "The central role of the propensity score", 1983.
+    """
+    [x] = check_data({"x": x}, ("x",)).values()
+    check_shape("t", t, (len(x),))
+    check_binary("t", t)
+    if len(np.unique(t)) < 2:
+        raise ValueError(f"t: expected rows of both arms, got {t[0]} in all")
+    rows = np.arange(len(x))
+    if len(x) > _MOST:
+        rows = np.random.default_rng(0).choice(len(x), _MOST, replace=False)
+        rows = np.union1d(rows, [np.argmin(t), np.argmax(t)])  # an arm may be rare
+    scales = Scales.of(TreatmentData(x, t, np.zeros((len(x), 1))))
+    return _regression(scales, x[rows], t[rows]).predict_proba(scales.features(x))[:, 1]
+
+
+def cross_fitted_propensity(
+    x: Float[np.ndarray, "rows features"], t: Int[np.ndarray, " rows"], folds: list[Bool[np.ndarray, " rows"]]
+) -> Float[np.ndarray, " rows"]:
+    """Returns each row's probability of treatment by logistic regressions that did not see it.
+
+    Args:
+        x: the features, in any unit.
+        t: the treatment, 0 or 1.
+        folds: for each, the rows that are left out; every row is in one.
+
+    Raises:
+        ImportError: scikit-learn is not installed; the message names the extra.
+    """
+    score = np.zeros(len(t))
+    for unseen in folds:
+        score[unseen] = logistic_score(*logistic_weights(x[~unseen], t[~unseen]), x[unseen])
+    return score
+
+
+def logistic_weights(x: np.ndarray, t: np.ndarray) -> tuple[float, Float[np.ndarray, " features"]]:
+    """Returns the intercept and the weights of a logistic regression of the treatment, for features as they are."""
+    scales = Scales.of(TreatmentData(x, t, np.zeros((len(t), 1))))
+    model = _regression(scales, x, t)
+    weights = model.coef_[0] / scales.x_std
+    return float(model.intercept_[0] - weights @ scales.x_mean), weights
+
+
+def logistic_score(intercept: float, weights: np.ndarray, x: np.ndarray) -> Float[np.ndarray, " rows"]:
+    """Returns the probabilities of `logistic_weights` for rows, at least 0.01 and at most 0.99."""
+    return np.clip(sigmoid(intercept + x @ weights), _NEAREST, 1 - _NEAREST)
+
+
+def _regression(scales: Scales, x: np.ndarray, t: np.ndarray) -> Any:
+    """Returns scikit-learn's logistic regression of the treatment on standardised features."""
+    try:
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as error:
+        raise ImportError("propensities need scikit-learn: pip install 'twohead[estimator]'") from error
+    return LogisticRegression(max_iter=1000).fit(scales.features(x), t)
