@@ -192,6 +192,7 @@ LINES = {
     "causalml_jax": "causalml, JAX DragonNet",
     "flax_step_loop": "ours, jitted step in a Python loop",
     "flax_fit": "ours, fit",
+    "flax_pieces": "ours, fit, as for effects",
     "flax_tf32": "ours, fit, tf32",
     "flax_bfloat16": "ours, fit, bfloat16",
     "flax_replicas": "ours, fit_replicas, per replica",

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from flax_impl.commands.backends import import_backend
+from torch_ref.common.data.encoding import Encoding
 
 Contestant = Callable[[], float]
 
@@ -145,10 +146,16 @@ def flax_contestants(task: Task) -> dict[str, Contestant]:
 
     settings = {"steps": task.steps, "batch_size": task.batch_size, "progress": False}
 
-    def fit(**changed: Any) -> float:
+    def fit(model: Any = model, params: Any = params, data: Any = task.data, **changed: Any) -> float:
         began = time.perf_counter()
-        jax.block_until_ready(package.fit(model, params, task.data, **settings | changed))
+        jax.block_until_ready(package.fit(model, params, data, **settings | changed))
         return (time.perf_counter() - began) / task.steps
+
+    # What effects are estimated with by default: pieces and a gate for each feature, and averaged parameters.
+    defaults = package.effects.EffectSettings()
+    encoding = Encoding.of(task.data["x"], defaults.bins)
+    pieces = task.data | {"x": encoding.encode(task.data["x"])}
+    gated = package.TwoHead(**task.config | {"in_features": pieces["x"].shape[1], "input_groups": encoding.widths.tolist()})
 
     many = model.init_params(range(task.replicas))
 
@@ -160,6 +167,7 @@ def flax_contestants(task: Task) -> dict[str, Contestant]:
     return {
         "flax_step_loop": step_loop,
         "flax_fit": fit,
+        "flax_pieces": partial(fit, gated, gated.init_params(0), pieces, optimizer=defaults.optimizer),
         "flax_fit_progress": partial(fit, progress=True),
         "flax_tf32": partial(fit, precision="tf32"),
         "flax_bfloat16": partial(fit, precision="bfloat16"),

@@ -12,7 +12,7 @@ PACKAGES = ("torch_ref", "flax_impl")
 COMMON = "torch_ref.common"
 # Each room, the rooms of ours that it may import, and the packages of others.
 MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
-    COMMON: (set(), {"numpy", "jaxtyping", "safetensors", "tqdm", "causallib", "pyarrow"}),
+    COMMON: (set(), {"numpy", "jaxtyping", "safetensors", "tqdm", "causallib", "pyarrow", "narwhals"}),
     "torch_ref.models": ({COMMON}, {"torch", "numpy", "jaxtyping"}),
     "torch_ref.training": ({COMMON, "torch_ref.models"}, {"torch", "numpy", "jaxtyping", "ot"}),
     "torch_ref.recording": ({COMMON, "torch_ref.models", "torch_ref.training"}, {"torch", "numpy", "jaxtyping"}),
@@ -21,7 +21,11 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "flax_impl.training": ({COMMON, "flax_impl.models"}, {"jax", "optax", "chex", "numpy", "jaxtyping", "ott"}),
     "flax_impl.effects": (
         {COMMON, "flax_impl.models", "flax_impl.training"},
-        {"jax", "numpy", "jaxtyping", "scipy", "sklearn", "matplotlib", "catboost"},
+        {"jax", "numpy", "jaxtyping", "scipy", "sklearn", "matplotlib", "catboost", "shap"},
+    ),
+    "flax_impl.serving": (
+        {COMMON, "flax_impl.models", "flax_impl.training", "flax_impl.effects"},
+        {"jax", "numpy", "jaxtyping", "onnx", "catboost"},
     ),
     "flax_impl.parity.report": (
         {COMMON, "flax_impl.parity.alignment", "flax_impl.parity.conversion"}, {"numpy", "jaxtyping"}
@@ -52,13 +56,13 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {"numpy", "flax"},
     ),
     "flax_impl.commands": (
-        {COMMON, "flax_impl", "flax_impl.models", "flax_impl.training", "flax_impl.effects", "flax_impl.parity",
-            "flax_impl.parity.report"},
+        {COMMON, "flax_impl", "flax_impl.models", "flax_impl.training", "flax_impl.effects", "flax_impl.serving",
+            "flax_impl.parity", "flax_impl.parity.report"},
         {"torch", "jax", "numpy", "jaxtyping", "tqdm", "matplotlib", "pytest"},
     ),
     "flax_impl": ({COMMON}, set()),
 }  # fmt: skip
-HEAVY = {"causallib", "catboost", "pyarrow", "matplotlib", "sklearn", "scipy", "ot", "ott", "torch.distributed"}
+HEAVY = {"causallib", "catboost", "pyarrow", "onnx", "shap", "matplotlib", "sklearn", "scipy", "ot", "ott", "torch.distributed"}
 
 
 def modules() -> dict[str, Path]:

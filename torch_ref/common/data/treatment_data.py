@@ -1,12 +1,14 @@
 """Data with a treatment and an outcome, its scales, and weights that make both arms count alike."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from ..checks.arguments import check_number, check_shape
 from ..checks.arrays import check_binary, check_rows
+from .columns import Column
 
 
 @dataclass(frozen=True)
@@ -17,13 +19,15 @@ class TreatmentData:
 
     Args:
         x: the features [rows, features].
-        t: the treatment [rows], 0 or 1.
+        t: the treatment [rows], 0 or 1; of several arms the place in `arms`.
         y: the outcome that was observed [rows, 1], under the treatment `t`.
         w: weights of the rows in the loss [rows], or None.
         mu0: the expected outcome without treatment [rows, 1], or None where nobody knows it.
         mu1: the expected outcome with treatment [rows, 1], or None.
         feature_names: a name for each column of `x`, or none at all.
         groups: the cluster of each row [rows], of any type, where rows of one are not independent; or None.
+        arms: the label of each arm, the one to compare with first.
+        columns: what the columns of `x` are, where some are categories or have gaps; None where all are numbers.
 
     Example:
         >>> data = TreatmentData(x=np.ones((4, 3)), t=np.array([0, 1, 1, 0]), y=np.ones((4, 1)))
@@ -42,6 +46,8 @@ class TreatmentData:
     mu1: Float[np.ndarray, "rows 1"] | None = None
     feature_names: tuple[str, ...] = ()
     groups: Shaped[np.ndarray, " rows"] | None = None
+    arms: tuple[Any, ...] = (0, 1)
+    columns: tuple[Column, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.x)
