@@ -21,11 +21,17 @@ def examine(data: TreatmentData) -> list[str]:
         if count < FEW_ROWS:
             found.append(f"only {count} of {len(data)} rows are {name}: their outcome is little more than a guess")
     names = feature_names(data)
-    low, high = data.x.min(axis=0), data.x.max(axis=0)
-    constant = [name for name, is_constant in zip(names, low == high, strict=True) if is_constant]
+    low, high = data.x.min(axis=0), data.x.max(axis=0)  # NaN where there are gaps, which tell something themselves
+    nothing = (low == high) | np.isnan(data.x).all(axis=0)
+    constant = [name for name, is_constant in zip(names, nothing, strict=True) if is_constant]
     if constant:
         found.append(f"constant columns tell nothing: {listed(constant)}")
-    determined = [name for name, column in zip(names, data.x.T, strict=True) if _determines(column, data.t)]
+    levels = [None if data.columns is None else data.columns[i].levels for i in range(len(names))]
+    determined = [
+        name
+        for name, column, of_column in zip(names, data.x.T, levels, strict=True)
+        if (_determines(column, data.t) if of_column is None else _is_pure(column, data.t))
+    ]
     if determined:
         found.append(
             f"the treatment is determined by {listed(determined)}: no row says what it would have had in the other arm"
@@ -50,12 +56,24 @@ def examine_overlap(score: Float[np.ndarray, " rows"]) -> list[str]:
 
 def feature_names(data: TreatmentData) -> tuple[str, ...]:
     """Returns the names of the features, x1, x2, … where they have none."""
-    return data.feature_names or tuple(f"x{i + 1}" for i in range(data.x.shape[1]))
+    of_columns = tuple(column.name for column in data.columns or ())
+    return data.feature_names or of_columns or tuple(f"x{i + 1}" for i in range(data.x.shape[1]))
 
 
 def _determines(column: np.ndarray, t: np.ndarray) -> bool:
     """Returns whether the feature's values in one arm all lie on one side of those in the other."""
+    gaps = np.isnan(column)
+    if gaps.any():  # a gap is a side of its own
+        of_gaps = np.unique(t[gaps])
+        return len(of_gaps) == 1 and (_is_pure(gaps, t) or _determines(column[~gaps], t[~gaps]))
     untreated, treated = column[t == 0], column[t == 1]
     if not len(untreated) or not len(treated):
         return False
     return bool(untreated.max() < treated.min() or treated.max() < untreated.min())
+
+
+def _is_pure(column: np.ndarray, t: np.ndarray) -> bool:
+    """Returns whether all rows with one value, or without any, are in one arm, and there are several arms."""
+    _, level = np.unique(column, return_inverse=True)
+    pairs = np.unique(np.stack([level, t]), axis=1)
+    return len(np.unique(t)) > 1 and pairs.shape[1] == len(np.unique(level))

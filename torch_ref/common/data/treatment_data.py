@@ -127,7 +127,7 @@ class Scales:
             ValueError: there are no rows.
         """
         check_rows("data", data)
-        (x_mean, x_std), (y_mean, y_std) = _moments(data.x), _moments(data.y)
+        (x_mean, x_std), (y_mean, y_std) = moments(data.x), moments(data.y)
         if binary:
             y_mean, y_std = np.zeros_like(y_mean), np.ones_like(y_std)
         return cls(x_mean, x_std, y_mean, y_std, binary)
@@ -197,7 +197,7 @@ def treatment_weights(t: Int[np.ndarray, " rows"], treated_share: float | None =
     return np.where(t == 1, 1 / (2 * share), 1 / (2 * (1 - share)))
 
 
-def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns mean and standard deviation of each column; a constant one has itself and 1."""
     low, high = values.min(axis=0), values.max(axis=0)
     # From the lowest on, and as shares of the range: squares of large and of small numbers leave float64, and close
