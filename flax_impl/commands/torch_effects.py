@@ -39,7 +39,7 @@ def fit_net(data: TreatmentData, settings: EffectSettings, **shared: Any) -> Eff
     )  # fmt: skip
     ensemble = Ensemble(
         side.model.config, [side.weights()], prepared.scales, prepared.encoding, feature_names(data),
-        settings.bootstrap, {},
+        settings.bootstrap, {}, design=prepared.design,
     )  # fmt: skip
     return effect_model(ensemble, TrainingRecord(losses[None], held_out))
 

@@ -18,7 +18,6 @@ except ImportError as error:
     raise ImportError("flax_impl needs jax: pip install 'twohead[jax]'") from error
 
 from torch_ref.common.checks.arguments import check_choice, listed
-from torch_ref.common.checks.arrays import check_data
 from torch_ref.common.checks.divergence import check_losses
 from torch_ref.common.data.treatment_data import TreatmentData
 from torch_ref.common.settings.optimizers import Optimizer
@@ -40,7 +39,7 @@ from .intervals.calibrated import MemberOutcomes, calibrate
 from .intervals.held_out import in_held_out
 from .learners.blend import fit_blend
 from .overlap import feature_names
-from .prepare import net_config, net_loss, prepare_alike, stack_rows, warn_user
+from .prepare import check_table, net_config, net_loss, prepare_alike, stack_rows, warn_user
 from .settings import EffectSettings
 
 _LOSSES: dict[str, type[FactualLoss]] = {"CFRLoss": CFRLoss, "FactualLoss": FactualLoss, "TargetedLoss": TargetedLoss}
@@ -153,8 +152,9 @@ def fit_effects_each(
     for number, (data, one) in enumerate(zip(datas, prepared, strict=True)):
         own = slice(number * members, (number + 1) * members)
         ensemble = Ensemble(
-            model.config, weights[own], one.scales, one.encoding, feature_names(data), settings.bootstrap, {}
-        )
+            model.config, weights[own], one.scales, one.encoding, feature_names(data), settings.bootstrap, {},
+            design=one.design,
+        )  # fmt: skip
         training = TrainingRecord(losses[own], None if held_out is None else held_out[own])
         of_table = jax.tree.map(lambda leaf, own=own: leaf[own], params)
         made = EffectModel(ensemble, partial(predict_replicas, model, of_table), training, _targets(model, of_table))
@@ -200,9 +200,9 @@ def load_effect_model(path: str | os.PathLike[str]) -> EffectModel:
 
 def _with_trees(model: EffectModel, data: TreatmentData, settings: EffectSettings) -> EffectModel:
     """Returns the model with trees beside its nets."""
-    data = replace(data, **check_data(data.arrays(), ("x", "t", "y"), ("w",)))
+    data = check_table(data)
     of_nets = model.cross_fit(data)
-    blend, found = fit_blend(data, of_nets, scales=model.scales, seed=settings.seed, threads=count_cores())
+    blend, found = fit_blend(data, of_nets, scales=model.ensemble.finite_scales, seed=settings.seed, threads=count_cores())
     assert model.training is not None
     training = model.training._replace(cross_fit=found)
     return EffectModel(model.ensemble._replace(blend=blend), model.outputs, training, model.targets)

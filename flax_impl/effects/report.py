@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from torch_ref.common.data.design import finite_features
 from torch_ref.common.data.treatment_data import TreatmentData
 
 from .averages import AverageEffects
@@ -96,7 +97,7 @@ class EffectReport:
             ends = model.interval(model.averages_by_member(data.x, effects))
             ate_interval = (float(ends[0]), float(ends[1]))
         try:
-            score = propensity(data.x, data.t)
+            score = propensity(finite_features(data), data.t)
         except ImportError:
             score = None
         rows, (unseen0, unseen1) = unseen_mean(model.training.held_out, np.stack(members))

@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from torch_ref.common.checks.arguments import check_choice
+from torch_ref.common.data.design import finite_features
 from torch_ref.common.data.treatment_data import TreatmentData
 
 from ..propensities import cross_fitted_propensity
@@ -44,14 +45,14 @@ def score_effects(effect: Float[np.ndarray, " rows"], data: TreatmentData, loss:
     except ImportError as error:
         raise ImportError("scores need scikit-learn: pip install 'twohead[estimator]'") from error
     folds = draw_folds(data.t, seed=seed, groups=data.groups)
-    score, mu = cross_fitted_propensity(data.x, data.t, folds), np.zeros((2, len(data)))
-    y = data.y[:, 0]
+    x, y = finite_features(data), data.y[:, 0]
+    score, mu = cross_fitted_propensity(x, data.t, folds), np.zeros((2, len(data)))
     for unseen in folds:
         for arm in (0, 1):
             rows = ~unseen & (data.t == arm)
             trees = HistGradientBoostingRegressor(max_iter=100, min_samples_leaf=10, random_state=seed)
-            trees.fit(data.x[rows], y[rows], sample_weight=None if data.w is None else data.w[rows])
-            mu[arm, unseen] = trees.predict(data.x[unseen])
+            trees.fit(x[rows], y[rows], sample_weight=None if data.w is None else data.w[rows])
+            mu[arm, unseen] = trees.predict(x[unseen])
     if loss == "dr_loss":
         return -dr_loss(effect, data.t, y, mu[0], mu[1], score, data.w)
     return -r_loss(effect, data.t, y, (1 - score) * mu[0] + score * mu[1], score, data.w)

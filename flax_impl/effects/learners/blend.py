@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from torch_ref.common.checks.arguments import check_shape
 from torch_ref.common.checks.arrays import check_finite
+from torch_ref.common.data.design import finite_features
 from torch_ref.common.data.treatment_data import Scales, TreatmentData
 
 from ..propensities import logistic_score, logistic_weights
@@ -42,7 +43,7 @@ class Blend(NamedTuple):
         """Returns both expected outcomes by all learners; their difference is the weighted effect.
 
         Args:
-            x: the features, in their own unit.
+            x: the finite features, in their own unit.
             y0: the outcome without treatment, by the nets.
             y1: the outcome with treatment, by the nets.
         """
@@ -68,7 +69,7 @@ def fit_blend(
     Args:
         data: the table.
         of_nets: what the nets expect of the rows that they did not see.
-        scales: of features and outcome.
+        scales: of the finite features, see `finite_features`, and of the outcome.
         seed: of folds and trees.
         threads: how many cores to use.
 
@@ -76,14 +77,14 @@ def fit_blend(
         ImportError: CatBoost or scikit-learn is not installed; the message names the extra.
         ValueError: an arm with a single row, or whose rows all have weight 0.
     """
-    rows, score = of_nets.rows, np.full(len(data), np.nan)
+    x, rows, score = finite_features(data), of_nets.rows, np.full(len(data), np.nan)
     folds = draw_folds(data.t, seed=seed, groups=data.groups)
     score[rows] = of_nets.score
     unknown = np.isnan(score)
-    intercept, slopes = logistic_weights(data.x, data.t)
-    score[unknown] = logistic_score(intercept, slopes, data.x[unknown])
+    intercept, slopes = logistic_weights(x, data.t)
+    score[unknown] = logistic_score(intercept, slopes, x[unknown])
     trees, unseen = fit_trees(
-        data.x, data.t, data.y[:, 0], score, folds, w=data.w, scales=scales, seed=seed, threads=threads
+        x, data.t, data.y[:, 0], score, folds, w=data.w, scales=scales, seed=seed, threads=threads
     )
     t, y, w = of_nets.t, of_nets.y, of_nets.w
     outcomes, expected = [], []

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from torch_ref.common.data.design import finite_features
 from torch_ref.common.data.treatment_data import TreatmentData
 
 from ..averages import AverageEffects, average_effects
@@ -101,7 +102,7 @@ def cross_fit(
         ValueError: an arm with a single row, which cannot be in training and out of it.
     """
     rows, (mu0, mu1) = unseen_mean(held_out, np.stack([y0, y1]))
-    score = cross_fitted_propensity(data.x, data.t, draw_folds(data.t, seed=seed, groups=data.groups))
+    score = cross_fitted_propensity(finite_features(data), data.t, draw_folds(data.t, seed=seed, groups=data.groups))
     w = None if data.w is None else data.w[rows]
     groups = None if data.groups is None else np.asarray(data.groups)[rows]
     return CrossFit(

@@ -1,8 +1,10 @@
 """Features as finite columns of numbers: gaps marked, categories as columns of 0 and 1."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+import narwhals as nw
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -163,6 +165,11 @@ class Design:
                 known |= ~gaps
             opened[np.ix_(~known, marks)] = np.nan
         return opened
+
+
+def is_table(x: Any) -> bool:
+    """Returns whether features come as a table, of pandas, polars or pyarrow or as arrays by name, and not as an array."""
+    return isinstance(x, Mapping) or nw.dependencies.is_into_dataframe(x)
 
 
 def finite_features(data: TreatmentData) -> Float[np.ndarray, "rows design"]:
