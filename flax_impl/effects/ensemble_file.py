@@ -33,6 +33,7 @@ class Ensemble(NamedTuple):
         settings: of the estimator that trained it, as JSON takes them; empty without one.
         blend: the trees beside the nets, and the weights of all; or None.
         calibration: of intervals, as `calibrate` returns it; or None.
+        arms: the label of each arm.
     """
 
     config: dict[str, Any]
@@ -44,6 +45,7 @@ class Ensemble(NamedTuple):
     settings: dict[str, Any]
     blend: Blend | None = None
     calibration: np.ndarray | None = None
+    arms: tuple[Any, ...] = (0, 1)
 
 
 def write_ensemble(path: str | os.PathLike[str], ensemble: Ensemble) -> None:
@@ -63,6 +65,7 @@ def write_ensemble(path: str | os.PathLike[str], ensemble: Ensemble) -> None:
         "feature_names": list(ensemble.feature_names),
         "bootstrap": ensemble.bootstrap,
         "settings": ensemble.settings,
+        "arms": [label.item() if isinstance(label, np.generic) else label for label in ensemble.arms],
     }
     write_arrays(path, arrays, metadata)
 
@@ -86,7 +89,11 @@ def read_ensemble(path: str | os.PathLike[str]) -> Ensemble:
         if joined:
             own = {name.removeprefix("blend."): array for name, array in joined.items()}
             blend = blend_from_arrays(own, scales)
+        arms = tuple(metadata.get("arms", (0, 1)))
         calibration = arrays.pop("calibration", None)
+        if calibration is not None:
+            calibration = np.atleast_2d(calibration)  # older files have the one pair of two arms
+            check_shape("calibration", calibration, (len(arms) * (len(arms) - 1) // 2, "levels"))
         members = {len(array) if array.ndim else 0 for array in arrays.values()}
         if len(members) != 1 or 0 in members:
             raise ValueError(f"weights: expected [members, …] each, got {listed(sorted(members))} members")
@@ -110,6 +117,7 @@ def read_ensemble(path: str | os.PathLike[str]) -> Ensemble:
             dict(metadata["settings"]),
             blend,
             calibration,
+            arms,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error

@@ -9,11 +9,11 @@ from torch_ref.common.checks.arguments import check_shape
 from torch_ref.common.checks.arrays import check_binary, check_finite, check_rows, check_some_weight
 
 
-def check_columns(**columns: Any) -> list[np.ndarray]:
+def check_columns(*, third: bool = False, **columns: Any) -> list[np.ndarray]:
     """Returns columns in float64, in their order, checked by name.
 
-    Raises ValueError unless all are finite numbers with as many rows as the first, `t` is 0 or 1, and `score` lies
-    from 0 to 1.
+    Raises ValueError unless all are finite numbers with as many rows as the first, `t` is 0 or 1, or with a `third` arm
+    -1, and every `score` lies from 0 to 1.
     """
     first = ""
     arrays = {name: np.asarray(column) for name, column in columns.items()}
@@ -24,9 +24,9 @@ def check_columns(**columns: Any) -> list[np.ndarray]:
         if array.dtype.kind not in "biuf":
             raise ValueError(f"{name}: expected numbers, got dtype {array.dtype}")
         check_finite(name, array)
-        if name == "t":
+        if name == "t" and not (third and np.isin(array, (-1, 0, 1)).all()):
             check_binary(name, array)
-        if name == "score":
+        if name.startswith("score"):
             _refuse(name, array, (array < 0) | (array > 1), "probabilities from 0 to 1")
     return [array.astype(np.float64) for array in arrays.values()]
 
@@ -68,10 +68,10 @@ def code_labels(name: str, labels: Any, rows: int) -> tuple[list[Any], np.ndarra
     return different, np.array([place[label] for label in of_rows])
 
 
-def check_inside(score: np.ndarray) -> None:
+def check_inside(name: str, score: np.ndarray) -> None:
     """Raises ValueError where a propensity is 0 or 1: no weight can stand for the arm that such rows never have."""
     _refuse(
-        "score", score, (score == 0) | (score == 1), "probabilities above 0 and below 1",
+        name, score, (score == 0) | (score == 1), "probabilities above 0 and below 1",
         "; leave such rows out, as trim=0.01 of average_effects does",
     )  # fmt: skip
 

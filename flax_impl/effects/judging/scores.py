@@ -5,6 +5,8 @@ import warnings
 import numpy as np
 from jaxtyping import Float, Int
 
+from torch_ref.common.checks.arguments import check_shape
+
 from .columns import check_columns, check_inside, row_weights
 
 _LEAST = 1e-6  # a propensity: below it one row would stand for more than a million
@@ -16,6 +18,7 @@ def pseudo_outcomes(
     mu0: Float[np.ndarray, " rows"],
     mu1: Float[np.ndarray, " rows"],
     score: Float[np.ndarray, " rows"],
+    score0: Float[np.ndarray, " rows"] | None = None,
 ) -> Float[np.ndarray, " rows"]:
     """Returns each row's doubly robust pseudo-outcome, whose mean among like rows is their effect.
 
@@ -23,11 +26,12 @@ def pseudo_outcomes(
     where either the expected outcomes or the propensities are. Both should come from nets that did not see the row.
 
     Args:
-        t: the treatment [rows], 0 or 1.
+        t: the treatment [rows], 0 or 1; with `score0` also -1, a third arm.
         y: the outcome that was observed [rows].
         mu0: the outcome that was expected without treatment [rows].
         mu1: the outcome that was expected with treatment [rows].
         score: each row's probability of treatment [rows], above 0 and below 1.
+        score0: each row's probability of no treatment [rows], where there are more arms; None is `1 - score`.
 
     Returns:
         One number for each row [rows], in the outcome's unit.
@@ -46,20 +50,33 @@ def pseudo_outcomes(
 
     Source: Kennedy, "Towards optimal doubly robust estimation of heterogeneous causal effects", 2023.
     """
-    t, y, mu0, mu1, score = check_columns(t=t, y=y, mu0=mu0, mu1=mu1, score=score)
-    score = inner_score(score)
-    return mu1 - mu0 + np.where(t == 1, (y - mu1) / score, (mu0 - y) / (1 - score))
+    t, y, mu0, mu1, score = check_columns(t=t, y=y, mu0=mu0, mu1=mu1, score=score, third=score0 is not None)
+    score, score0 = inner_scores(score, score0)
+    corrected = np.where(t == 1, (y - mu1) / score, np.where(t == 0, (mu0 - y) / score0, 0))
+    return mu1 - mu0 + corrected
 
 
-def inner_score(score: np.ndarray) -> np.ndarray:
-    """Returns propensities kept away from 0 and 1; warns where that moves one, and raises ValueError at 0 and 1."""
-    check_inside(score)
+def inner_scores(score: np.ndarray, score0: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the propensities of treatment and of none, kept away from 0 and 1; `score0` is None for two arms.
+
+    Warns where that moves one, and raises ValueError at 0 and 1.
+    """
+    score = _inner("score", score)
+    if score0 is None:
+        return score, 1 - score
+    [score0] = check_columns(score0=score0)
+    check_shape("score0", score0, (len(score),))
+    return score, _inner("score0", score0)
+
+
+def _inner(name: str, score: np.ndarray) -> np.ndarray:
+    check_inside(name, score)
     near = int(((score < _LEAST) | (score > 1 - _LEAST)).sum())
     if near:
         warnings.warn(
-            f"score: {near} of {len(score)} propensities are nearer than {_LEAST:g} to 0 or 1 and are taken as that "
+            f"{name}: {near} of {len(score)} propensities are nearer than {_LEAST:g} to 0 or 1 and are taken as that "
             "near; leave such rows out, as trim=0.01 of average_effects does",
-            stacklevel=3,
+            stacklevel=4,
         )
     return np.clip(score, _LEAST, 1 - _LEAST)
 
@@ -112,6 +129,7 @@ def dr_loss(
     mu1: Float[np.ndarray, " rows"],
     score: Float[np.ndarray, " rows"],
     w: Float[np.ndarray, " rows"] | None = None,
+    score0: Float[np.ndarray, " rows"] | None = None,
 ) -> float:
     """Returns the DR-loss: the mean squared distance of the effects from the doubly robust pseudo-outcomes.
 
@@ -126,6 +144,7 @@ def dr_loss(
         mu1: the outcome that was expected with treatment [rows].
         score: each row's probability of treatment [rows], above 0 and below 1.
         w: weights of the rows [rows]; None for equal ones.
+        score0: as for `pseudo_outcomes`.
 
     Returns:
         A number of at least 0, in the outcome's unit squared; less is better.
@@ -144,5 +163,6 @@ def dr_loss(
 
     Source: Kennedy, "Towards optimal doubly robust estimation of heterogeneous causal effects", 2023.
     """
-    [effect, _] = check_columns(effect=effect, t=t)
-    return float(np.mean(row_weights(w, len(effect)) * (pseudo_outcomes(t, y, mu0, mu1, score) - effect) ** 2))
+    [effect, _] = check_columns(effect=effect, t=t, third=score0 is not None)
+    pseudo = pseudo_outcomes(t, y, mu0, mu1, score, score0)
+    return float(np.mean(row_weights(w, len(effect)) * (pseudo - effect) ** 2))
