@@ -7,9 +7,56 @@ from jaxtyping import Float, Int
 
 from torch_ref.common.checks.arguments import check_shape
 
-from .columns import check_columns, check_inside, row_weights
+from .columns import check_arms, check_columns, check_inside, check_of_arms, row_weights
 
 _LEAST = 1e-6  # a propensity: below it one row would stand for more than a million
+
+
+def arm_outcomes(
+    t: Int[np.ndarray, " rows"],
+    y: Float[np.ndarray, " rows"],
+    mu: Float[np.ndarray, "arms rows"],
+    score: Float[np.ndarray, "arms rows"],
+) -> Float[np.ndarray, "arms rows"]:
+    """Returns each row's doubly robust outcome under each arm, whose mean is what all rows of that arm would have.
+
+    It is the expected outcome mu, corrected in the row's own arm by its error over the probability of that arm. The
+    mean is right where either the expected outcomes or the propensities are. Both should come from models that did
+    not see the row. A difference of two arms is what `pseudo_outcomes` gives.
+
+    Args:
+        t: the arm of each row [rows], from 0 to arms - 1.
+        y: the outcome that was observed [rows].
+        mu: the outcome that was expected under each arm [arms, rows].
+        score: each row's probability of each arm [arms, rows], above 0 and below 1.
+
+    Returns:
+        One number for each arm and row [arms, rows], in the outcome's unit.
+
+    Raises:
+        ValueError: other shapes, no rows, less than two arms, numbers that are not finite, an arm that is not there, or
+            a propensity of 0 or 1.
+
+    Warns:
+        UserWarning: propensities nearer than 1e-6 to 0 or 1, which are taken as that near.
+
+    Example:
+        >>> t, y = np.array([0, 2]), np.array([2.0, 6.0])
+        >>> mu = np.array([[1.0, 1.0], [4.0, 4.0], [5.0, 5.0]])
+        >>> arm_outcomes(t, y, mu, score=np.array([[0.5, 0.5], [0.25, 0.25], [0.25, 0.25]])).tolist()
+        [[3.0, 1.0], [4.0, 4.0], [5.0, 9.0]]
+
+    Source: Robins, Rotnitzky, Zhao, "Estimation of regression coefficients when some regressors are not always
+    observed", 1994.
+    """
+    [y] = check_columns(y=y)
+    mu = check_of_arms("mu", mu, len(y))
+    t = check_arms(t, len(mu))
+    check_shape("t", t, (len(y),))
+    score = _inner("score", check_of_arms("score", score, len(y), len(mu)))
+    found, rows = mu.copy(), np.arange(len(y))
+    found[t, rows] += (y - mu[t, rows]) / score[t, rows]
+    return found
 
 
 def pseudo_outcomes(
@@ -70,13 +117,15 @@ def inner_scores(score: np.ndarray, score0: np.ndarray | None) -> tuple[np.ndarr
 
 
 def _inner(name: str, score: np.ndarray) -> np.ndarray:
+    """Returns propensities [rows] or [arms, rows] kept away from 0 and 1."""
     check_inside(name, score)
-    near = int(((score < _LEAST) | (score > 1 - _LEAST)).sum())
+    rows = score.shape[-1]
+    near = int(((score < _LEAST) | (score > 1 - _LEAST)).reshape(-1, rows).any(axis=0).sum())
     if near:
         warnings.warn(
-            f"{name}: {near} of {len(score)} propensities are nearer than {_LEAST:g} to 0 or 1 and are taken as that "
+            f"{name}: {near} of {rows} propensities are nearer than {_LEAST:g} to 0 or 1 and are taken as that "
             "near; leave such rows out, as trim=0.01 of average_effects does",
-            stacklevel=4,
+            stacklevel=3,
         )
     return np.clip(score, _LEAST, 1 - _LEAST)
 
