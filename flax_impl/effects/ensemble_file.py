@@ -38,6 +38,7 @@ class Ensemble(NamedTuple):
         settings: of the estimator that trained it, as JSON takes them; empty without one.
         blend: the trees beside the nets, and the weights of all; or None.
         calibration: of intervals, as `calibrate` returns it; or None.
+        arms: the label of each arm.
         design: of a table with categories or gaps; None where all features are numbers.
     """
 
@@ -50,6 +51,7 @@ class Ensemble(NamedTuple):
     settings: dict[str, Any]
     blend: Blend | None = None
     calibration: np.ndarray | None = None
+    arms: tuple[Any, ...] = (0, 1)
     design: Design | None = None
 
     @property
@@ -88,6 +90,7 @@ def write_ensemble(path: str | os.PathLike[str], ensemble: Ensemble) -> None:
         "columns": columns,
         "bootstrap": ensemble.bootstrap,
         "settings": ensemble.settings,
+        "arms": [label.item() if isinstance(label, np.generic) else label for label in ensemble.arms],
     }
     write_arrays(path, arrays, metadata)
 
@@ -112,7 +115,11 @@ def read_ensemble(path: str | os.PathLike[str]) -> Ensemble:
         if joined:
             own = {name.removeprefix("blend."): array for name, array in joined.items()}
             blend = blend_from_arrays(own, scales if design is None else design.scales(scales))
+        arms = tuple(metadata.get("arms", (0, 1)))
         calibration = arrays.pop("calibration", None)
+        if calibration is not None:
+            calibration = np.atleast_2d(calibration)  # older files have the one pair of two arms
+            check_shape("calibration", calibration, (len(arms) * (len(arms) - 1) // 2, "levels"))
         members = {len(array) if array.ndim else 0 for array in arrays.values()}
         if len(members) != 1 or 0 in members:
             raise ValueError(f"weights: expected [members, …] each, got {listed(sorted(members))} members")
@@ -142,6 +149,7 @@ def read_ensemble(path: str | os.PathLike[str]) -> Ensemble:
             dict(metadata["settings"]),
             blend,
             calibration,
+            arms,
             design,
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -1,7 +1,11 @@
 """Checks whether a table can show effects: enough rows in each arm, and arms that overlap."""
 
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from torch_ref.common.checks.arguments import listed
 from torch_ref.common.data.treatment_data import TreatmentData
@@ -16,7 +20,7 @@ def examine(data: TreatmentData) -> list[str]:
     Looks for arms with few rows, constant columns, and features that determine the treatment.
     """
     found = []
-    for arm, name in ((0, "untreated"), (1, "treated")):
+    for arm, name in enumerate(arm_names(data.arms)):
         count = int((data.t == arm).sum())
         if count < FEW_ROWS:
             found.append(f"only {count} of {len(data)} rows are {name}: their outcome is little more than a guess")
@@ -39,19 +43,30 @@ def examine(data: TreatmentData) -> list[str]:
     return found
 
 
-def examine_overlap(score: Float[np.ndarray, " rows"]) -> list[str]:
-    """Returns a sentence where the arms overlap poorly: many rows that are almost surely in one of them.
+def examine_overlap(score: Float[np.ndarray, "arms rows"]) -> list[str]:
+    """Returns a sentence where the arms overlap poorly: many rows that are almost surely not in one of them.
 
     Args:
-        score: each row's probability of treatment.
+        score: each row's probability of each arm.
     """
-    outside = (score < POOR) | (score > 1 - POOR)
+    outside = poor_overlap(score)
     if outside.mean() <= SHARE:
         return []
+    limits = f"below {POOR} or above {1 - POOR}" if len(score) == 2 else f"of some arm below {POOR}"
     return [
-        f"poor overlap: {outside.sum()} of {len(score)} rows have a propensity below {POOR} or above {1 - POOR}; "
+        f"poor overlap: {outside.sum()} of {len(outside)} rows have a propensity {limits}; "
         "their effects are extrapolated"
     ]
+
+
+def poor_overlap(score: Float[np.ndarray, "arms rows"]) -> Bool[np.ndarray, " rows"]:
+    """Returns which rows are almost surely not in one of the arms."""
+    return (score < POOR).any(axis=0)
+
+
+def arm_names(arms: Sequence[Any]) -> tuple[str, ...]:
+    """Returns what reports call the arms: untreated and treated where their labels are 0 and 1."""
+    return ("untreated", "treated") if tuple(arms) == (0, 1) else tuple(map(str, arms))
 
 
 def feature_names(data: TreatmentData) -> tuple[str, ...]:
@@ -61,15 +76,15 @@ def feature_names(data: TreatmentData) -> tuple[str, ...]:
 
 
 def _determines(column: np.ndarray, t: np.ndarray) -> bool:
-    """Returns whether the feature's values in one arm all lie on one side of those in the other."""
+    """Returns whether the feature's values in each arm all lie on one side of those in every other."""
     gaps = np.isnan(column)
     if gaps.any():  # a gap is a side of its own
         of_gaps = np.unique(t[gaps])
         return len(of_gaps) == 1 and (_is_pure(gaps, t) or _determines(column[~gaps], t[~gaps]))
-    untreated, treated = column[t == 0], column[t == 1]
-    if not len(untreated) or not len(treated):
+    of_arms = [column[t == arm] for arm in range(int(t.max()) + 1)]
+    if not all(map(len, of_arms)):
         return False
-    return bool(untreated.max() < treated.min() or treated.max() < untreated.min())
+    return all(one.max() < two.min() or two.max() < one.min() for one, two in combinations(of_arms, 2))
 
 
 def _is_pure(column: np.ndarray, t: np.ndarray) -> bool:

@@ -56,14 +56,14 @@ def prepare(data: TreatmentData, settings: EffectSettings) -> Preparation:
         ValueError: a table or a setting that `fit_effects` refuses.
     """
     data = check_table(data)
-    arrays = data.arrays()
+    arrays, arms = data.arrays(), len(data.arms)
     if data.groups is not None:
         check_shape("groups", np.asarray(data.groups), (len(data),))
     if settings.binary:
         check_binary("y", arrays["y"][:, 0])
-    treated = int(arrays["t"].sum())
-    if treated in (0, len(data)):
-        raise ValueError(f"t: expected treated and untreated rows, got {treated} treated of {len(data)}")
+    check_every_arm(data)
+    if arms > 2 and settings.targeted:
+        raise ValueError(f"targeted: expected False with more than two arms, got True with {arms}")
     for sentence in examine(data):
         warn_user(sentence)
     rows = draw_members(
@@ -73,6 +73,7 @@ def prepare(data: TreatmentData, settings: EffectSettings) -> Preparation:
         bootstrap=settings.bootstrap,
         seed=settings.seed,
         groups=data.groups,
+        arms=arms,
     )
     batch_size = check_integer("batch_size", _BATCH if settings.batch_size is None else settings.batch_size, at_least=1)
     patience = settings.patience
@@ -90,7 +91,7 @@ def prepare(data: TreatmentData, settings: EffectSettings) -> Preparation:
         data = replace(data, x=np.where(gaps, scales.x_mean, opened))
     arrays = scales.standardize(data).arrays()
     if settings.cfr_weights:
-        arrays["w"] = arrays.get("w", np.ones(len(data))) * treatment_weights(data.t)
+        arrays["w"] = arrays.get("w", np.ones(len(data))) * treatment_weights(data.t, arms=arms)
     arrays = as_dtype(arrays, settings.dtype)
     check_some_weight(arrays)  # in this dtype, where tiny ones are zero
     bins = check_integer("bins", settings.bins, at_least=0)
@@ -109,7 +110,7 @@ def check_table(data: TreatmentData) -> TreatmentData:
     """
     if not hasattr(data, "arrays"):
         raise ValueError(f"data: expected a TreatmentData, as load_data gives it, got {shown(data)}")
-    arrays = check_data(data.arrays() | {"x": finite_features(data)}, ("x", "t", "y"), ("w",))
+    arrays = check_data(data.arrays() | {"x": finite_features(data)}, ("x", "t", "y"), ("w",), arms=len(data.arms))
     check_shape("x", arrays["x"], ("rows", "features"))
     check_shape("y", arrays["y"], ("rows", 1))
     if data.columns is not None:
@@ -120,6 +121,16 @@ def check_table(data: TreatmentData) -> TreatmentData:
     return replace(data, **arrays)
 
 
+def check_every_arm(data: TreatmentData) -> None:
+    """Raises ValueError unless every arm of a table has rows."""
+    counts = np.bincount(data.t, minlength=len(data.arms))
+    if len(counts) == 2 and not counts.all():
+        raise ValueError(f"t: expected treated and untreated rows, got {counts[1]} treated of {len(data)}")
+    for label, count in zip(data.arms, counts, strict=True):
+        if not count:
+            raise ValueError(f"t: expected rows of every arm, got none of {shown(label)}")
+
+
 def prepare_alike(datas: Sequence[TreatmentData], settings: EffectSettings) -> list[Preparation]:
     """Returns what each of many tables trains on, with as many columns in each.
 
@@ -127,6 +138,8 @@ def prepare_alike(datas: Sequence[TreatmentData], settings: EffectSettings) -> l
         ValueError: a table or a setting that `fit_effects` refuses, or tables of other shapes.
     """
     prepared = [prepare(data, settings) for data in datas]
+    if len({data.arms for data in datas}) > 1:
+        raise ValueError(f"datas: expected the same arms in each table, got {listed({str(data.arms) for data in datas})}")
     shapes = {one.arrays["x"].shape for one in prepared}
     if len(shapes) > 1:
         got = listed(sorted({str(list(shape)) for shape in shapes}))
@@ -154,8 +167,8 @@ def embedding_width(levels: int) -> int:
     return min(_WIDEST, round(1.6 * levels**0.56))
 
 
-def net_config(prepared: Preparation, settings: EffectSettings) -> dict[str, Any]:
-    """Returns the constructor's arguments of a net for a table, in either framework."""
+def net_config(prepared: Preparation, settings: EffectSettings, arms: int = 2) -> dict[str, Any]:
+    """Returns the constructor's arguments of a net for a table of so many arms, in either framework."""
     columns = prepared.arrays["x"].shape[1]
     levels = () if prepared.design is None else prepared.design.code_counts
     gated = columns - len(levels)
@@ -169,15 +182,17 @@ def net_config(prepared: Preparation, settings: EffectSettings) -> dict[str, Any
         "final_activation": "identity",
         "input_groups": widths if settings.gates else None,
         "propensity_head": settings.targeted,
+        "arms": arms,
     }
 
 
-def net_loss(settings: EffectSettings) -> tuple[str, dict[str, Any]]:
+def net_loss(settings: EffectSettings, arms: int = 2) -> tuple[str, dict[str, Any]]:
     """Returns the name of the nets' loss in either framework, and its arguments."""
     criterion = "sigmoid_binary_cross_entropy" if settings.binary else "squared_error"
     shared = {"criterion": criterion, "reduction": settings.reduction}
     if settings.targeted:
         return "TargetedLoss", shared
+    shared |= {"arms": arms}
     if settings.balance is None:
         return "FactualLoss", shared
     return "CFRLoss", {**shared, "balance": settings.balance, "balance_weight": settings.balance_weight}

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from ..checks.arguments import check_number, check_shape
-from ..checks.arrays import check_binary, check_rows
+from ..checks.arrays import check_arms, check_rows
 from .columns import Column
 
 
@@ -170,12 +170,17 @@ def sigmoid(logit: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     return np.exp(-np.logaddexp(0, -logit))
 
 
-def treatment_weights(t: Int[np.ndarray, " rows"], treated_share: float | None = None) -> Float[np.ndarray, " rows"]:
+def treatment_weights(
+    t: Int[np.ndarray, " rows"], treated_share: float | None = None, arms: int = 2
+) -> Float[np.ndarray, " rows"]:
     """Returns CFR's weights `t / 2u + (1 - t) / 2(1 - u)`, under which both arms count alike in a mean over a batch.
 
+    Of K arms, each row weighs one over K times its arm's share.
+
     Args:
-        t: the treatment [rows], 0 or 1.
-        treated_share: u, the share of treated rows in the whole training; None takes it from `t`.
+        t: the treatment [rows], from 0 to `arms - 1`.
+        treated_share: u, the share of treated rows in the whole training; None takes it from `t`. For two arms.
+        arms: how many there are.
 
     Returns:
         One weight for each row [rows], in float64.
@@ -191,7 +196,10 @@ def treatment_weights(t: Int[np.ndarray, " rows"], treated_share: float | None =
     Source: Shalit, Johansson, Sontag, "Estimating individual treatment effect", ICML 2017, equation 3.
     """
     t = np.asarray(t)
-    check_binary("t", t)
+    check_arms("t", t, arms)
+    if arms > 2:
+        shares = np.bincount(t, minlength=arms) / len(t)
+        return 1 / (arms * shares[t])
     share = float(t.mean()) if treated_share is None else treated_share
     check_number("treated_share", share, above=0, below=1)
     return np.where(t == 1, 1 / (2 * share), 1 / (2 * (1 - share)))
