@@ -2,14 +2,13 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 
-from torch_ref.common.checks.arrays import check_data
+from torch_ref.common.data.columns import Column
 from torch_ref.common.data.treatment_data import Scales, TreatmentData, sigmoid
 
 from .ensemble_file import Ensemble, write_ensemble
@@ -19,11 +18,13 @@ from .intervals.conformal import HeldOutRows, conformal_interval
 from .learners.contrast import find_pair
 from .learners.cross_fit import CrossFit, cross_fit
 from .learners.training_record import TrainingRecord
+from .prepare import check_table, read_features
 from .propensities import logistic_scores, logistic_weights
 
 _CLIP = 0.01  # of `TargetedLoss`
 _PART = 65_536  # rows that are encoded at a time
 Outputs = Callable[[np.ndarray], tuple[np.ndarray, ...]]
+Features: TypeAlias = Any  # an array or a table, as `EffectModel.numbers` takes it
 
 
 class EffectModel:
@@ -64,6 +65,7 @@ class EffectModel:
     ) -> None:
         self.ensemble, self.training = ensemble, training
         self.outputs, self.targets = outputs, targets
+        self._said: set[str] = set()
 
     @property
     def members(self) -> int:
@@ -96,7 +98,27 @@ class EffectModel:
         """The names of the columns, in their order."""
         return self.ensemble.feature_names
 
-    def member_outcomes(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "arms members rows"]:
+    @property
+    def columns(self) -> tuple[Column, ...] | None:
+        """What the features are, where some are categories or had gaps in training; None where all are numbers."""
+        return None if self.ensemble.design is None else self.ensemble.design.columns
+
+    def numbers(self, x: Features) -> Float[np.ndarray, "rows features"]:
+        """Returns features as numbers, as `TreatmentData` holds them; all other methods take what this takes.
+
+        Args:
+            x: a table of pandas, polars or pyarrow, or arrays by name, whose columns are found by their names; or an
+                array [rows, features] of such numbers.
+
+        Raises:
+            ValueError: columns or values unlike those of the training; infinity; a gap where training had none.
+
+        Warns:
+            UserWarning: levels that training did not see, once for each number of rows.
+        """
+        return read_features(x, self.feature_names, self.columns, self._said)
+
+    def member_outcomes(self, x: Features) -> Float[np.ndarray, "arms members rows"]:
         """Returns the potential outcomes by each member, in the unit of the data.
 
         Args:
@@ -109,12 +131,11 @@ class EffectModel:
             ValueError: another number of features, or values that are no finite numbers.
             FloatingPointError: a net's output is not finite.
         """
-        [x] = check_data({"x": x}, ("x",)).values()
-        parts = [self.outputs(columns) for columns in self._columns(x)]
+        parts = [self.outputs(columns) for columns in self._columns(self.numbers(x))]
         outcomes = np.stack([np.concatenate(of_arm, axis=1) for of_arm in zip(*parts, strict=True)])
         return self.scales.outcome(outcomes.astype(np.float64))[..., 0]
 
-    def potential_outcomes(self, x: Float[np.ndarray, "rows features"]) -> tuple[Float[np.ndarray, " rows"], ...]:
+    def potential_outcomes(self, x: Features) -> tuple[Float[np.ndarray, " rows"], ...]:
         """Returns the expected outcomes in each arm, `(y0, y1)` of two; for a binary outcome, probabilities.
 
         Args:
@@ -124,13 +145,11 @@ class EffectModel:
             An array [rows] for each of `arms`, in the unit of the outcome: the members' means, and what the trees make
             of them.
         """
-        outcomes = self.member_outcomes(x).mean(axis=1)
-        blend = self.ensemble.blend
-        return tuple(outcomes if blend is None else blend.join(np.asarray(x, float), outcomes))
+        x = self.numbers(x)
+        outcomes, blend = self.member_outcomes(x).mean(axis=1), self.ensemble.blend
+        return tuple(outcomes if blend is None else blend.join(self.ensemble.finite(x), outcomes))
 
-    def effect(
-        self, x: Float[np.ndarray, "rows features"], *, control: Any = None, treatment: Any = None
-    ) -> Float[np.ndarray, " rows"]:
+    def effect(self, x: Features, *, control: Any = None, treatment: Any = None) -> Float[np.ndarray, " rows"]:
         """Returns each row's effect (CATE): the outcome with treatment minus the outcome without.
 
         Args:
@@ -144,12 +163,7 @@ class EffectModel:
         return self._member_effects(x, control, treatment).mean(axis=0)
 
     def effect_interval(
-        self,
-        x: Float[np.ndarray, "rows features"],
-        alpha: float = 0.05,
-        *,
-        control: Any = None,
-        treatment: Any = None,
+        self, x: Features, alpha: float = 0.05, *, control: Any = None, treatment: Any = None
     ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
         """Returns the lower and upper ends of intervals that hold each row's effect with probability `1 - alpha`.
 
@@ -180,14 +194,15 @@ class EffectModel:
         """
         if self.ensemble.calibration is not None:
             least = student_factor(self.members, alpha) if self.ensemble.bootstrap else 0.0
-            of_pair = self.ensemble.calibration[list(combinations(range(len(self.arms)), 2)).index(_ordered(pair))]
+            pairs = list(combinations(range(len(self.arms)), 2))  # an interval is as wide back as forth
+            of_pair = self.ensemble.calibration[pairs.index((min(pair), max(pair)))]
             return calibrated_interval(effects, of_pair, alpha, least)
         return self.interval(effects, alpha)
 
     def difference_interval(
         self,
         data: TreatmentData,
-        x: Float[np.ndarray, "rows features"],
+        x: Features,
         alpha: float = 0.05,
         joint: Literal["any", "independent"] = "any",
         *,
@@ -215,15 +230,14 @@ class EffectModel:
         found = self.cross_fit(data).contrast(control, treatment)
         own = found.t >= 0
         columns = (found.mu0, found.mu1, found.score, found.t, found.y, found.score0)
-        scores = logistic_scores(*logistic_weights(np.asarray(data.x, float), data.t), np.asarray(x, float))
+        x, finite = self.numbers(x), self.ensemble.finite
+        scores = logistic_scores(*logistic_weights(finite(data.x), data.t), finite(x))
         mu0, mu1 = (self.potential_outcomes(x)[arm] for arm in pair)
         score0, score = scores[list(pair)]
         table = HeldOutRows(*(column[own] for column in columns))
         return conformal_interval(table, mu0, mu1, score, alpha, joint=joint, score0=score0)
 
-    def ate(
-        self, x: Float[np.ndarray, "rows features"], *, control: Any = None, treatment: Any = None
-    ) -> float:
+    def ate(self, x: Features, *, control: Any = None, treatment: Any = None) -> float:
         """Returns the average effect over these rows (ATE), in the unit of the outcome; of targeted nets, the targeted.
 
         Args:
@@ -231,15 +245,11 @@ class EffectModel:
             control: as for `effect`.
             treatment: as for `effect`.
         """
+        x = self.numbers(x)
         return float(self.averages_by_member(x, self._member_effects(x, control, treatment)).mean())
 
     def ate_interval(
-        self,
-        x: Float[np.ndarray, "rows features"],
-        alpha: float = 0.05,
-        *,
-        control: Any = None,
-        treatment: Any = None,
+        self, x: Features, alpha: float = 0.05, *, control: Any = None, treatment: Any = None
     ) -> tuple[float, float]:
         """Returns the ends of an interval that holds the average effect over these rows with probability `1 - alpha`.
 
@@ -249,6 +259,7 @@ class EffectModel:
             control: as for `effect`.
             treatment: as for `effect`.
         """
+        x = self.numbers(x)
         effects = self._member_effects(x, control, treatment)
         low, high = self.interval(self.averages_by_member(x, effects), alpha)
         return float(low), float(high)
@@ -272,30 +283,29 @@ class EffectModel:
 
     def _columns(self, x: Float[np.ndarray, "rows features"]) -> Iterator[Float[np.ndarray, "part columns"]]:
         """Yields features as the nets take them, part by part: encoded, a large table would take much memory."""
-        x, encoding = self.scales.features(x), self.ensemble.encoding
         for start in range(0, len(x), _PART):
-            part = x[start : start + _PART]
-            yield part if encoding is None else encoding.encode(part)
+            yield self.ensemble.encode(x[start : start + _PART])
 
     @property
     def has_intervals(self) -> bool:
         """Whether `effect_interval` has an answer."""
         return self.members > 1 and (self.ensemble.bootstrap or self.ensemble.calibration is not None)
 
-    def joint_outcomes(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "arms members rows"]:
+    def joint_outcomes(self, x: Features) -> Float[np.ndarray, "arms members rows"]:
         """Returns the potential outcomes by each net; where trees join, moved so that their means are those by all.
 
         Args:
             x: the features [rows, features], in the unit of the data.
         """
+        x = self.numbers(x)
         outcomes = self.member_outcomes(x)
         if self.ensemble.blend is None:
             return outcomes
         mean = outcomes.mean(axis=1)
-        return outcomes + (self.ensemble.blend.join(np.asarray(x, float), mean) - mean)[:, None]
+        return outcomes + (self.ensemble.blend.join(self.ensemble.finite(x), mean) - mean)[:, None]
 
     def averages_by_member(
-        self, x: Float[np.ndarray, "rows features"], effects: Float[np.ndarray, "members rows"]
+        self, x: Features, effects: Float[np.ndarray, "members rows"]
     ) -> Float[np.ndarray, " members"]:
         """Returns each net's average effect; a targeted net moves it by what its propensities leave to explain.
 
@@ -308,7 +318,7 @@ class EffectModel:
         averages = effects.mean(axis=1)
         if self.targets is None:
             return averages
-        logits, (epsilon, *_) = zip(*map(self.targets, self._columns(np.asarray(x, float))), strict=True)
+        logits, (epsilon, *_) = zip(*map(self.targets, self._columns(self.numbers(x))), strict=True)
         logit = np.concatenate(logits, axis=1)
         score = np.clip(sigmoid(logit), _CLIP, 1 - _CLIP)
         moved = epsilon[:, None] * (1 / score + 1 / (1 - score))
@@ -337,10 +347,4 @@ class EffectModel:
             raise ValueError(f"data: expected the table that the model was trained on, got {len(data)} rows")
         if self.training.cross_fit is not None:
             return self.training.cross_fit
-        data = replace(data, **check_data(data.arrays(), ("x", "t", "y"), ("w",), arms=len(self.arms)))
-        return cross_fit(data, self.member_outcomes(data.x), held_out)
-
-
-def _ordered(pair: tuple[int, int]) -> tuple[int, int]:
-    """Returns a pair of arms in their order: an interval is as wide from one to the other as back."""
-    return min(pair), max(pair)
+        return cross_fit(check_table(data), self.member_outcomes(data.x), held_out)

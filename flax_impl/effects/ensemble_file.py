@@ -11,7 +11,7 @@ from torch_ref.common.checks.arguments import check_choice, check_shape, listed
 from torch_ref.common.checks.arrays import check_finite
 from torch_ref.common.data.columns import Column
 from torch_ref.common.data.design import OTHERS, Design
-from torch_ref.common.data.encoding import Encoding
+from torch_ref.common.data.encoding import Encoding, encode_features
 from torch_ref.common.data.treatment_data import Scales
 from torch_ref.common.files.array_file import read_arrays, write_arrays
 
@@ -58,6 +58,14 @@ class Ensemble(NamedTuple):
     def finite_scales(self) -> Scales:
         """The scales of what `finite` returns, and of the outcome."""
         return self.scales if self.design is None else self.design.scales(self.scales)
+
+    def encode(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows columns"]:
+        """Returns features as the nets take them.
+
+        Args:
+            x: the features [rows, features], in the unit of the data.
+        """
+        return encode_features(x, self.scales, self.encoding, self.design)
 
     def finite(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows design"]:
         """Returns features as everything but nets takes them.
@@ -174,7 +182,9 @@ def _design_from(arrays: dict[str, np.ndarray], described: Any) -> Design | None
         check_shape(f"design.{name}", getattr(design, name), (len(design.source),))
         check_finite(f"design.{name}", getattr(design, name))
     if set(design.source.tolist()) != set(range(len(columns))):
-        raise ValueError(f"design.source: expected each of {len(columns)} features, got {listed(set(design.source.tolist()))}")
+        raise ValueError(
+            f"design.source: expected each of {len(columns)} features, got {listed(set(design.source.tolist()))}"
+        )
     most = max((len(column.levels) for column in columns if column.levels is not None), default=0)
     if not ((design.meaning >= OTHERS) & (design.meaning < most)).all():
         raise ValueError(f"design.meaning: expected {OTHERS} to {most - 1}, got {listed(set(design.meaning.tolist()))}")

@@ -202,7 +202,9 @@ def _with_trees(model: EffectModel, data: TreatmentData, settings: EffectSetting
     """Returns the model with trees beside its nets."""
     data = check_table(data)
     of_nets = model.cross_fit(data)
-    blend, found = fit_blend(data, of_nets, scales=model.ensemble.finite_scales, seed=settings.seed, threads=count_cores())
+    blend, found = fit_blend(
+        data, of_nets, scales=model.ensemble.finite_scales, seed=settings.seed, threads=count_cores()
+    )
     assert model.training is not None
     training = model.training._replace(cross_fit=found)
     return EffectModel(model.ensemble._replace(blend=blend), model.outputs, training, model.targets)

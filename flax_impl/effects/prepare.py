@@ -12,8 +12,10 @@ from jaxtyping import Float, Int
 
 from torch_ref.common.checks.arguments import check_integer, check_shape, listed, shown
 from torch_ref.common.checks.arrays import as_dtype, check_binary, check_data, check_some_weight
-from torch_ref.common.data.design import Design, check_features, finite_features
+from torch_ref.common.data.columns import Column
+from torch_ref.common.data.design import Design, check_features, count_unseen, finite_features, is_table
 from torch_ref.common.data.encoding import Encoding, align
+from torch_ref.common.data.features import to_numbers
 from torch_ref.common.data.treatment_data import Scales, TreatmentData, treatment_weights
 
 from .overlap import examine
@@ -121,6 +123,31 @@ def check_table(data: TreatmentData) -> TreatmentData:
     return replace(data, **arrays)
 
 
+def read_features(
+    x: Any, names: Sequence[str], columns: Sequence[Column] | None, said: set[str]
+) -> Float[np.ndarray, "rows features"]:
+    """Returns the features of new rows as numbers, see `EffectModel.numbers`.
+
+    Args:
+        x: a table, or an array [rows, features].
+        names: of the training's features.
+        columns: what they are, where some are categories or had gaps; None where all are numbers.
+        said: warnings that were given already, to which new ones are added.
+    """
+    if is_table(x):
+        x = to_numbers(x, columns or [Column(name) for name in names])
+    if columns is None:
+        [x] = check_data({"x": x}, ("x",)).values()
+        return x
+    x = check_features(x, columns)
+    unseen = [f"{name} in {count} of {len(x)} rows" for name, count in count_unseen(x, columns).items()]
+    sentence = f"training did not see some levels, which count as an average one: {listed(unseen)}"
+    if unseen and sentence not in said:
+        said.add(sentence)
+        warn_user(sentence)
+    return x
+
+
 def check_every_arm(data: TreatmentData) -> None:
     """Raises ValueError unless every arm of a table has rows."""
     counts = np.bincount(data.t, minlength=len(data.arms))
@@ -139,7 +166,9 @@ def prepare_alike(datas: Sequence[TreatmentData], settings: EffectSettings) -> l
     """
     prepared = [prepare(data, settings) for data in datas]
     if len({data.arms for data in datas}) > 1:
-        raise ValueError(f"datas: expected the same arms in each table, got {listed({str(data.arms) for data in datas})}")
+        raise ValueError(
+            f"datas: expected the same arms in each table, got {listed({str(data.arms) for data in datas})}"
+        )
     shapes = {one.arrays["x"].shape for one in prepared}
     if len(shapes) > 1:
         got = listed(sorted({str(list(shape)) for shape in shapes}))

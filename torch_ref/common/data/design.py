@@ -68,9 +68,7 @@ class Design:
         check_rows("x", x)
         x = check_features(x, columns)
         places = [
-            (feature, meaning)
-            for feature, column in enumerate(columns)
-            for meaning in _meanings(column, x[:, feature])
+            (feature, meaning) for feature, column in enumerate(columns) for meaning in _meanings(column, x[:, feature])
         ]
         source, meaning = np.array(places, np.int64).T
         # As long as nothing is known of the rows, no level counts as one that they had not.
@@ -168,7 +166,7 @@ class Design:
 
 
 def is_table(x: Any) -> bool:
-    """Returns whether features come as a table, of pandas, polars or pyarrow or as arrays by name, and not as an array."""
+    """Returns whether features come as a table, of pandas, polars or pyarrow, or as arrays by name."""
     return isinstance(x, Mapping) or nw.dependencies.is_into_dataframe(x)
 
 

@@ -21,8 +21,7 @@ class Encoding:
 
     A feature with more than two values becomes: itself; its rank among the training rows on the scale of a standard
     normal; and a column for each piece between two quantiles, which rises from 0 to 1 there. A feature with two values
-    stays as it is. Values beyond those seen in training take the last rank. A missing value (NaN) is 0 in all columns of its
-    feature.
+    stays as it is. Values beyond those seen in training take the last rank. A gap (NaN) is 0 in all columns.
 
     Args:
         values: the values of all features that the ranks are known for, one feature after the other [points].
