@@ -115,6 +115,7 @@ def read_ensemble(path: str | os.PathLike[str]) -> Ensemble:
     try:
         check_choice("format", metadata.get("format"), [_EFFECTS_FORMAT, *_OLDER])
         scales = Scales(*(arrays.pop(f"scales.{name}") for name in _SCALES), binary=bool(metadata["binary"]))
+        arms = tuple(metadata.get("arms", (0, 1)))
         encoding = None
         if any(name.startswith("encoding.") for name in arrays):
             encoding = Encoding(*(arrays.pop(f"encoding.{name}") for name in _ENCODING))
@@ -122,8 +123,7 @@ def read_ensemble(path: str | os.PathLike[str]) -> Ensemble:
         blend, joined = None, {name: arrays.pop(name) for name in list(arrays) if name.startswith("blend.")}
         if joined:
             own = {name.removeprefix("blend."): array for name, array in joined.items()}
-            blend = blend_from_arrays(own, scales if design is None else design.scales(scales))
-        arms = tuple(metadata.get("arms", (0, 1)))
+            blend = blend_from_arrays(own, scales if design is None else design.scales(scales), len(arms))
         calibration = arrays.pop("calibration", None)
         if calibration is not None:
             calibration = np.atleast_2d(calibration)  # older files have the one pair of two arms

@@ -33,11 +33,12 @@ from ..training.predict import predict_replicas
 from ..training.replicas.fit import train_replicas
 from ..training.replicas.per_core import count_cores, stack_losses
 from ..training.targeted import TargetedLoss
-from .effect_model import EffectModel, TrainingRecord
+from .effect_model import EffectModel
 from .ensemble_file import Ensemble, read_ensemble
-from .intervals.calibrated import MemberOutcomes, calibrate
+from .intervals.calibrated import calibrate
 from .intervals.held_out import in_held_out
 from .learners.blend import fit_blend
+from .learners.training_record import TrainingRecord
 from .overlap import feature_names
 from .prepare import check_table, net_config, net_loss, prepare_alike, stack_rows, warn_user
 from .settings import EffectSettings
@@ -128,9 +129,10 @@ def fit_effects_each(
     held_out = None
     if first.rows.validation is not None:
         held_out = stack_rows([one.rows.validation for one in prepared if one.rows.validation is not None])
-    kind, arguments = net_loss(settings)
+    arms = len(datas[0].arms)
+    kind, arguments = net_loss(settings, arms)
     loss = _LOSSES[kind](**arguments)
-    model = TwoHead(**net_config(first, settings))
+    model = TwoHead(**net_config(first, settings, arms))
     start = model.init_params(range(settings.seed, settings.seed + members))
     start = jax.tree.map(lambda leaf: jnp.concatenate([leaf.astype(settings.dtype)] * len(datas)), start)
 
@@ -153,7 +155,7 @@ def fit_effects_each(
         own = slice(number * members, (number + 1) * members)
         ensemble = Ensemble(
             model.config, weights[own], one.scales, one.encoding, feature_names(data), settings.bootstrap, {},
-            design=one.design,
+            arms=data.arms, design=one.design,
         )  # fmt: skip
         training = TrainingRecord(losses[own], None if held_out is None else held_out[own])
         of_table = jax.tree.map(lambda leaf, own=own: leaf[own], params)
@@ -214,12 +216,12 @@ def _calibrated(
     model: EffectModel, data: TreatmentData, settings: EffectSettings, progress: bool, mesh: Mesh | None
 ) -> EffectModel:
     """Returns the model with calibrated intervals, by a second ensemble on half the rows."""
-    fewest = min(int((np.asarray(data.t) == arm).sum()) for arm in (0, 1))
+    fewest = int(np.bincount(data.t, minlength=len(data.arms)).min())
     if fewest < _FEWEST:
         warn_user(f"intervals are not calibrated: half of an arm of {fewest} rows says nothing")
         return model
 
-    def refit(half: Int[np.ndarray, " half"]) -> MemberOutcomes:
+    def refit(half: Int[np.ndarray, " half"]) -> Float[np.ndarray, "arms members rows"]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of the whole table they were said
             halved = fit_effects(data.take(half), replace(settings, calibrate=False), progress=progress, mesh=mesh)

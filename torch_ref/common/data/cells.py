@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import narwhals as nw
 import numpy as np
-from jaxtyping import Bool, Float64, Shaped
+from jaxtyping import Bool, Float64, Int, Shaped
 from narwhals.exceptions import DuplicateError
 from narwhals.typing import IntoDataFrame
 
@@ -39,11 +39,13 @@ class Cells(NamedTuple):
         kind: numbers (truth values too), categories that their dtype declares, text, or nothing in any row.
         values: numbers with NaN for a gap [rows], or the levels as Python objects with None for a gap [rows].
         order: the levels of a dtype that has an order of its own.
+        truth: the numbers are truth values.
     """
 
     kind: Literal["numbers", "categories", "text", "nothing"]
     values: Shaped[np.ndarray, " rows"]
     order: tuple[Any, ...] = ()
+    truth: bool = False
 
     @property
     def gaps(self) -> Bool[np.ndarray, " rows"]:
@@ -51,6 +53,10 @@ class Cells(NamedTuple):
         if self.values.dtype == object:
             return np.array([value is None for value in self.values], bool)
         return np.isnan(self.values)
+
+    def take(self, rows: Int[np.ndarray, " some"]) -> "Cells":
+        """Returns the cells of the given rows."""
+        return self._replace(values=self.values[rows])
 
 
 def open_table(table: Table) -> dict[str, Any]:
@@ -88,9 +94,9 @@ def read_cells(name: str, column: Any) -> Cells:
     if not isinstance(column, nw.Series):
         check_shape(f"column {name}", column, ("rows",))
         if column.dtype.kind in "biuf":
-            return _numbers(name, column.astype(np.float64))
+            return _numbers(name, column.astype(np.float64), truth=column.dtype.kind == "b")
         if column.dtype.kind not in "OUT":
-            raise _refused(name, column.dtype.type.__name__)
+            raise refused(name, column.dtype.type.__name__)
         return _objects(name, column.tolist(), np.array([_is_gap(value) for value in column.tolist()], bool))
     gaps = column.is_null().to_numpy().astype(bool)
     dtype = column.dtype
@@ -100,13 +106,13 @@ def read_cells(name: str, column: Any) -> Cells:
         array = column.to_numpy()
         if array.dtype.kind not in "biuf":  # truth values or decimals, with gaps among them
             array = _floats(column.to_list(), gaps)
-        return _numbers(name, np.where(gaps, np.nan, array.astype(np.float64)))
+        return _numbers(name, np.where(gaps, np.nan, array.astype(np.float64)), truth=isinstance(dtype, nw.Boolean))
     if isinstance(dtype, nw.Categorical | nw.Enum):
         order = tuple(map(_plain, dtype.categories)) if isinstance(dtype, nw.Enum) else ()
         return _objects(name, column.to_list(), gaps, declared=True)._replace(order=order)
     if isinstance(dtype, nw.String | nw.Object | nw.Unknown):
         return _objects(name, column.to_list(), gaps)
-    raise _refused(name, type(dtype).__name__)
+    raise refused(name, type(dtype).__name__)
 
 
 def as_number(text: str) -> float:
@@ -127,7 +133,7 @@ def _objects(name: str, values: list[Any], gaps: np.ndarray, *, declared: bool =
     for row in np.flatnonzero(~gaps).tolist():
         value = cells[row]
         if not isinstance(value, str | Real | Decimal):
-            raise _refused(name, type(value).__name__)
+            raise refused(name, type(value).__name__)
         kinds.setdefault(isinstance(value, str), row)
     if len(kinds) == 2:
         text, number = kinds[True], kinds[False]
@@ -135,10 +141,11 @@ def _objects(name: str, values: list[Any], gaps: np.ndarray, *, declared: bool =
         raise ValueError(f"column {name}: expected text only or numbers only, got {got}")
     if declared:
         return Cells("categories", cells)
-    return Cells("text", cells) if True in kinds else _numbers(name, _floats(values, gaps))
+    truth = all(value is None or isinstance(value, bool) for value in cells)
+    return Cells("text", cells) if True in kinds else _numbers(name, _floats(values, gaps), truth=truth)
 
 
-def _numbers(name: str, values: Float64[np.ndarray, " rows"]) -> Cells:
+def _numbers(name: str, values: Float64[np.ndarray, " rows"], *, truth: bool) -> Cells:
     infinite = np.flatnonzero(np.isinf(values))
     if len(infinite):
         more = f" ({len(infinite)} in all)" if len(infinite) > 1 else ""
@@ -146,7 +153,7 @@ def _numbers(name: str, values: Float64[np.ndarray, " rows"]) -> Cells:
         raise ValueError(f"column {name}: expected finite numbers, got {got}")
     if len(values) and np.isnan(values).all():
         return Cells("nothing", np.full(len(values), None, object))
-    return Cells("numbers", values)
+    return Cells("numbers", values, truth=truth)
 
 
 def _floats(values: list[Any], gaps: np.ndarray) -> Float64[np.ndarray, " rows"]:
@@ -167,6 +174,7 @@ def _is_gap(value: Any) -> bool:
         return type(value).__name__ == "NAType"
 
 
-def _refused(name: str, kind: str) -> ValueError:
+def refused(name: str, kind: str) -> ValueError:
+    """Returns the error for a column of a type that no feature can have: its plain name, and what to do."""
     got, advice = _REFUSED.get(kind.lower(), (kind, _OTHERS))
     return ValueError(f"column {name}: expected numbers, truth values or categories, got {got}; {advice}")

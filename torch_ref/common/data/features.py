@@ -1,19 +1,23 @@
 """What the features of a table are, and the array that they become: for training, and for new rows like it."""
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
 from ..checks.arguments import listed, shown
-from .cells import Cells, Table, as_number, open_table, read_cells
+from .cells import Cells, Table, as_number, open_table, read_cells, refused
 from .columns import Column
+from .treatment_data import TreatmentData
 
 _FEW_LEVELS = 20  # as many may differ in every row
 _IDENTIFIER = 0.9  # levels per cell, from which on a column names rows and says nothing about them
 _MOSTLY_NUMBERS = 0.9  # of a text column's cells: the rest are slips
+_DATE = re.compile(r"(\d{4}([-/.])\d{1,2}\2\d{1,2}|\d{1,2}([-/.])\d{1,2}\3(\d{4}|\d{2}))([ T].*)?")
 
 
 def describe(table: Table) -> tuple[Column, ...]:
@@ -37,8 +41,11 @@ def describe(table: Table) -> tuple[Column, ...]:
         (Column(name='age', levels=None, gaps=True), Column(name='city', levels=('Oslo', 'Rome'), gaps=False))
     """
     columns = open_table(table)
-    _check_rows(columns)
-    return tuple(_described(name, read_cells(name, column)) for name, column in columns.items())
+    check_rows(columns)
+    cells = {name: read_cells(name, column) for name, column in columns.items()}
+    for name, found in cells.items():
+        check_text(name, found)
+    return tuple(describe_cells(name, found) for name, found in cells.items())
 
 
 def to_numbers(table: Table, columns: Sequence[Column]) -> Float64[np.ndarray, "rows features"]:
@@ -67,11 +74,46 @@ def to_numbers(table: Table, columns: Sequence[Column]) -> Float64[np.ndarray, "
     missing = [column.name for column in columns if column.name not in found]
     if missing:
         raise ValueError(f"expected the columns that the model was trained on, but {listed(missing)} are missing")
-    _check_rows(found)
-    return np.stack([_coded(column, read_cells(column.name, found[column.name])) for column in columns], axis=1)
+    check_rows(found)
+    return np.stack([code_cells(column, read_cells(column.name, found[column.name])) for column in columns], axis=1)
 
 
-def _check_rows(columns: dict[str, Any]) -> None:
+def dummies(data: TreatmentData) -> TreatmentData:
+    """Returns a table of numbers only: behind the numbers a column of 0 and 1 for each level but the first.
+
+    For models that know no categories. A level that training did not see is 0 in all of them, a gap is NaN.
+
+    Args:
+        data: the rows, with `columns` or without.
+
+    Example:
+        >>> columns = Column("city", ("Bonn", "Oslo", "Rome")), Column("age")
+        >>> x, t, y = np.array([[2.0, 31.0], [0.0, 42.0]]), np.array([0, 1]), np.ones((2, 1))
+        >>> found = dummies(TreatmentData(x, t, y, columns=columns))
+        >>> found.feature_names, found.x.tolist()
+        (('age', 'city_Oslo', 'city_Rome'), [[31.0, 0.0, 1.0], [42.0, 0.0, 0.0]])
+    """
+    if data.columns is None:
+        return data
+    numbers = [(column.name, x) for column, x in zip(data.columns, data.x.T, strict=True) if column.levels is None]
+    indicators = [
+        (f"{column.name}_{level}", np.where(np.isnan(x), np.nan, x == place))
+        for column, x in zip(data.columns, data.x.T, strict=True)
+        for place, level in enumerate(column.levels or ())
+        if place
+    ]
+    names, arrays = zip(*numbers, *indicators, strict=True)
+    gaps = {column.name for column in data.columns if column.gaps}
+    columns = tuple(
+        Column(name, None, bool(np.isnan(array).any()) or name in gaps)
+        for name, array in zip(names, arrays, strict=True)
+    )
+    plain = not any(column.gaps for column in columns)
+    return replace(data, x=np.stack(arrays, axis=1), feature_names=names, columns=None if plain else columns)
+
+
+def check_rows(columns: Mapping[str, Any]) -> None:
+    """Raises ValueError unless all columns have as many rows, and some."""
     lengths = {name: len(column) for name, column in columns.items()}
     if not lengths or not all(lengths.values()):
         raise ValueError("table: expected at least one row, got none")
@@ -80,67 +122,78 @@ def _check_rows(columns: dict[str, Any]) -> None:
         raise ValueError(f"table: expected as many rows in every column, got {got}")
 
 
-def _described(name: str, cells: Cells) -> Column:
+def check_text(name: str, cells: Cells, *, numbers: bool = False) -> None:
+    """Raises ValueError for text that is none: dates, numbers with a slip among them, or numbers written as text.
+
+    Args:
+        name: of the column.
+        cells: of the column.
+        numbers: written as text are names, as of arms.
+    """
+    if cells.kind != "text":
+        return
+    counts = Counter(value for value in cells.values if value is not None)
+    if all(_DATE.fullmatch(text) for text in counts):
+        raise refused(name, "date")
+    found = {text for text in counts if np.isfinite(as_number(text))}
+    slips = len(found) < len(counts)
+    if sum(counts[text] for text in found) < _MOSTLY_NUMBERS * counts.total() or (numbers and not slips):
+        return
+    row = next(i for i, value in enumerate(cells.values) if value is not None and (value not in found or not slips))
+    got = f"{shown(cells.values[row])} in row {row}"
+    if slips:
+        expected, advice = (
+            "numbers, as nearly all its values are",
+            "mend it, or leave the column out (ignore=, --ignore)",
+        )
+    else:
+        expected, advice = "numbers as such", "convert the text, or make it a categorical dtype"
+    raise ValueError(f"column {name}: expected {expected}, got {got}; {advice}")
+
+
+def describe_cells(name: str, cells: Cells) -> Column:
+    """Says what a column is; raises ValueError for one without any value, or whose levels name single rows."""
     gaps = bool(cells.gaps.any())
     if cells.kind == "nothing":
         raise ValueError(f"column {name}: expected values, got none in any row; leave it out (ignore=, --ignore)")
     if cells.kind == "numbers":
         return Column(name, None, gaps)
     counts = Counter(value for value in cells.values if value is not None)
-    total = counts.total()
-    if cells.kind == "text":
-        _check_slips(name, cells, counts)
-    if len(counts) > max(_FEW_LEVELS, _IDENTIFIER * total):
-        got = f"{len(counts)} among {total} values, as identifiers have"
-        raise ValueError(
-            f"column {name}: expected levels that several rows share, got {got}; leave it out (ignore=, --ignore)"
-        )
+    if len(counts) > max(_FEW_LEVELS, _IDENTIFIER * counts.total()):
+        got = f"{len(counts)} among {counts.total()} values, as identifiers have"
+        advice = "leave it out (ignore=, --ignore)"
+        raise ValueError(f"column {name}: expected levels that several rows share, got {got}; {advice}")
     # Numbers and truth values compare, and so do texts; one column never has both.
     levels = [level for level in cells.order if level in counts] if cells.order else sorted(counts)
     return Column(name, tuple(levels), gaps)
 
 
-def _check_slips(name: str, cells: Cells, counts: Counter[str]) -> None:
-    """Raises ValueError for text that is nearly always a number: the rest are slips, or the numbers are codes."""
-    numbers = {text for text in counts if np.isfinite(as_number(text))}
-    if sum(counts[text] for text in numbers) < _MOSTLY_NUMBERS * counts.total():
-        return
-    slips = len(numbers) < len(counts)
-    row = next(i for i, value in enumerate(cells.values) if value is not None and (value not in numbers or not slips))
-    got = f"{shown(cells.values[row])} in row {row}"
-    if slips:
-        raise ValueError(f"column {name}: expected numbers, as nearly all its values are, got {got}; mend it, or "
-                         "leave the column out (ignore=, --ignore)")  # fmt: skip
-    raise ValueError(
-        f"column {name}: expected numbers, got text such as {got}; make it numbers, or a categorical dtype"
-    )
+def code_cells(column: Column, cells: Cells) -> Float64[np.ndarray, " rows"]:
+    """Returns a column's cells as `to_numbers` does, and raises the same errors."""
+    return _numbers(column, cells) if column.levels is None else _codes(column, column.levels, cells)
 
 
-def _coded(column: Column, cells: Cells) -> Float64[np.ndarray, " rows"]:
-    """Returns a column as training had it."""
-    name, levels, gaps = column.name, column.levels, cells.gaps
+def _numbers(column: Column, cells: Cells) -> Float64[np.ndarray, " rows"]:
+    gaps, values = cells.gaps, cells.values
+    if cells.kind in ("text", "categories"):
+        here = np.flatnonzero(~gaps).tolist()
+        row = next((row for row in here if isinstance(values[row], str) and np.isnan(as_number(values[row]))), here[0])
+        got = f"{cells.kind}: {shown(values[row])} in row {row}"
+        raise ValueError(f"column {column.name}: expected numbers, as in training, got {got}")
     rows = np.flatnonzero(gaps)
-    if levels is None:
-        if cells.kind in ("text", "categories"):
-            wrong = [row for row in np.flatnonzero(~gaps).tolist() if not np.isfinite(_number(cells.values[row]))]
-            row = wrong[0] if wrong else int(np.flatnonzero(~gaps)[0])
-            got = f"{shown(cells.values[row])} in row {row}"
-            raise ValueError(f"column {name}: expected numbers, as in training, got {cells.kind}: {got}")
-        if len(rows) and not column.gaps:
-            where = f"row{'s' * (len(rows) > 1)} {listed(rows)}"
-            raise ValueError(f"column {name}: expected a number in every row, as in training, got none in {where}")
-        return np.full(len(gaps), np.nan) if cells.kind == "nothing" else cells.values
-    for row in np.flatnonzero(~gaps)[:1].tolist():
-        value = cells.values.tolist()[row]
-        if isinstance(value, str) != isinstance(levels[0], str):
-            expected, got = ("text", "numbers") if isinstance(levels[0], str) else ("numbers", "text")
-            raise ValueError(f"column {name}: expected categories of {expected}, as in training, got {got}: "
-                             f"{shown(value)} in row {row}")  # fmt: skip
+    if len(rows) and not column.gaps:
+        got = f"none in row{'s' * (len(rows) > 1)} {listed(rows)}"
+        raise ValueError(f"column {column.name}: expected a number in every row, as in training, got {got}")
+    return np.full(len(gaps), np.nan) if cells.kind == "nothing" else values
+
+
+def _codes(column: Column, levels: tuple[Any, ...], cells: Cells) -> Float64[np.ndarray, " rows"]:
+    gaps, values = cells.gaps.tolist(), cells.values.tolist()
+    row = gaps.index(False) if False in gaps else None
+    if row is not None and isinstance(values[row], str) != isinstance(levels[0], str):
+        expected, got = ("text", "numbers") if isinstance(levels[0], str) else ("numbers", "text")
+        got = f"{got}: {shown(values[row])} in row {row}"
+        raise ValueError(f"column {column.name}: expected categories of {expected}, as in training, got {got}")
     places = {level: float(place) for place, level in enumerate(levels)}
     gap = np.nan if column.gaps else -1.0
-    values = zip(cells.values.tolist(), gaps, strict=True)
-    return np.array([gap if is_gap else places.get(value, -1.0) for value, is_gap in values])
-
-
-def _number(value: Any) -> float:
-    return as_number(value) if isinstance(value, str) else float(value)
+    return np.array([gap if is_gap else places.get(value, -1.0) for value, is_gap in zip(values, gaps, strict=True)])

@@ -28,6 +28,7 @@ class TreatmentData:
         groups: the cluster of each row [rows], of any type, where rows of one are not independent; or None.
         arms: the label of each arm, the one to compare with first.
         columns: what the columns of `x` are, where some are categories or have gaps; None where all are numbers.
+        dropped: the numbers of the source's rows that were left out, since they lacked treatment or outcome.
 
     Example:
         >>> data = TreatmentData(x=np.ones((4, 3)), t=np.array([0, 1, 1, 0]), y=np.ones((4, 1)))
@@ -48,6 +49,7 @@ class TreatmentData:
     groups: Shaped[np.ndarray, " rows"] | None = None
     arms: tuple[Any, ...] = (0, 1)
     columns: tuple[Column, ...] | None = None
+    dropped: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.x)
