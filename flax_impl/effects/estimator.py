@@ -13,12 +13,15 @@ try:
     from sklearn.metrics import d2_log_loss_score, r2_score
     from sklearn.utils import check_consistent_length, column_or_1d
     from sklearn.utils.metadata_routing import UNUSED
-    from sklearn.utils.validation import check_is_fitted, validate_data
+    from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
 except ImportError as error:
     raise ImportError("TwoHeadEstimator needs scikit-learn: pip install 'twohead[estimator]'") from error
 
 from torch_ref.common.checks.arguments import check_choice
 from torch_ref.common.checks.arrays import check_binary
+from torch_ref.common.data.columns import Column
+from torch_ref.common.data.design import array_columns, is_table
+from torch_ref.common.data.features import describe, to_numbers
 from torch_ref.common.data.treatment_data import TreatmentData
 from torch_ref.common.settings.optimizers import OPTIMIZERS, Optimizer, make_optimizer
 from torch_ref.common.settings.schedules import SCHEDULES, make_schedule
@@ -171,7 +174,8 @@ class TwoHeadEstimator(BaseEstimator):
         """Trains the ensemble.
 
         Args:
-            X: the features [rows, features], an array or a frame of numbers.
+            X: the features [rows, features]: a table of pandas, polars or pyarrow, whose text and categories are
+                categories; or an array of numbers. Missing values (NaN in an array) are taken as such.
             y: the outcome that was observed [rows].
             treatment: who was treated, 0 or 1 [rows].
             sample_weight: weights of the rows in the loss [rows], or None.
@@ -183,8 +187,8 @@ class TwoHeadEstimator(BaseEstimator):
             The estimator.
 
         Raises:
-            ValueError: missing values, text, other lengths, a treatment that is not 0 or 1, an arm without rows, or an
-                argument out of bounds.
+            ValueError: text in an array, dates, infinity, other lengths, a treatment that is not 0 or 1, an arm without
+                rows, or an argument out of bounds.
             FloatingPointError: a net diverged twice.
 
         Warns:
@@ -399,6 +403,7 @@ class TwoHeadEstimator(BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
+        tags.input_tags.allow_nan = tags.input_tags.categorical = True
         return tags
 
     def _model(self) -> EffectModel:
@@ -411,13 +416,24 @@ class TwoHeadEstimator(BaseEstimator):
         return self._table_of_fit
 
     def _features(self, X: Any) -> Float[np.ndarray, "rows features"]:  # noqa: N803
-        check_is_fitted(self)
-        checked: Any = validate_data(self, X, reset=False, dtype=np.float64)
+        columns = self._model().columns
+        if columns is not None and is_table(X):
+            validate_data(self, X, reset=False, skip_check_array=True)  # names and their order
+            return to_numbers(X, columns)
+        finite = True if columns is None else "allow-nan"
+        checked: Any = validate_data(self, X, reset=False, dtype=np.float64, ensure_all_finite=finite)
         return checked
 
     def _table(self, X: Any, y: Any, treatment: Any, sample_weight: Any, *, reset: bool) -> TreatmentData:  # noqa: N803
         """Returns the table, checked in scikit-learn's words where it has some."""
-        checked: Any = validate_data(self, X, y, reset=reset, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
+        columns = _described_columns(X) if reset else self._model().columns
+        numeric: dict[str, Any] = {"dtype": np.float64, "y_numeric": True, "ensure_min_samples": 2}
+        numeric["ensure_all_finite"] = "allow-nan" if reset or columns is not None else True
+        if columns is not None and is_table(X):
+            validate_data(self, X, y, reset=reset, skip_check_array=True)
+            checked: Any = check_X_y(to_numbers(X, columns), y, estimator=self, **numeric)
+        else:
+            checked = validate_data(self, X, y, reset=reset, **numeric)
         x, y = checked
         if treatment is None:
             raise ValueError("treatment: expected 0 or 1 for each row, got None")
@@ -426,7 +442,16 @@ class TwoHeadEstimator(BaseEstimator):
         check_binary("treatment", t)
         w = None if sample_weight is None else np.asarray(sample_weight, np.float64)
         names = tuple(getattr(self, "feature_names_in_", ()))
-        return TreatmentData(x, t.astype(np.int32), np.asarray(y, np.float64)[:, None], w, feature_names=names)
+        columns = columns or array_columns(x, names)
+        return TreatmentData(
+            x, t.astype(np.int32), np.asarray(y, np.float64)[:, None], w, feature_names=names, columns=columns
+        )
+
+
+def _described_columns(X: Any) -> tuple[Column, ...] | None:  # noqa: N803
+    """Returns what the columns of a table are, where some are categories or have gaps; None for numbers alone."""
+    described = describe(X) if is_table(X) else ()
+    return described if any(column.levels is not None or column.gaps for column in described) else None
 
 
 def _one_of(name: str, value: Any, alias: str, other: Any) -> Any:
