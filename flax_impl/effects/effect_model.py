@@ -221,9 +221,7 @@ class EffectModel:
         table = HeldOutRows(*(column[own] for column in columns))
         return conformal_interval(table, mu0, mu1, score, alpha, joint=joint, score0=score0)
 
-    def ate(
-        self, x: Float[np.ndarray, "rows features"], *, control: Any = None, treatment: Any = None
-    ) -> float:
+    def ate(self, x: Float[np.ndarray, "rows features"], *, control: Any = None, treatment: Any = None) -> float:
         """Returns the average effect over these rows (ATE), in the unit of the outcome; of targeted nets, the targeted.
 
         Args:

@@ -111,7 +111,9 @@ def prepare_alike(datas: Sequence[TreatmentData], settings: EffectSettings) -> l
     """
     prepared = [prepare(data, settings) for data in datas]
     if len({data.arms for data in datas}) > 1:
-        raise ValueError(f"datas: expected the same arms in each table, got {listed({str(data.arms) for data in datas})}")
+        raise ValueError(
+            f"datas: expected the same arms in each table, got {listed({str(data.arms) for data in datas})}"
+        )
     shapes = {one.arrays["x"].shape for one in prepared}
     if len(shapes) > 1:
         got = listed(sorted({str(list(shape)) for shape in shapes}))

@@ -56,7 +56,9 @@ def arm_propensities(
     check_shape("t", t, (len(x),))
     check_arms("t", t, arms)
     if len(np.unique(t)) < arms:
-        raise ValueError(f"t: expected rows of {'both' if arms == 2 else 'all'} arms, got {listed(np.unique(t))} in all")
+        raise ValueError(
+            f"t: expected rows of {'both' if arms == 2 else 'all'} arms, got {listed(np.unique(t))} in all"
+        )
     rows = np.arange(len(x))
     if len(x) > _MOST:
         rows = np.random.default_rng(0).choice(len(x), _MOST, replace=False)

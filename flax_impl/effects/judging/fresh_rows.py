@@ -13,9 +13,7 @@ from ..rows import draw_folds
 _FEWEST = 20  # rows in an arm: fewer say nothing about the outcomes
 
 
-def score_effects(
-    effects: Float[np.ndarray, "others rows"], data: TreatmentData, loss: str, seed: int = 0
-) -> float:
+def score_effects(effects: Float[np.ndarray, "others rows"], data: TreatmentData, loss: str, seed: int = 0) -> float:
     """Returns the negative R-loss or DR-loss of effects on rows that their model did not see; more is better.
 
     What the losses compare with is the same for all models: boosted trees of scikit-learn and a logistic propensity,

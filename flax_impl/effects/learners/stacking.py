@@ -56,9 +56,7 @@ def stack_effects(
     if score0 is not None:
         own = t >= 0
         score = score / (score + score0)
-        effects, t, y, mu0, mu1, score, of_rows = (
-            column[own] for column in (effects, t, y, mu0, mu1, score, of_rows)
-        )
+        effects, t, y, mu0, mu1, score, of_rows = (column[own] for column in (effects, t, y, mu0, mu1, score, of_rows))
     mean = (1 - score) * mu0 + score * mu1
     by_r = _closest((t - score)[:, None] * effects, y - mean, of_rows)
     return (by_dr + by_r) / 2

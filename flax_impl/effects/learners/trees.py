@@ -131,7 +131,10 @@ def fit_trees(
             by_first, by_own = _effect_names(arm)
             gained0 = _outcome(made[f"outcome{arm}"], features[of_arms[0]], scales.binary) - targets[0]
             gained1 = targets[arm] - _outcome(made["outcome0"], features[of_arms[arm]], scales.binary)
-            made[by_first], made[by_own] = boosted(by_first, of_arms[0], gained0), boosted(by_own, of_arms[arm], gained1)
+            made[by_first], made[by_own] = (
+                boosted(by_first, of_arms[0], gained0),
+                boosted(by_own, of_arms[arm], gained1),
+            )
         trees = _trees(made, arms, scales)
         mu[:, unseen], effects[:, unseen] = trees.outcomes(x[unseen]), trees.effects(x[unseen], score[:, unseen])
     shares = [1 / len(folds)] * len(folds)
