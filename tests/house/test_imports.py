@@ -62,7 +62,10 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "flax_impl": ({COMMON}, set()),
 }  # fmt: skip
-HEAVY = {"causallib", "catboost", "pyarrow", "onnx", "shap", "matplotlib", "sklearn", "scipy", "ot", "ott", "torch.distributed"}
+HEAVY = {
+    "causallib", "catboost", "pyarrow", "onnx", "shap", "matplotlib", "sklearn", "scipy", "ot", "ott",
+    "torch.distributed",
+}  # fmt: skip
 
 
 def modules() -> dict[str, Path]:
