@@ -19,20 +19,16 @@ def check_rows(argument: str, array: Any) -> None:
 
 def check_binary(argument: str, array: np.ndarray) -> None:
     """Raises ValueError, naming the first row, where the array holds anything but 0 and 1, of whatever dtype."""
-    wrong = np.argwhere((array != 0) & (array != 1))
-    if len(wrong):
-        got = f"{array[tuple(wrong[0])]} in row {wrong[0][0]}{_more(len(wrong))}"
-        raise ValueError(f"{argument}: expected 0 or 1 in every row, got {got}")
+    check_arms(argument, array, 2)
 
 
 def check_arms(argument: str, array: np.ndarray, arms: int) -> None:
-    """Raises ValueError, naming the first row, where the array holds anything but 0 to `arms - 1`, of whatever dtype."""
-    if arms == 2:
-        return check_binary(argument, array)
+    """Raises ValueError, naming the first row, where the array holds anything but 0 to `arms - 1`."""
     wrong = np.argwhere(~np.isin(array, np.arange(arms)))
     if len(wrong):
         got = f"{array[tuple(wrong[0])]} in row {wrong[0][0]}{_more(len(wrong))}"
-        raise ValueError(f"{argument}: expected a whole number from 0 to {arms - 1} in every row, got {got}")
+        expected = "0 or 1" if arms == 2 else f"a whole number from 0 to {arms - 1}"
+        raise ValueError(f"{argument}: expected {expected} in every row, got {got}")
 
 
 def check_finite(argument: str, array: np.ndarray) -> None:
