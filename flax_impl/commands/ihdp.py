@@ -21,7 +21,7 @@ from torch_ref.common.data.tables import read_npz
 from torch_ref.common.data.treatment_data import Scales, TreatmentData
 from torch_ref.common.files.array_file import replacing
 
-from ..data import load_data
+from ..data import dummies, load_data
 from ..effects import EffectSettings, ate_error, sqrt_pehe
 from .backends import Parser, import_backend, run_command
 from .pictures import effect_errors
@@ -135,7 +135,7 @@ def split(source: str, number: int) -> Split:
     ACIC 2016 is split as CausalPFN's table splits it, so that the two can be compared.
     """
     if source == "acic2016":
-        data = load_data(f"acic2016:{number}")
+        data = dummies(load_data(f"acic2016:{number}"))  # as the table's peers take it
         order = np.random.default_rng(_ACIC_SEED + number - 1).permutation(len(data))
         return data.take(order[:_ACIC_TRAIN]), data.take(order[_ACIC_TRAIN:])
     if source.endswith(".npz"):

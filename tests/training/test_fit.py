@@ -60,7 +60,7 @@ def test_the_articles_5000_steps(measured: list[str]) -> None:
 @pytest.mark.usefixtures("x64")
 def test_200_adam_steps_on_real_covariates(measured: list[str]) -> None:
     pytest.importorskip("causallib")
-    acic = torch_ref.data.load_data("acic2016:1")
+    acic = torch_ref.data.dummies(torch_ref.data.load_data("acic2016:1"))
     port, reference, found, expected = train_both(
         "TwoHead",
         {"in_features": acic.x.shape[1]},
