@@ -217,7 +217,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: pl.DataFrame({"a": [datetime.timedelta(days=1)]}),
         f"{KINDS} durations; {TO_NUMBER.format('days')}",
     ),
-    "times": (lambda: pl.DataFrame({"a": [datetime.time(1)]}), f"{KINDS} times of day; {TO_NUMBER.format('hours since midnight')}"),
+    "times": (
+        lambda: pl.DataFrame({"a": [datetime.time(1)]}),
+        f"{KINDS} times of day; {TO_NUMBER.format('hours since midnight')}",
+    ),
     "lists in polars": (lambda: pl.DataFrame({"a": [[1, 2]]}), LISTS),
     "lists in pandas": (lambda: pd.DataFrame({"a": [[1, 2]]}), LISTS),
     "records": (lambda: pa.table({"a": [{"b": 1}]}), RECORDS),
@@ -227,7 +230,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: {"a": np.array([1j])},
         f"{KINDS} complex128; make them numbers or text, or leave the column out (ignore=, --ignore)",
     ),
-    "infinity": (lambda: {"a": [1.0, -np.inf, np.inf]}, "column a: expected finite numbers, got -inf in row 1 (2 in all)"),
+    "infinity": (
+        lambda: {"a": [1.0, -np.inf, np.inf]},
+        "column a: expected finite numbers, got -inf in row 1 (2 in all)",
+    ),
     "text and numbers": (
         lambda: pd.DataFrame({"a": ["x", 3, None]}),
         "column a: expected text only or numbers only, got 'x' in row 0 and 3 in row 1",
@@ -247,8 +253,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a slip": (
         lambda: {"a": [*map(str, range(20)), "4o"]},
-        "column a: expected numbers, as nearly all its values are, got '4o' in row 20; mend it, or leave the column out "
-        "(ignore=, --ignore)",
+        "column a: expected numbers, as nearly all its values are, got '4o' in row 20; mend it, or leave the column "
+        "out (ignore=, --ignore)",
     ),
     "numbers as text": (
         lambda: {"a": ["1", "2"]},
@@ -266,7 +272,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a series": (lambda: pd.Series([1]), f"{MEMORY} Series"),
     "an array": (lambda: np.ones((2, 2)), f"{MEMORY} ndarray"),
     "nothing": (lambda: None, f"{MEMORY} NoneType"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -280,7 +286,11 @@ def test_what_no_feature_is(case: str) -> None:
 @pytest.mark.parametrize(
     ("table", "columns", "message"),
     [
-        ({"b": [1]}, [Column("a"), Column("b")], "expected the columns that the model was trained on, but a are missing"),
+        (
+            {"b": [1]},
+            [Column("a"), Column("b")],
+            "expected the columns that the model was trained on, but a are missing",
+        ),
         ({"a": ["x"]}, [Column("a")], "column a: expected numbers, as in training, got text: 'x' in row 0"),
         ({"a": ["1", "2o"]}, [Column("a")], "column a: expected numbers, as in training, got text: '2o' in row 1"),
         (
@@ -288,7 +298,11 @@ def test_what_no_feature_is(case: str) -> None:
             [Column("a", ("x",), True)],
             "column a: expected categories of text, as in training, got numbers: 1.0 in row 1",
         ),
-        ({"a": ["1"]}, [Column("a", (1,))], "column a: expected categories of numbers, as in training, got text: '1' in row 0"),
+        (
+            {"a": ["1"]},
+            [Column("a", (1,))],
+            "column a: expected categories of numbers, as in training, got text: '1' in row 0",
+        ),
         (
             {"a": [1.0, NAN, 2.0, NAN]},
             [Column("a")],
@@ -299,7 +313,7 @@ def test_what_no_feature_is(case: str) -> None:
         ({"a": [DAY]}, [Column("a", ("x",))], DATES),
         ({"a": []}, [Column("a")], "table: expected at least one row, got none"),
     ],
-)  # fmt: skip
+)
 def test_new_rows_unlike_the_training(table: Any, columns: list[Column], message: str) -> None:
     with pytest.raises(ValueError, match="expected") as caught:
         to_numbers(table, columns)
