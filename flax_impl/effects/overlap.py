@@ -61,7 +61,7 @@ def examine_overlap(score: Float[np.ndarray, "arms rows"]) -> list[str]:
 
 def poor_overlap(score: Float[np.ndarray, "arms rows"]) -> Bool[np.ndarray, " rows"]:
     """Returns which rows are almost surely not in one of the arms."""
-    return (score < POOR).any(axis=0)
+    return np.any(score < POOR, axis=0)
 
 
 def arm_names(arms: Sequence[Any]) -> tuple[str, ...]:

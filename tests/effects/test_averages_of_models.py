@@ -25,7 +25,7 @@ def fitted(**changed: Any) -> Any:
 def test_the_averages_are_those_of_the_rows_that_nets_did_not_see() -> None:
     estimator = fitted()
     averages = estimator.average_effects()
-    found = estimator.effect_model_.cross_fit(DATA)
+    found = estimator.effect_model_.cross_fit(DATA).contrast()
     assert averages.ate.rows == len(DATA) == len(found.rows)  # five folds hold out every row
     pseudo = found.mu1 - found.mu0
     pseudo = pseudo + np.where(found.t == 1, found.y - found.mu1, 0) / found.score
@@ -74,7 +74,7 @@ def test_trees_join_the_nets_and_survive_a_file(tmp_path: Path) -> None:
     pytest.importorskip("catboost")
     estimator = fitted(learners=("nets", "trees"))
     model = estimator.effect_model_
-    weights = model.cross_fit(DATA).weights
+    weights = model.cross_fit(DATA).contrast().weights
     assert sum(weights.values()) == pytest.approx(1)
     y0, y1 = estimator.potential_outcomes(NEW.x)
     np.testing.assert_allclose(y1 - y0, estimator.effect(NEW.x), atol=1e-12)

@@ -70,7 +70,7 @@ class CrossFit:
             name: np.vstack([np.zeros((1, len(self.rows))), of_arms]) for name, of_arms in self.effects.items()
         }  # the first arm gains nothing over itself
         ones = {name: np.append(1.0, of_arms)[:, None] for name, of_arms in self.weights.items()}
-        joined = sum(ones[name] * of_arms for name, of_arms in each.items())
+        joined = np.sum([ones[name] * of_arms for name, of_arms in each.items()], axis=0)
         t = np.where(self.t == second, 1, np.where(self.t == first, 0, -1))
         weights = {} if first else {name: float(of_arms[second - 1]) for name, of_arms in self.weights.items()}
         return Contrast(
