@@ -271,10 +271,10 @@ def resaved(model: EffectModel, path: Path, change: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "damaged", "message"),
     [
-        ("blend.effects", np.ones(2), r"blend\.effects: expected shape \[3\], got \[2\]"),
-        ("blend.outcomes", np.ones(4), r"blend\.outcomes: expected shape \[2, 2\], got \[4\]"),
+        ("blend.effects", np.ones(2), r"blend\.effects: expected shape \[1, 3\], got \[1, 2\]"),
+        ("blend.outcomes", np.ones((3, 2)), r"blend\.outcomes: expected shape \[2, 2\], got \[3, 2\]"),
         ("blend.intercept", np.ones(0), r"blend\.intercept: expected shape \[1\], got \[0\]"),
-        ("blend.slopes", np.ones(5), r"blend\.slopes: expected shape \[4\], got \[5\]"),
+        ("blend.slopes", np.ones(5), r"blend\.slopes: expected shape \[1, 4\], got \[1, 5\]"),
         ("blend.slopes", np.full(4, np.nan), r"blend\.slopes: expected finite numbers, got nan in row 0"),
         ("blend.effects", None, "'effects'"),
         ("blend.trees.outcome1", None, r"trees\.outcome1: expected boosted trees, got KeyError"),
@@ -329,7 +329,9 @@ def test_an_older_file(tmp_path: Path) -> None:
     assert same.ensemble.blend is None
     assert same.ensemble.encoding is None
     write_arrays(path, arrays, metadata | {"format": "effects/0"})
-    with pytest.raises(ValueError, match=r"format: expected one of 'effects/2', 'effects/1', got 'effects/0'$"):
+    with pytest.raises(
+        ValueError, match=r"format: expected one of 'effects/3', 'effects/2', 'effects/1', got 'effects/0'$"
+    ):
         load_effect_model(path)
 
 

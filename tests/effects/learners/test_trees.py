@@ -211,7 +211,7 @@ def test_bytes_give_the_same_trees() -> None:
     assert {array.dtype for array in arrays.values()} == {np.dtype(np.uint8)}
     same, new = trees_from_arrays(arrays, trees.scales), table(seed=1)["x"]
     np.testing.assert_array_equal(same.outcomes(new), trees.outcomes(new))
-    np.testing.assert_array_equal(same.effects(new, np.full(300, 0.3)), trees.effects(new, np.full(300, 0.3)))
+    np.testing.assert_array_equal(same.effects(new, share(0.3)), trees.effects(new, share(0.3)))
 
 
 def test_other_bytes() -> None:
