@@ -277,20 +277,9 @@ def test_the_command_predicts_from_a_raw_table(fitted: Any, tmp_path: Path) -> N
 
     fitted.save(tmp_path / "model")
     NEW.to_csv(tmp_path / "new.csv", index=False)
+    files = {"model": "model", "data": "new.csv", "out": "out.csv"}
     with pytest.warns(UserWarning, match="^training did not see some levels"):
-        assert (
-            main(
-                [
-                    "--model",
-                    str(tmp_path / "model"),
-                    "--data",
-                    str(tmp_path / "new.csv"),
-                    "--out",
-                    str(tmp_path / "out.csv"),
-                ]
-            )
-            == 0
-        )
+        assert main([f"--{name}={tmp_path / path}" for name, path in files.items()]) == 0
     with (tmp_path / "out.csv").open() as file:
         effects = [float(row["effect"]) for row in csv.DictReader(file)]
     np.testing.assert_allclose(effects, quiet_effect(fitted, NEW), rtol=1e-6)
