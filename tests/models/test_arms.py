@@ -40,7 +40,9 @@ def calls(config: dict[str, Any], weights: dict[str, np.ndarray]) -> dict[str, C
     module = nnx_of(port.model)
     nnx.update(module, port.params)
     return {
-        "torch": lambda *arrays: jax.tree.map(lambda a: a.detach().numpy(), reference.model(*map(torch.tensor, arrays))),
+        "torch": lambda *arrays: jax.tree.map(
+            lambda a: a.detach().numpy(), reference.model(*map(torch.tensor, arrays))
+        ),
         "linen": lambda *arrays: port.model.apply({"params": port.params}, *map(jnp.asarray, arrays)),
         "nnx": lambda *arrays: module(*map(jnp.asarray, arrays)),
     }
