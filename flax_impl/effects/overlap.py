@@ -82,7 +82,7 @@ def _determines(column: np.ndarray, t: np.ndarray) -> bool:
         of_gaps = np.unique(t[gaps])
         return len(of_gaps) == 1 and (_is_pure(gaps, t) or _determines(column[~gaps], t[~gaps]))
     of_arms = [column[t == arm] for arm in range(int(t.max()) + 1)]
-    if not all(map(len, of_arms)):
+    if len(of_arms) < 2 or not all(map(len, of_arms)):
         return False
     return all(one.max() < two.min() or two.max() < one.min() for one, two in combinations(of_arms, 2))
 
