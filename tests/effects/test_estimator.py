@@ -126,7 +126,7 @@ def test_the_arguments_are_those_of_the_settings(fitted: Any) -> None:
     fields = {field.name for field in dataclasses.fields(flax_impl.effects.EffectSettings)}
     assert set(fitted.get_params()) == fields | {"progress", "mesh", "scoring", "control"}
     defaults = {**vars(flax_impl.effects.EffectSettings()), "optimizer": None, "progress": True, "mesh": None}
-    defaults |= {"scoring": "outcome"}
+    defaults |= {"scoring": "outcome", "control": None}
     assert TwoHeadEstimator().get_params() == defaults
     np.testing.assert_array_equal(fitted.effect(FRAME), model.effect(X))
     np.testing.assert_array_equal(fitted.predict(FRAME), model.effect(X))
