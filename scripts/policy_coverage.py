@@ -11,8 +11,9 @@ from flax_impl.commands.backends import run_command
 from flax_impl.effects import PolicyValue, arm_outcomes, choose_arms, judged_policy, policy_tree, policy_value
 
 ROWS, FEATURES, FOLDS = 1000, 5, 5
-MANY = 50_000  # rows that stand for the population
+MANY = 20_000  # rows that stand for the population
 COST = 0.2  # of every treatment
+CONTROL = 0.5  # the mean outcome of all rows without treatment: of half a normal's square
 Policy = Callable[[np.ndarray], np.ndarray]  # from features to the arm of each row
 
 
@@ -119,18 +120,19 @@ def measure(arms: int, draws: int) -> Iterator[tuple[str, str, np.ndarray]]:
     """Yields each policy, what is estimated, and of each draw: truth, estimate, standard error, whether it held."""
     half = np.random.default_rng(0).normal(size=(MANY // 2, FEATURES))
     many = np.concatenate([half, -half])  # so that all means are exactly 0
-    net = true_outcomes(many, arms) - COST * (np.arange(arms) > 0)[:, None]
+    of_all = true_outcomes(many, arms)
+    gain = of_all - of_all[0] - COST * (np.arange(arms) > 0)[:, None]
     found: dict[tuple[str, str], list[tuple[float, ...]]] = {}
     for seed in range(draws):
         table = estimated(np.random.default_rng(seed + 1), arms)
         for name, judge in POLICIES.items():
             judged, policies = judge(table)
-            worth = {id(policy): float(net[policy(many), np.arange(MANY)].mean()) for policy in policies}
+            worth = {id(policy): float(gain[policy(many), np.arange(MANY)].mean()) for policy in policies}
             true = float(np.mean([worth[id(policy)] for policy in policies]))
             for what, one, of_truth in (
-                ("value", judged.value, true),
-                ("gain over all 0", judged.gains[0], true - net[0].mean()),
-                ("gain over all 1", judged.gains[1], true - net[1].mean()),
+                ("value", judged.value, true + CONTROL),
+                ("gain over all 0", judged.gains[0], true),
+                ("gain over all 1", judged.gains[1], true - gain[1].mean()),
             ):
                 held = float(one.low <= of_truth <= one.high)
                 found.setdefault((name, what), []).append((of_truth, one.value, one.standard_error, held))

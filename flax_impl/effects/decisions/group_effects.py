@@ -40,15 +40,14 @@ class GroupEffects:
         alpha: the share of intervals that may miss.
 
     Example:
-        >>> effect = np.repeat([1.0, 2.0, 3.0, 4.0], 50)
-        >>> found = group_effects(effect, effect + np.tile([-1.0, 1.0], 100), quantiles=2)
-        >>> print(found)
-                            effect   std. error          95% interval      rows
-        group 1, least         1.5       0.1124          1.28 to 1.72       100
-        group 2, most          3.5       0.1124          3.28 to 3.72       100
-        most less least          2        0.159        1.688 to 2.312       200
-        slope                    1      0.06356      0.8754 to 1.125        200
-        all groups alike: p = 0; no fall between groups: p = 1
+        >>> effect = np.repeat([1.0, 1.2, 1.4, 1.6], 50)
+        >>> print(group_effects(effect, effect + np.tile([-1.0, 1.0], 100), quantiles=2))
+                              effect   std. error          95% interval      rows
+        group 1, least           1.1        0.101        0.902 to 1.298       100
+        group 2, most            1.5        0.101        1.302 to 1.698       100
+        most less least          0.4       0.1425      0.1207 to 0.6793       200
+        slope                      1        0.317       0.3786 to 1.621       200
+        all groups alike: p = 0.005; no fall between groups: p = 1
     """
 
     effects: tuple[AverageEffect, ...]

@@ -1,7 +1,9 @@
 """Which features move the effect: by permuting them, and by Shapley values."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -163,10 +165,7 @@ def shap_importance(
 
     Source: Lundberg, Lee, "A unified approach to interpreting model predictions", 2017.
     """
-    try:
-        import shap
-    except ImportError as error:
-        raise ImportError("Shapley values need shap: pip install 'twohead[shap]'") from error
+    shap = _shap()
     generator = np.random.default_rng(check_integer("seed", seed, at_least=0))
     background, permutations = (
         check_integer(name, value, at_least=1)
@@ -176,8 +175,12 @@ def shap_importance(
     x = _drawn_rows(x, rows, generator)
     names = tuple(column.name for column in named_columns(columns, x.shape[1]))
     masker = shap.maskers.Independent(behind, max_samples=len(behind))
-    explainer = shap.explainers.Permutation(lambda part: _effects(effect, part), masker, seed=seed)
-    values = explainer(x, max_evals=permutations * (2 * x.shape[1] + 1), silent=True).values
+    state = np.random.get_state()  # noqa: NPY002 (shap seeds the generator that all share)
+    try:
+        explainer = shap.explainers.Permutation(lambda part: _effects(effect, part), masker, seed=seed)
+        values = explainer(x, max_evals=permutations * (2 * x.shape[1] + 1), silent=True).values
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
     size = np.abs(values)
     total = float(size.mean(axis=0).sum())
     if total <= 1e-12 * float(np.abs(_effects(effect, x)).max()):
@@ -186,6 +189,17 @@ def shap_importance(
     share = size.mean(axis=0) / total
     influence = (size - share * size.sum(axis=1, keepdims=True)) / total  # of a ratio of means
     return Importance(names, share, influence.std(axis=0, ddof=1) / np.sqrt(len(x)), "shap", len(x), values)
+
+
+def _shap() -> Any:
+    """Returns the package shap; it warns of its own use of matplotlib, which is nobody's business here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            import shap
+        except ImportError as error:
+            raise ImportError("Shapley values need shap: pip install 'twohead[shap]'") from error
+    return shap
 
 
 def _drawn_rows(x: np.ndarray, rows: int, generator: np.random.Generator) -> np.ndarray:

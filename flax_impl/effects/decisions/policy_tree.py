@@ -126,7 +126,7 @@ def policy_tree(
     value is missing. A number with at most `cuts` + 1 different values is cut between all of them; another at so many
     quantiles. Of equally good trees it is one with the fewest questions, the first by the order of columns and cuts.
 
-    A depth of 2 takes about a second for 5,000 rows, 58 features and 20 cuts. A depth of 3 is meant for few questions:
+    A depth of 2 takes a few seconds for 5,000 rows, 58 features and 20 cuts. A depth of 3 is meant for few questions:
     it takes about as many times longer as there are features, and memory grows with the number of questions squared.
 
     Args:

@@ -114,8 +114,10 @@ def test_shapley_values_of_a_linear_effect() -> None:
     assert found.share.sum() == pytest.approx(1)
     assert (found.standard_error[:2] > 0).all()
     assert (found.method, found.rows) == ("shap", 40)
+    state = np.random.get_state()  # noqa: NPY002
     nothing = shap_importance(lambda x: np.ones(len(x)), X[:10], rows=5)
     assert not nothing.share.any()
+    assert str(np.random.get_state()) == str(state)  # noqa: NPY002
 
 
 def test_the_cost_of_shapley_values_is_as_stated() -> None:

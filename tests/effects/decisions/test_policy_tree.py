@@ -104,7 +104,7 @@ def test_properties(seed: int, arms: int, scale: float, depth: int) -> None:
     """A unit, an offset, the order of rows and a rising function of a feature change no choice."""
     generator = np.random.default_rng(seed)
     x, outcomes, order = generator.normal(size=(60, 3)), generator.normal(size=(arms, 60)), generator.permutation(60)
-    settings = {"depth": depth, "min_leaf": 5, "cuts": 7}
+    settings: dict[str, Any] = {"depth": depth, "min_leaf": 5, "cuts": 7}
     chosen = policy_tree(x, outcomes, **settings).predict(x)
     offset = generator.normal(size=60)  # of a row, the same under all arms
     for again in (
