@@ -3,6 +3,27 @@ from .averages import (
     AverageEffects as AverageEffects,
     average_effects as average_effects,
 )
+from .decisions.budget_curve import BudgetCurve as BudgetCurve, budget_curve as budget_curve
+from .decisions.choices import choose_arms as choose_arms
+from .decisions.group_effects import GroupEffects as GroupEffects, group_effects as group_effects
+from .decisions.group_features import GroupFeatures as GroupFeatures, group_features as group_features
+from .decisions.importance import (
+    Importance as Importance,
+    effect_importance as effect_importance,
+    shap_importance as shap_importance,
+)
+from .decisions.plots import (
+    budget_figure as budget_figure,
+    group_figure as group_figure,
+    importance_figure as importance_figure,
+    tree_figure as tree_figure,
+)
+from .decisions.policy import (
+    PolicyValue as PolicyValue,
+    judged_policy as judged_policy,
+    policy_value as policy_value,
+)
+from .decisions.policy_tree import PolicyTree as PolicyTree, judged_tree as judged_tree, policy_tree as policy_tree
 from .effect_model import EffectModel as EffectModel
 from .estimator import TwoHeadEstimator as TwoHeadEstimator
 from .fit import (

@@ -31,6 +31,7 @@ ROOMS = [
 RAISES_NOTHING: dict[str, str] = {
     "AverageEffect": "a record: it keeps what it is given",
     "AverageEffects": "a record: it keeps what it is given",
+    "BudgetCurve": "a record: it keeps what it is given",
     "Conversion": "a record: it keeps what it is given",
     "Constant": "a schedule without settings",
     "CrossFit": "a record: it keeps what it is given",
@@ -38,6 +39,10 @@ RAISES_NOTHING: dict[str, str] = {
     "EffectReport": "a record: it keeps what it is given",
     "Entry": "a record: it keeps what it is given",
     "Finding": "a record: it keeps what it is given",
+    "GroupEffects": "a record: it keeps what it is given",
+    "GroupFeatures": "a record: it keeps what it is given",
+    "Importance": "a record: it keeps what it is given",
+    "PolicyValue": "a record: it keeps what it is given",
     "Rate": "a record: it keeps what it is given",
     "Report": "a record: it keeps what it is given",
     "StepReport": "a record: it keeps what it is given",
