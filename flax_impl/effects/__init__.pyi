@@ -43,6 +43,7 @@ from .judging.scores import (
 from .judging.uplift import qini_coefficient as qini_coefficient, qini_curve as qini_curve
 from .learners.contrast import Contrast as Contrast
 from .learners.cross_fit import CrossFit as CrossFit
+from .page.page import EffectPage as EffectPage, effect_page as effect_page
 from .plots import effect_figures as effect_figures
 from .propensities import propensity as propensity
 from .report import EffectReport as EffectReport, PairEffects as PairEffects
