@@ -70,7 +70,7 @@ def linear(data: TreatmentData) -> OutOfFold:
             rows = seen & (t == arm)
             mu[arm, unseen] = x[unseen] @ np.linalg.lstsq(x[rows], y[rows])[0]
         score[unseen] = np.clip(sigmoid(x[unseen] @ logistic(x[seen], t[seen])), 0.01, 0.99)
-    return OutOfFold(t, y, *mu, score, data.w, data.groups)
+    return OutOfFold(t, y, mu[0], mu[1], score, data.w, data.groups)
 
 
 def logistic(x: np.ndarray, t: np.ndarray) -> np.ndarray:
@@ -95,8 +95,8 @@ def saw_the_rows(data: TreatmentData) -> tuple[float, float]:
     from sklearn.tree import DecisionTreeRegressor
 
     t, y, honest = data.t, data.y[:, 0], linear(data)
-    mu = [DecisionTreeRegressor(random_state=0).fit(data.x[t == a], y[t == a]).predict(data.x) for a in (0, 1)]
-    found = average_effects(t, y, *mu, honest.score).ate
+    trees = [DecisionTreeRegressor(random_state=0).fit(data.x[t == arm], y[t == arm]) for arm in (0, 1)]
+    found = average_effects(t, y, trees[0].predict(data.x), trees[1].predict(data.x), honest.score).ate
     return found.value, found.standard_error
 
 
@@ -143,7 +143,7 @@ def level(estimate: Estimate, draw: Callable[[int], TreatmentData], tables: int,
     return {"tables": tables, "draws": draws, **{kind: count / tables for kind, count in accused.items()}}
 
 
-def confounded(seed: int, rows: int = 1000) -> TreatmentData:
+def confounded(seed: int, rows: int = 2000) -> TreatmentData:
     """Draws a table whose confounder, 1 or -1, is not in it; the effect is 1 on all rows.
 
     The odds of treatment change by a factor of at most 1 / (1 - kappa), and the propensity by the feature stays

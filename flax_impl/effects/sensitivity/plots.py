@@ -61,6 +61,7 @@ def confounding_figure(found: HiddenConfounding, most: float | None = None) -> "
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda share, _: f"{share:.0%}" if most > 0.2 else f"{100 * share:.3g}%")
     axes.set(xlabel="share of the treatment that it explains", ylabel="share of the outcome that it explains")
+    axes.set(xlim=(0, most), ylim=(0, most))
     axes.set_title("Average effect at the worst, by what a hidden confounder explains")
     axes.legend(loc="upper right")
     return drawing

@@ -113,12 +113,12 @@ def test_properties(seed: int, eta_y: float, eta_d: float, scale: float, shift: 
 
 
 def test_benchmarks_of_known_strength() -> None:
-    """The confounder whose strength is known is a feature here, and is left out: the table of the level script."""
+    """The confounder whose strength is known is a feature here, and is left out."""
     generator = np.random.default_rng(0)
     x, other, rows = generator.normal(size=40_000), generator.choice([-1.0, 1.0], 40_000), 40_000
     score = 1 / (1 + np.exp(-0.5 * x))
     t = (generator.random(rows) < score * (1 + other * 0.5 * (1 - score))).astype(int)
-    y = x + t + other + generator.normal(size=rows)
+    y = 0.5 * x + t + other + generator.normal(size=rows)
     data = TreatmentData(np.column_stack([x, other]), t, y[:, None], feature_names=("mild", "strong"))
     found = confounding_benchmarks(data, linear)
     assert [one.name for one in found] == ["strong", "mild"]
@@ -144,7 +144,7 @@ def test_it_prints_itself() -> None:
     text = str(HiddenConfounding(2.0, 0.5, 4.0, 0.2, 0.0, 100, benchmarks=(two, one)))
     assert text.splitlines()[-2:] == [
         "the strongest observed one, `age`, explains 4.0% of the outcome and 25% of the treatment",
-        "with a hidden one as strong, the effect is 1.538 to 2.462 (interval 0.557 to 3.443)",
+        "with a hidden one as strong, the effect is 1.538 to 2.462 (interval 0.5571 to 3.443)",
     ]
     assert "the interval holds 0 without any" in str(HiddenConfounding(0.5, 0.5, 4.0, 0.2, 0.0, 100))
 

@@ -30,12 +30,12 @@ def drawn(seed: int, rows: int = 60, binary: bool = False) -> dict[str, Any]:
 
 
 def test_by_hand() -> None:
-    """Two treated rows with residuals -1 and 1, two untreated with -0.5 and 0.5, who stand for two others each."""
+    """Two treated rows with residuals -1 and 1, two untreated with -0.5 and 0.5; each stands for one more."""
     found = marginal_bounds(**TABLE, odds_ratio=3.0)
-    # Of the two unseen outcomes, three quarters are like the higher residual: half a residual each, on half the rows.
-    assert (found.y1.low, found.y1.high) == (pytest.approx(4 - 0.25), pytest.approx(4 + 0.25))
-    assert (found.y0.low, found.y0.high) == (pytest.approx(1.5 - 0.125), pytest.approx(1.5 + 0.125))
-    assert (found.ate.low, found.ate.high) == (pytest.approx(2.5 - 0.375), pytest.approx(2.5 + 0.375))
+    # The lower residual counts 1/3 and the higher 5/3, whose mean is 1: 2/3 of the higher one, on half the rows.
+    assert (found.y1.low, found.y1.high) == (pytest.approx(4 - 1 / 3), pytest.approx(4 + 1 / 3))
+    assert (found.y0.low, found.y0.high) == (pytest.approx(1.5 - 1 / 6), pytest.approx(1.5 + 1 / 6))
+    assert (found.ate.low, found.ate.high) == (pytest.approx(2.5 - 0.5), pytest.approx(2.5 + 0.5))
 
 
 @pytest.mark.parametrize("odds_ratio", [1.5, 2.0, 3.0])
@@ -100,25 +100,24 @@ def test_the_tipping_point_brings_the_end_to_0(sign: int, interval: bool) -> Non
     rows |= {name: sign * rows[name] for name in ("y", "mu0", "mu1")}
     found = tipping_odds_ratio(**rows, interval=interval)
     ends = marginal_bounds(**rows, odds_ratio=found).ate
-    end = (ends.interval_low, ends.low, ends.high, ends.interval_high)[
-        (0 if interval else 1) if sign > 0 else (3 if interval else 2)
-    ]
+    nearer = ("interval_" if interval else "") + ("low" if sign > 0 else "high")
     assert 1 < found < 20
-    assert end == pytest.approx(0, abs=1e-3)
+    assert getattr(ends, nearer) == pytest.approx(0, abs=1e-3)
     assert tipping_odds_ratio(**rows, interval=True) <= tipping_odds_ratio(**rows)
 
 
 def test_no_tipping_point() -> None:
-    exact = TABLE | {"y": np.where(TABLE["t"] == 1, 4.0, 1.5)}
+    exact: dict[str, Any] = TABLE | {"y": np.where(TABLE["t"] == 1, 4.0, 1.5)}
     assert tipping_odds_ratio(**exact) == math.inf  # no residual that other rows could have
-    assert tipping_odds_ratio(**TABLE | {"mu1": np.full(4, 1.5), "y": np.array([1.0, 1.0, 2.0, 2.0])}) == 1
+    none: dict[str, Any] = TABLE | {"mu1": np.full(4, 1.5), "y": np.array([1.0, 1.0, 2.0, 2.0])}
+    assert tipping_odds_ratio(**none) == 1
 
 
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match=r"^odds_ratio: expected a finite number of at least 1, got 0.5$"):
         marginal_bounds(**TABLE, odds_ratio=0.5)
     with pytest.raises(ValueError, match=r"^t: expected rows of both arms, got none that are treated$"):
-        marginal_bounds(**TABLE | {"t": np.zeros(4, int)})
+        marginal_bounds(**{**TABLE, "t": np.zeros(4, int)})
     with pytest.raises(ValueError, match=r"^alpha: expected"):
         tipping_odds_ratio(**TABLE, alpha=2.0)
 

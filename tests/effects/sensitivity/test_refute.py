@@ -39,7 +39,7 @@ def test_the_p_value_by_hand() -> None:
     assert found.outside == 2
     assert found.p_value == pytest.approx(1 - 0.95**4 - 4 * 0.05 * 0.95**3)
     assert found.accuses
-    assert Refutation("subset", 1.0, np.ones(4), np.ones(4)).p_value == 1
+    assert Refutation("subset", 1.0, np.ones(4), np.ones(4)).p_value == pytest.approx(1)
 
 
 def test_no_p_value_is_below_its_level() -> None:
@@ -63,7 +63,7 @@ def test_a_placebo_stays_in_its_stratum() -> None:
         assert drawn.t[rows].sum() == data.t[rows].sum()
         assert 0 < data.t[rows].mean() < 1
     shares = [data.t[strata == stratum].mean() for stratum in range(5)]
-    assert shares == sorted(shares)  # strata of rising propensity
+    assert shares[0] + 0.1 < shares[2] < shares[4] - 0.1  # strata of rising propensity
     assert (propensity_strata(data, 1, seed=0) == 0).all()
 
 

@@ -22,7 +22,8 @@ FOUND = HiddenConfounding(2.0, 0.5, 4.0, 0.2, 0.0, 100, benchmarks=(Benchmark("a
 def test_the_contour_shows_benchmarks_and_the_robustness_value(sign: int) -> None:
     found = HiddenConfounding(sign * 2.0, 0.5, 4.0, 0.2, 0.0, 100, benchmarks=FOUND.benchmarks)
     axes = confounding_figure(found).axes[0]
-    points = [tuple(float(of[0]) for of in line.get_data()) for line in axes.get_lines() if len(line.get_xdata()) == 1]
+    drawn = [np.asarray(line.get_xydata()) for line in axes.get_lines()]
+    points = [tuple(line[0].tolist()) for line in drawn if len(line) == 1]
     assert (0.1, 0.04) in points  # the treatment to the right, the outcome upwards
     assert (found.robustness_value(), found.robustness_value()) in points
     assert "age" in [text.get_text() for text in axes.texts]
