@@ -47,4 +47,28 @@ from .page.page import EffectPage as EffectPage, effect_page as effect_page
 from .plots import effect_figures as effect_figures
 from .propensities import propensity as propensity
 from .report import EffectReport as EffectReport, PairEffects as PairEffects
+from .sensitivity.benchmarks import (
+    Benchmark as Benchmark,
+    confounding_benchmarks as confounding_benchmarks,
+)
+from .sensitivity.columns import AverageBounds as AverageBounds
+from .sensitivity.e_value import e_value as e_value
+from .sensitivity.hidden import HiddenConfounding as HiddenConfounding, hidden_confounding as hidden_confounding
+from .sensitivity.marginal import (
+    MarginalBounds as MarginalBounds,
+    marginal_bounds as marginal_bounds,
+    tipping_odds_ratio as tipping_odds_ratio,
+)
+from .sensitivity.nuisances import (
+    OutOfFold as OutOfFold,
+    average_by as average_by,
+    cross_fit_nets as cross_fit_nets,
+    cross_fit_trees as cross_fit_trees,
+)
+from .sensitivity.plots import (
+    confounding_figure as confounding_figure,
+    marginal_figure as marginal_figure,
+    refutation_figure as refutation_figure,
+)
+from .sensitivity.refute import Refutation as Refutation, Refutations as Refutations, refute as refute
 from .settings import EffectSettings as EffectSettings
