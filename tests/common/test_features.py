@@ -4,6 +4,7 @@ import datetime
 import decimal
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def test_files_give_the_same_columns_and_numbers(write: Callable[[Path], Path], 
 def test_levels_are_those_seen_in_the_order_of_their_dtype(table: Callable[[], Any], levels: tuple[Any, ...]) -> None:
     (found,) = describe(table())
     assert found.levels == levels
-    assert {type(level) for level in found.levels} <= {str, int, bool}
+    assert {type(level) for level in found.levels or ()} <= {str, int, bool}
 
 
 def test_columns_are_picked_by_name_and_unseen_levels_are_minus_1() -> None:
@@ -193,6 +194,8 @@ def test_dummies_keep_gaps() -> None:
     assert made.columns == (Column("age", None, True), Column("city_b", None, True), Column("city_c", None, True))
     plain = TreatmentData(np.ones((3, 1)), np.zeros(3, np.int32), np.ones((3, 1)))
     assert dummies(plain) is plain
+    with pytest.raises(ValueError, match=r"^x: expected shape \[rows, 2\], got \[3, 1\]$"):
+        dummies(replace(plain, columns=columns))
 
 
 DAY = datetime.date(2026, 1, 2)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from ..checks.arguments import listed, shown
+from ..checks.arguments import check_shape, listed, shown
 from .cells import Cells, Table, as_number, open_table, read_cells, refused
 from .columns import Column
 from .treatment_data import TreatmentData
@@ -86,6 +86,12 @@ def dummies(data: TreatmentData) -> TreatmentData:
     Args:
         data: the rows, with `columns` or without.
 
+    Returns:
+        The rows with more features, named `column_level`; the same data where `columns` is None.
+
+    Raises:
+        ValueError: `columns` are not those of `x`.
+
     Example:
         >>> columns = Column("city", ("Bonn", "Oslo", "Rome")), Column("age")
         >>> x, t, y = np.array([[2.0, 31.0], [0.0, 42.0]]), np.array([0, 1]), np.ones((2, 1))
@@ -95,6 +101,7 @@ def dummies(data: TreatmentData) -> TreatmentData:
     """
     if data.columns is None:
         return data
+    check_shape("x", data.x, ("rows", len(data.columns)))
     numbers = [(column.name, x) for column, x in zip(data.columns, data.x.T, strict=True) if column.levels is None]
     indicators = [
         (f"{column.name}_{level}", np.where(np.isnan(x), np.nan, x == place))
