@@ -22,8 +22,9 @@ from flax_impl.commands.pictures import loss_curves
 from flax_impl.commands.sides import FlaxSide, Side, TorchSide
 from flax_impl.effects import ate_error, sqrt_pehe
 from flax_impl.parity import largest_difference, relative_difference
+from torch_ref.common.data.design import finite_tables
 from torch_ref.common.files.array_file import replacing
-from torch_ref.data import Scales, TreatmentData, curves, dummies, load_data
+from torch_ref.data import Scales, TreatmentData, curves, load_data
 
 STEPS = 1000  # of the two-head model
 HELD_OUT = 0.2
@@ -100,7 +101,7 @@ def article_run() -> Comparison:
 def effects_run() -> tuple[Comparison, dict[str, dict[str, float]]]:
     """The two-head model on the first instance of ACIC 2016: the comparison, and each side's effect metrics."""
     print(f"two-head on acic2016:1, {STEPS} steps")
-    data, held_out = dummies(load_data("acic2016:1")).split(HELD_OUT)
+    data, held_out = finite_tables(*load_data("acic2016:1").split(HELD_OUT))
     scales = Scales.of(data)
 
     def settings(package: ModuleType) -> dict[str, Any]:

@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from torch_ref.common.checks.arguments import check_row_numbers
+from torch_ref.common.data.design import finite_tables
 from torch_ref.common.data.tables import read_npz
 from torch_ref.common.data.treatment_data import Scales, TreatmentData
 from torch_ref.common.files.array_file import replacing
 
-from ..data import dummies, load_data
+from ..data import load_data
 from ..effects import EffectSettings, ate_error, sqrt_pehe
 from .backends import Parser, import_backend, run_command
 from .pictures import effect_errors
@@ -135,7 +136,7 @@ def split(source: str, number: int) -> Split:
     ACIC 2016 is split as CausalPFN's table splits it, so that the two can be compared.
     """
     if source == "acic2016":
-        data = dummies(load_data(f"acic2016:{number}"))  # as the table's peers take it
+        data = load_data(f"acic2016:{number}")
         order = np.random.default_rng(_ACIC_SEED + number - 1).permutation(len(data))
         return data.take(order[:_ACIC_TRAIN]), data.take(order[_ACIC_TRAIN:])
     if source.endswith(".npz"):
@@ -172,7 +173,7 @@ def contestants(
             yield name, measures(parts, effects, [seconds] * len(parts))
     for name, peer in peers.items():
         effects, taken = [], []
-        for number, (train, test) in enumerate(parts, 1):
+        for number, (train, test) in enumerate((finite_tables(*both) for both in parts), 1):
             x, y, asked, unit = train.x, train.y[:, 0], [train.x, test.x], 1.0
             if args.source == "acic2016":  # as they lie, CATENets and causalml end in NaN on all ten
                 scales = Scales.of(train)

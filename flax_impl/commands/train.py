@@ -25,6 +25,7 @@ from torch_ref.common.settings.schedules import make_schedule
 from ..effects import EffectReport, ate_error, effect_figures, sqrt_pehe
 from ..effects.effect_model import EffectModel
 from ..effects.overlap import examine_overlap
+from ..effects.prepare import check_every_arm
 from ..effects.settings import EffectSettings
 from .backends import BACKENDS, Parser, import_backend, join_processes, run_command
 from .pictures import loss_curves
@@ -187,9 +188,10 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
     """Trains the two-head model, reports the effects, and returns the files it wrote."""
     named = given(args, "treatment", "control", "outcome", "weight", "groups", "ignore", "replication")
     data = load_data(args.data, missing="drop" if args.drop_missing else "error", **named)
-    rows = np.bincount(data.t, minlength=len(data.arms))
-    if not rows.all():
-        raise ValueError(f"{args.data}: expected treated and untreated rows, got {rows[1]} treated of {len(data)}")
+    try:
+        check_every_arm(data)
+    except ValueError as error:
+        raise ValueError(f"{args.data}: {error}") from error
     if args.final_activation != "identity":
         raise ValueError(f"--final-activation: expected identity, as effects want it, got {args.final_activation}")
     say(writes, f"{args.data}: {_counts(data)}")
@@ -222,7 +224,7 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
             warnings.warn(sentence, stacklevel=1)
     print(f"\n{report}\n")
     if data.mu0 is not None and data.mu1 is not None:
-        outcomes = report.y0[:, None], report.y1[:, None], data.mu0, data.mu1
+        outcomes = *report.outcomes[:, :, None], data.mu0, data.mu1
         print(f"known effects: sqrt PEHE {sqrt_pehe(*outcomes):.4g}, ATE error {ate_error(*outcomes):.4g}")
     kept = np.setdiff1d(np.arange(len(data) + len(data.dropped)), data.dropped)
     return write_effects(args, model, report, kept.tolist())
@@ -252,7 +254,7 @@ def write_effects(
     columns = report.columns()
     write_csv(paths["effects.csv"], ("row", *columns), zip(*columns.values(), strict=True), rows)
     model.save(paths["model.safetensors"])
-    parts = ["loss of head 0", "loss of head 1", *(["balance"] if args.balance else [])]
+    parts = [*(f"loss of head {arm}" for arm in range(len(report.arms))), *(["balance"] if args.balance else [])]
     parts += ["propensity", "targeted"] if args.targeted else []
     parts += ["loss on held-out rows"] if report.training.held_out is not None else []
     taken = [

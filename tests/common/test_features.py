@@ -4,7 +4,6 @@ import datetime
 import decimal
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from torch_ref.data import Column, TreatmentData, describe, dummies, load_data, load_features, to_numbers
+from torch_ref.data import Column, describe, load_data, load_features, to_numbers
 
 pd = pytest.importorskip("pandas")
 pl = pytest.importorskip("polars")
@@ -172,30 +171,6 @@ def test_cells_come_back(table: list[list[Any]]) -> None:
     pyarrow.csv.write_csv(frame, path)
     np.testing.assert_array_equal(load_features(path, described), numbers)
     path.unlink()
-
-
-def test_dummies_are_those_of_pandas() -> None:
-    frame = pd.DataFrame({"age": [1.0, 2.0, 3.0], "city": ["b", "a", "c"], "n": [1, 2, 3], "kind": ["x", "x", "y"]})
-    columns = describe(frame)
-    made = dummies(TreatmentData(to_numbers(frame, columns), np.zeros(3, np.int32), np.ones((3, 1)), columns=columns))
-    expected = pd.get_dummies(frame, columns=["city", "kind"], drop_first=True)
-    assert made.feature_names == tuple(expected.columns)
-    np.testing.assert_array_equal(made.x, expected.to_numpy(float))
-    assert made.columns is None
-
-
-def test_dummies_keep_gaps() -> None:
-    columns = (Column("city", ("a", "b", "c"), True), Column("age", None, True))
-    data = TreatmentData(
-        np.array([[NAN, 1], [-1, NAN], [2, 3]]), np.zeros(3, np.int32), np.ones((3, 1)), columns=columns
-    )
-    made = dummies(data)
-    np.testing.assert_array_equal(made.x, [[1, NAN, NAN], [NAN, 0, 0], [3, 0, 1]])
-    assert made.columns == (Column("age", None, True), Column("city_b", None, True), Column("city_c", None, True))
-    plain = TreatmentData(np.ones((3, 1)), np.zeros(3, np.int32), np.ones((3, 1)))
-    assert dummies(plain) is plain
-    with pytest.raises(ValueError, match=r"^x: expected shape \[rows, 2\], got \[3, 1\]$"):
-        dummies(replace(plain, columns=columns))
 
 
 DAY = datetime.date(2026, 1, 2)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from torch_ref.data import Column, dummies, load_curves, load_data
+from torch_ref.common.data.design import finite_tables
+from torch_ref.data import Column, load_curves, load_data
 
 HEADER = "age,t,y,income\n"
 LINES = ["31,0,1.5,2e3\n", "42.5,1,-2,3e3\n", "27,0,0.25,1e3\n"]
@@ -251,7 +252,7 @@ def test_acic2016() -> None:
     from causallib.datasets import load_acic16
 
     prepared: Any = load_acic16(instance=1)  # with dummies made by causallib
-    made = dummies(data)
+    made = finite_tables(data)[0]
     assert made.feature_names == tuple(prepared.X.columns)
     np.testing.assert_array_equal(made.x, prepared.X.to_numpy(float))
     np.testing.assert_array_equal(made.t, prepared.a)
