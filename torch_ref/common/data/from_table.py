@@ -25,6 +25,7 @@ def from_table(
     weight: str | None = None,
     groups: str | None = None,
     control: object = None,
+    features: Sequence[str] | None = None,
     ignore: Sequence[str] = (),
     missing: Literal["error", "drop"] = "error",
 ) -> TreatmentData:
@@ -39,6 +40,7 @@ def from_table(
         weight: the column with the weights, or None.
         groups: the column with the clusters, or None.
         control: the label of the arm to compare with; None takes the first.
+        features: the columns that are features; None takes all others.
         ignore: columns that are no features.
         missing: whether rows without treatment or outcome are an error, or dropped.
 
@@ -53,8 +55,10 @@ def from_table(
     columns = open_table(table)
     check_choice("missing", missing, ("error", "drop"))
     asked = [name for name in (treatment, outcome, weight, groups) if name is not None]
-    _check_names(columns, asked, ignore)
-    features = [name for name in columns if name not in (*asked, *ignore, *_TRUTH)]
+    _check_names(columns, asked, ignore, "ignore")
+    _check_names(columns, asked, features or (), "features")
+    chosen = columns if features is None else dict.fromkeys(features)
+    features = [name for name in chosen if name not in (*asked, *ignore, *_TRUTH)]
     if not features:
         raise ValueError(f"expected at least one feature besides {', '.join(asked)}, got {listed(columns)}")
     check_rows(columns)
@@ -96,18 +100,18 @@ def from_table(
 _DROP = "; drop such rows by missing='drop' or --drop-missing"
 
 
-def _check_names(columns: dict[str, Any], asked: Sequence[str], ignore: Sequence[str]) -> None:
+def _check_names(columns: dict[str, Any], asked: Sequence[str], names: Sequence[str], argument: str) -> None:
     if len(set(asked)) < len(asked):
         expected = "a column of its own for each"
         raise ValueError(f"treatment, outcome, weight, groups: expected {expected}, got {listed(asked)}")
     absent = [name for name in asked if name not in columns]
     if absent:
         raise ValueError(f"expected a column {' and '.join(map(repr, absent))}, got {listed(columns)}")
-    if isinstance(ignore, str):
-        raise ValueError(f"ignore: expected names of columns in a list, got {shown(ignore)}")
-    wrong = [name for name in ignore if name not in columns or name in asked]
+    if isinstance(names, str):
+        raise ValueError(f"{argument}: expected names of columns in a list, got {shown(names)}")
+    wrong = [name for name in names if name not in columns or name in asked]
     if wrong:
-        raise ValueError(f"ignore: expected columns besides {', '.join(asked)}, got {listed(wrong)}")
+        raise ValueError(f"{argument}: expected columns besides {', '.join(asked)}, got {listed(wrong)}")
 
 
 def _outcome(name: str, column: Any) -> Float64[np.ndarray, " rows"]:

@@ -30,6 +30,7 @@ def load_data(
     groups: str | None = None,
     replication: int = 1,
     control: object = None,
+    features: Sequence[str] | None = None,
     ignore: Sequence[str] = (),
     missing: Literal["error", "drop"] = "error",
 ) -> TreatmentData:
@@ -49,6 +50,7 @@ def load_data(
         groups: the column of a named table with the clusters of the rows, numbers or texts; None has none.
         replication: which replication of an .npz file, from 1.
         control: the label of the arm to compare with; None takes the first in order.
+        features: the columns of a named table that are features; None takes all others.
         ignore: the columns of a named table that are no features, such as identifiers.
         missing: rows without treatment or outcome are an `"error"`; or `"drop"` leaves them out (`dropped`).
 
@@ -80,6 +82,7 @@ def load_data(
         "weight": (weight, None),
         "groups": (groups, None),
         "control": (control, None),
+        "features": (features, None),
         "ignore": (ignore if isinstance(ignore, str) else tuple(ignore), ()),
         "missing": (missing, "error"),
     }
