@@ -229,6 +229,8 @@ def _groups(names: Sequence[str], together: Mapping[str, Sequence[str]]) -> dict
                 raise ValueError(f"together: expected names among {listed(names)}, got {name!r}")
             if name in home:
                 raise ValueError(f"together: expected each column in one group, got {name!r} in several")
+            if group in names and group not in members:
+                raise ValueError(f"together: expected a name that no other column has, got {group!r}")
             home[name] = group
     found: dict[str, list[int]] = {}
     for place, name in enumerate(names):
