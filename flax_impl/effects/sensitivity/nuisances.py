@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -85,12 +86,13 @@ def cross_fit_trees(data: TreatmentData, seed: int = 0) -> OutOfFold:
     check_two_arms(data.t)
     try:
         from sklearn.ensemble import HistGradientBoostingRegressor
+        from threadpoolctl import threadpool_limits
     except ImportError as error:
         raise ImportError("trees need scikit-learn: pip install 'twohead[estimator]'") from error
     y, mu = data.y[:, 0], np.zeros((2, len(data)))
     folds = draw_folds(data.t, seed=seed, groups=data.groups)
-    for unseen in folds:
-        for arm in (0, 1):
+    with threadpool_limits(1, "openmp"):  # on few rows threads wait for each other, on a busy machine for long
+        for unseen, arm in product(folds, (0, 1)):
             rows = ~unseen & (data.t == arm)
             trees = HistGradientBoostingRegressor(max_iter=30, learning_rate=0.2, random_state=seed)
             trees.fit(data.x[rows], y[rows], sample_weight=None if data.w is None else data.w[rows])
