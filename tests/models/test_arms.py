@@ -39,8 +39,12 @@ def calls(config: dict[str, Any], weights: dict[str, np.ndarray]) -> dict[str, C
     reference, port = TorchSide("TwoHead", config, weights=weights), FlaxSide("TwoHead", config, weights=weights)
     module = nnx_of(port.model)
     nnx.update(module, port.params)
+
+    def of_torch(*arrays: np.ndarray) -> Any:
+        return jax.tree.map(lambda found: found.detach().numpy(), reference.model(*map(torch.tensor, arrays)))
+
     return {
-        "torch": lambda *arrays: jax.tree.map(lambda a: a.detach().numpy(), reference.model(*map(torch.tensor, arrays))),
+        "torch": of_torch,
         "linen": lambda *arrays: port.model.apply({"params": port.params}, *map(jnp.asarray, arrays)),
         "nnx": lambda *arrays: module(*map(jnp.asarray, arrays)),
     }

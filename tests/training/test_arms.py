@@ -43,9 +43,13 @@ def data_of(arms: int, embedding: bool, rows: int = 40) -> Arrays:
 
 @pytest.mark.usefixtures("x64")
 @given(
-    st.integers(2, 5), st.integers(1, 9), st.integers(0, 2**32 - 1), st.sampled_from(("per_head", "batch")), st.booleans()
+    st.integers(2, 5),
+    st.integers(1, 9),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(("per_head", "batch")),
+    st.booleans(),
 )
-@settings(max_examples=25)
+@settings(max_examples=10)
 def test_a_loss_is_the_hand_split(arms: int, rows: int, seed: int, reduction: Any, masked: bool) -> None:
     """The model's outcomes are the columns of x."""
     generator = np.random.default_rng(seed)
@@ -71,7 +75,9 @@ def test_a_loss_is_the_hand_split(arms: int, rows: int, seed: int, reduction: An
     loss = torch_ref.FactualLoss(**asked)
     found = loss(outcomes, **{name: torch.tensor(array) for name, array in arrays.items()})
     np.testing.assert_allclose([float(part) for part in found], expected, rtol=1e-12)
-    assert sum(loss.counts(t=torch.tensor(t), mask=torch.tensor(mask))) == mask.sum() * (arms if reduction == "batch" else 1)
+    assert sum(loss.counts(t=torch.tensor(t), mask=torch.tensor(mask))) == mask.sum() * (
+        arms if reduction == "batch" else 1
+    )
     found = flax_impl.FactualLoss(**asked)(factual, **{name: jnp.asarray(array) for name, array in arrays.items()})
     np.testing.assert_allclose([float(part) for part in found], expected, rtol=1e-12)
 
@@ -84,9 +90,7 @@ def test_the_penalty_is_the_mean_over_all_pairs(balance: str) -> None:
     code = side.model.representation(torch.tensor(batch["x"])).detach()
     w, t = torch.tensor(batch["w"]), batch["t"]
     apart = torch_ref.training.BALANCES[balance]
-    by_pair = [
-        float(apart(code[t == a], code[t == b], w[t == a], w[t == b])) for a, b in combinations(range(4), 2)
-    ]
+    by_pair = [float(apart(code[t == a], code[t == b], w[t == a], w[t == b])) for a, b in combinations(range(4), 2)]
     assert sum(value > 1e-4 for value in by_pair) == 3  # those without the empty arm
     found = {}
     for made in (side, FlaxSide("TwoHead", config, weights=side.weights())):
@@ -119,7 +123,9 @@ def test_outputs_gradients_and_twenty_steps(arms: int, embedding: bool, measured
     losses = {made.backend: made.fit(data, loss=made.package.FactualLoss(arms=arms), **fits) for made in (side, port)}
     module = nnx_of(port.model)
     nnx.update(module, flax_impl.models.from_numpy(port.model, start))
-    params, losses["nnx"] = flax_impl.fit(module, params_of(module), data, loss=flax_impl.FactualLoss(arms=arms), **fits)
+    params, losses["nnx"] = flax_impl.fit(
+        module, params_of(module), data, loss=flax_impl.FactualLoss(arms=arms), **fits
+    )
     assert losses["torch"].shape == (20, arms)
     ends = (port.weights(), flax_impl.models.to_numpy(params))
     worst = max(worst, *(largest_difference(end, side.weights()) for end in ends))
@@ -184,18 +190,15 @@ def test_processes_divide_by_the_rows_of_each_arm() -> None:
     expected = alone.fit(data, loss=loss, steps=4, batch_size=16, progress=False)
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
-        found = shared.fit(
-            data, loss=loss, steps=4, batch_size=16, progress=False, process_group=dist.group.WORLD
-        )
+        found = shared.fit(data, loss=loss, steps=4, batch_size=16, progress=False, process_group=dist.group.WORLD)
     finally:
         dist.destroy_process_group()
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert largest_difference(shared.weights(), alone.weights()) <= 1e-5
 
 
-@pytest.mark.parametrize(
-    ("arms", "embedding"), [(3, True), *(pytest.param(k, True, marks=pytest.mark.slow) for k in (2, 5))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("arms", "embedding"), [(2, True), (3, True), (3, False), (5, True)])
 def test_whole_pairs(arms: int, embedding: bool) -> None:
     recipe = Recipe(steps=5, config=config_of(arms, embedding))
     found = check(recipe, reference(recipe))
@@ -251,5 +254,5 @@ def test_an_arm_that_there_is_none_of() -> None:
 
 def test_a_model_of_other_arms_in_the_loss_itself() -> None:
     data = {name: torch.tensor(array.astype(np.float32)) for name, array in data_of(2, False).items()}
-    with pytest.raises(ValueError, match="^model: expected outcomes under 2 arms, got 3$"):
+    with pytest.raises(ValueError, match=r"^model: expected outcomes under 2 arms, got 3$"):
         torch_ref.FactualLoss()(TorchSide("TwoHead", config_for(3, False)).model, **data)

@@ -77,7 +77,7 @@ def _zeros(first: Divergence, actual: np.ndarray, expected: np.ndarray, referenc
     rows = ~expected.reshape(len(expected), -1).any(axis=1) & actual.reshape(len(actual), -1).any(axis=1)
     if not rows.any() or rows.all() or not close(actual[~rows], expected[~rows], reference.dtype):
         return []
-    text = f"`{first.entry.name}` is zeros in the reference in {int(rows.sum())} of {len(rows)} rows, and not in the port"
+    text = f"`{first.entry.name}` is zeros in the reference in {int(rows.sum())} of {len(rows)} rows, not in the port"
     return [Finding(f"{text}: a code that is no level's takes no row of a table; put jnp.where around it")]
 
 
