@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 
 import flax_impl
 import torch_ref
-from flax_impl.commands.recipes import Recipe, check, config_of, reference
+from flax_impl.commands.recipes import Recipe, check, arms_config, reference
 from flax_impl.commands.sides import FlaxSide, TorchSide
 from flax_impl.models.pure import params_of
 from flax_impl.parity import largest_difference
@@ -188,7 +188,8 @@ def test_processes_divide_by_the_rows_of_each_arm() -> None:
     assert torch_ref.FactualLoss(arms=3, reduction="batch").counts(t=t, mask=mask) == (3, 3, 3)
     alone, shared = TorchSide("TwoHead", config_for(3, True)), TorchSide("TwoHead", config_for(3, True))
     expected = alone.fit(data, loss=loss, steps=4, batch_size=16, progress=False)
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    store = torch.distributed.HashStore()  # pyright: ignore[reportPrivateImportUsage] (torch exports it nowhere else)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
         found = shared.fit(data, loss=loss, steps=4, batch_size=16, progress=False, process_group=dist.group.WORLD)
     finally:
@@ -200,7 +201,7 @@ def test_processes_divide_by_the_rows_of_each_arm() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("arms", "embedding"), [(2, True), (3, True), (3, False), (5, True)])
 def test_whole_pairs(arms: int, embedding: bool) -> None:
-    recipe = Recipe(steps=5, config=config_of(arms, embedding))
+    recipe = Recipe(steps=5, config=arms_config(arms, embedding))
     found = check(recipe, reference(recipe))
     assert found.passed, (str(found.first_divergence), found.diagnosis)
     assert not found.unmatched
