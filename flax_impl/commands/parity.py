@@ -29,7 +29,7 @@ from ..parity import html_page, step_page, text_table
 from .backends import Parser, import_backend, run_command
 from .own.pair import Side, check_own, converted, record_own
 from .own.watched import told, watch
-from .recipes import MODELS, OPTIMIZERS, Recipe, check, arms_config, reference
+from .recipes import MODELS, OPTIMIZERS, Recipe, arms_config, check, reference
 
 DEFAULT_OPTIMIZERS = ("sgd", "adam", "adamw")
 SHORT = """usage: twohead parity [OPTIONS]

@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 
 import flax_impl
 import torch_ref
-from flax_impl.commands.recipes import Recipe, check, arms_config, reference
+from flax_impl.commands.recipes import Recipe, arms_config, check, reference
 from flax_impl.commands.sides import FlaxSide, TorchSide
 from flax_impl.models.pure import params_of
 from flax_impl.parity import largest_difference
