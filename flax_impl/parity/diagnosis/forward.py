@@ -71,8 +71,9 @@ def _another_entry(
 
 
 def _zeros(first: Divergence, actual: np.ndarray, expected: np.ndarray, reference: Trace) -> list[Finding]:
-    """Finds rows that the reference leaves at zero, as those of an unseen level, where the others agree."""
-    if first.before or actual.ndim < 2:
+    """Finds rows of an embedding that the reference leaves at zero, as those of an unseen level; the others agree."""
+    kind = reference.metadata.get("modules", {}).get(first.entry.name.partition("#")[0], "")
+    if "Embedding" not in kind or first.before or actual.ndim < 2:
         return []
     left, taken = (np.asarray(side.reshape(len(side), -1).any(axis=1)) for side in (expected, actual))
     rows = taken & ~left
