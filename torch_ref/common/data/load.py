@@ -198,7 +198,9 @@ def load_curves(source: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 def _curves(table: Any, kinds: Sequence[str]) -> dict[str, np.ndarray]:
     """Returns the columns of each kind in a table; numbers without a header are of none."""
-    names = () if isinstance(table, np.ndarray) else tuple(open_table(table))
+    if isinstance(table, np.ndarray):
+        return {}
+    names = tuple(open_table(table))
     columns = {kind: [Column(name) for name in names if re.fullmatch(f"{kind}(_.*)?", name)] for kind in kinds}
     return {kind: to_numbers(table, of_kind) for kind, of_kind in columns.items() if of_kind}
 
@@ -281,8 +283,8 @@ def _checked(
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     checked |= {name: _column(checked[name]) for name in ("y", "mu0", "mu1") if name in checked}
-    known = {name: checked.get(name) for name in ("mu0", "mu1")}
-    return TreatmentData(checked["x"], checked["t"], checked["y"], **known, feature_names=_names(x.shape[1]))
+    x, t, y = (checked[name] for name in ("x", "t", "y"))
+    return TreatmentData(x, t, y, None, checked.get("mu0"), checked.get("mu1"), _names(x.shape[1]))
 
 
 def _only_defaults(source: object, **arguments: tuple[object, object]) -> None:
