@@ -63,6 +63,11 @@ TABLES: dict[str, Callable[[], Any]] = {
     "pandas on pyarrow": lambda: pd.DataFrame(CELLS).convert_dtypes(dtype_backend="pyarrow"),
     "pandas, another index": lambda: pd.DataFrame(CELLS, index=[7, 7, 3, 1]),
     "polars": lambda: pl.DataFrame(CELLS),
+    "polars, large integers": lambda: pl.DataFrame(CELLS, schema_overrides={"children": pl.Int128}),
+    "pandas' and polars' series": lambda: {
+        name: pd.Series(cells) if name == "city" else pl.Series(cells) for name, cells in CELLS.items()
+    },
+    "masked arrays": lambda: CELLS | {"age": np.ma.masked_array([31.0, 0.0, 53.5, 20.0], [0, 1, 0, 0])},
     "polars, its own types": lambda: pl.DataFrame(
         CELLS,
         schema_overrides={"kind": pl.Categorical, "city": pl.Enum(["Oslo", "Paris", "Rome"]), "children": pl.Int8},
@@ -241,6 +246,17 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "no rows": (lambda: pl.DataFrame({"a": []}), "table: expected at least one row, got none"),
     "no columns": (lambda: {}, "table: expected at least one row, got none"),
     "ragged": (lambda: {"a": [1], "b": [1, 2]}, "table: expected as many rows in every column, got 1 in a, 2 in b"),
+    "text and numbers in a list": (
+        lambda: {"a": ["x", 3]},
+        "column a: expected text only or numbers only, got 'x' in row 0 and 3 in row 1",
+    ),
+    "lists in a list": (lambda: {"a": [[1, 2], [3]]}, LISTS),
+    "bytes in numpy": (lambda: {"a": np.array([b"x"])}, BYTES),
+    "a single number": (lambda: {"a": 3}, "column a: expected shape [rows], got []"),
+    "a name twice in pyarrow": (
+        lambda: pa.Table.from_arrays([pa.array([1])] * 2, names=["a", "a"]),
+        "table: expected every column once, got 'a' twice",
+    ),
     "two axes": (lambda: {"a": np.ones((2, 2))}, "column a: expected shape [rows], got [2, 2]"),
     "a name twice": (
         lambda: pd.DataFrame([[1, 2]], columns=["a", "a"]),
