@@ -58,7 +58,8 @@ examples:
 # Options that only one of the models has a use for.
 _ONLY = {
     "two-head": (
-        "treatment", "control", "outcome", "binary", "weight", "groups", "ignore", "drop_missing", "replication", "report",
+        "treatment", "control", "outcome", "binary", "weight", "groups", "ignore", "categories", "drop_missing",
+        "replication", "report",
         "learners", "bins", "trim", "bootstrap", "representation_features", "head_features",
         "reduction", "cfr_weights", "balance", "balance_weight", "targeted", "members",
         "intervals", "validation_share", "patience",
@@ -90,6 +91,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--weight", metavar="COLUMN", help="column with the rows' weights in the loss")
     add("--groups", metavar="COLUMN", help="column with the rows' clusters: numbers or texts")
     add("--ignore", nargs="+", metavar="COLUMN", help="columns that are no features")
+    add("--categories", nargs="+", metavar="COLUMN", help="features that are categories, though they look like numbers")
     add("--drop-missing", action="store_true", default=None, help="leave out rows without treatment or outcome")
     add("--replication", type=int, help="which replication of an .npz file (default: 1)")
 
@@ -193,7 +195,7 @@ def optimizer_of(args: argparse.Namespace) -> Optimizer:
 
 def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[str, Any], writes: bool) -> list[Path]:
     """Trains the two-head model, reports the effects, and returns the files it wrote."""
-    named = given(args, "treatment", "control", "outcome", "weight", "groups", "ignore", "replication")
+    named = given(args, "treatment", "control", "outcome", "weight", "groups", "ignore", "categories", "replication")
     data = load_data(args.data, missing="drop" if args.drop_missing else "error", **named)
     try:
         check_every_arm(data)

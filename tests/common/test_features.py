@@ -185,6 +185,7 @@ DATES = f"{KINDS} dates; {TO_NUMBER.format('days since a fixed date')}"
 LISTS = f"{KINDS} lists; make a column of each entry, or leave the column out (ignore=, --ignore)"
 RECORDS = f"{KINDS} records; make a column of each field, or leave the column out (ignore=, --ignore)"
 BYTES = f"{KINDS} bytes; decode them to text, or leave the column out (ignore=, --ignore)"
+MEND = "mend it, leave it empty, or declare it a category (categories=, --categories)"
 NAMES = [f"name {number}" for number in range(30)]
 MEMORY = "table: expected a table of pandas, polars or pyarrow in memory, or arrays by name, got"
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
@@ -236,12 +237,24 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a slip": (
         lambda: {"a": [*map(str, range(20)), "4o"]},
-        "column a: expected numbers, as nearly all its values are, got '4o' in row 20; mend it, or leave the column "
-        "out (ignore=, --ignore)",
+        f"column a: expected numbers, as most of its values are, got '4o' in row 20; {MEND}",
+    ),
+    "numbers with a mark for gaps": (
+        lambda: {"a": [*map(str, range(30)), *["."] * 20]},
+        f"column a: expected numbers, as most of its values are, got '.' in row 30; {MEND}",
+    ),
+    "numbers with marks between the thousands": (
+        lambda: {"a": ["1,000", "2,000.5", "$ 30"]},
+        f"column a: expected numbers, as most of its values are, got '1,000' in row 0; {MEND}",
+    ),
+    "numbers with a unit": (
+        lambda: {"a": ["0.5", "5%", "-7 %"]},
+        f"column a: expected numbers, as most of its values are, got '5%' in row 1; {MEND}",
     ),
     "numbers as text": (
         lambda: {"a": ["1", "2"]},
-        "column a: expected numbers as such, got '1' in row 0; convert the text, or make it a categorical dtype",
+        "column a: expected numbers as such, got '1' in row 0; convert the text, or declare it a category "
+        "(categories=, --categories)",
     ),
     "no rows": (lambda: pl.DataFrame({"a": []}), "table: expected at least one row, got none"),
     "no columns": (lambda: {}, "table: expected at least one row, got none"),

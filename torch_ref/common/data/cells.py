@@ -54,6 +54,18 @@ class Cells(NamedTuple):
             return np.array([value is None for value in self.values], bool)
         return np.isnan(self.values)
 
+    def as_categories(self) -> "Cells":
+        """Returns the cells as those of a dtype of categories; whole numbers become integers."""
+        if self.kind in ("categories", "nothing"):
+            return self
+        values = np.full(len(self.values), None, object)
+        for row in np.flatnonzero(~self.gaps).tolist():
+            value = self.values[row]
+            if not isinstance(value, str):
+                value = bool(value) if self.truth else int(value) if value.is_integer() else float(value)
+            values[row] = value
+        return Cells("categories", values)
+
     def take(self, rows: Int[np.ndarray, " some"]) -> "Cells":
         """Returns the cells of the given rows."""
         return self._replace(values=self.values[rows])

@@ -1,6 +1,6 @@
 """From a table of named columns to features, treatment and outcome."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +26,7 @@ def from_table(
     groups: str | None = None,
     control: object = None,
     ignore: Sequence[str] = (),
+    categories: Sequence[str] = (),
     missing: Literal["error", "drop"] = "error",
 ) -> TreatmentData:
     """Returns the rows of a table; what the arguments are, and what is refused, says `load_data`.
@@ -40,6 +41,7 @@ def from_table(
         groups: the column with the clusters, or None.
         control: the label of the arm to compare with; None takes the first.
         ignore: columns that are no features.
+        categories: features that are categories, whatever their dtype.
         missing: whether rows without treatment or outcome are an error, or dropped.
 
     Raises:
@@ -53,8 +55,10 @@ def from_table(
     columns = open_table(table)
     check_choice("missing", missing, ("error", "drop"))
     asked = [name for name in (treatment, outcome, weight, groups) if name is not None]
-    _check_names(columns, asked, ignore)
+    _check_names(columns, asked)
+    _check_chosen("ignore", ignore, set(columns) - set(asked))
     features = [name for name in columns if name not in (*asked, *ignore, *_TRUTH)]
+    _check_chosen("categories", categories, features)
     if not features:
         raise ValueError(f"expected at least one feature besides {', '.join(asked)}, got {listed(columns)}")
     check_rows(columns)
@@ -69,8 +73,9 @@ def from_table(
         raise ValueError(f"expected rows with {treatment} and {outcome}, got {len(dropped)} that lack one of them")
     t, arms = code_arms((arm.values.astype(bool) if arm.truth else arm.values)[kept], control, arm.order)
     cells = {name: read_cells(name, columns[name]) for name in features}
-    for name in features:
-        check_text(name, cells[name])
+    cells |= {name: cells[name].as_categories() for name in categories}
+    for name, found in cells.items():
+        check_text(name, found)
     cells = {name: found.take(kept) for name, found in cells.items()}
     described = tuple(describe_cells(name, found) for name, found in cells.items())
     known = "mu0" in columns and "mu1" in columns
@@ -96,18 +101,21 @@ def from_table(
 _DROP = "; drop such rows by missing='drop' or --drop-missing"
 
 
-def _check_names(columns: dict[str, Any], asked: Sequence[str], ignore: Sequence[str]) -> None:
+def _check_names(columns: dict[str, Any], asked: Sequence[str]) -> None:
     if len(set(asked)) < len(asked):
         expected = "a column of its own for each"
         raise ValueError(f"treatment, outcome, weight, groups: expected {expected}, got {listed(asked)}")
     absent = [name for name in asked if name not in columns]
     if absent:
         raise ValueError(f"expected a column {' and '.join(map(repr, absent))}, got {listed(columns)}")
-    if isinstance(ignore, str):
-        raise ValueError(f"ignore: expected names of columns in a list, got {shown(ignore)}")
-    wrong = [name for name in ignore if name not in columns or name in asked]
+
+
+def _check_chosen(argument: str, chosen: Sequence[str], features: Collection[str]) -> None:
+    if isinstance(chosen, str):
+        raise ValueError(f"{argument}: expected names of columns in a list, got {shown(chosen)}")
+    wrong = [name for name in chosen if name not in features]
     if wrong:
-        raise ValueError(f"ignore: expected columns besides {', '.join(asked)}, got {listed(wrong)}")
+        raise ValueError(f"{argument}: expected names of features, got {listed(wrong)}")
 
 
 def _outcome(name: str, column: Any) -> Float64[np.ndarray, " rows"]:

@@ -31,6 +31,7 @@ def load_data(
     replication: int = 1,
     control: object = None,
     ignore: Sequence[str] = (),
+    categories: Sequence[str] = (),
     missing: Literal["error", "drop"] = "error",
 ) -> TreatmentData:
     r"""Loads data by the name of its source, or from a table in memory.
@@ -50,6 +51,7 @@ def load_data(
         replication: which replication of an .npz file, from 1.
         control: the label of the arm to compare with; None takes the first in order.
         ignore: the columns of a named table that are no features, such as identifiers.
+        categories: the features of a named table that are categories, though they look like numbers, such as codes.
         missing: rows without treatment or outcome are an `"error"`; or `"drop"` leaves them out (`dropped`).
 
     Returns:
@@ -81,6 +83,7 @@ def load_data(
         "groups": (groups, None),
         "control": (control, None),
         "ignore": (ignore if isinstance(ignore, str) else tuple(ignore), ()),
+        "categories": (categories if isinstance(categories, str) else tuple(categories), ()),
         "missing": (missing, "error"),
     }
     chosen: dict[str, Any] = {name: value for name, (value, _) in named.items()}
@@ -98,7 +101,7 @@ def load_data(
         _only_defaults(source, **named)
         return _from_npz(path, read_npz(path), replication)
     _only_defaults(source, replication=(replication, 1))
-    table = _read_table(path)
+    table = _read_table(path, text=categories)
     if isinstance(table, np.ndarray):
         _only_defaults(source, **named)
         return _from_ihdp_columns(path, table)
