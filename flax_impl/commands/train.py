@@ -40,7 +40,8 @@ a summary, each row's outcomes and effect, the weights, and pictures.
   --data SOURCE       a .csv, .parquet or .npz file, acic2016:1, or synthetic
   --treatment COLUMN  each row's arm (default: t); --control LABEL comes first
   --outcome COLUMN    what came out (default: y); --binary where it is 0 or 1
-  --ignore COLUMN ... no features; --drop-missing: no rows without arm, outcome
+  --features COLUMN ..., or --ignore COLUMN ...  which columns models may see
+  --drop-missing      leave out rows without treatment or outcome
   --out DIR           where to write (default: out/train)
   --report FILE       an HTML page that shows it all, to send on
   --learners nets trees  boosted trees beside the nets, weighed by rows not seen
@@ -58,8 +59,8 @@ examples:
 # Options that only one of the models has a use for.
 _ONLY = {
     "two-head": (
-        "treatment", "control", "outcome", "binary", "weight", "groups", "ignore", "categories", "drop_missing",
-        "replication", "report",
+        "treatment", "control", "outcome", "binary", "weight", "groups", "features", "ignore", "categories",
+        "drop_missing", "replication", "report",
         "learners", "bins", "trim", "bootstrap", "representation_features", "head_features",
         "reduction", "cfr_weights", "balance", "balance_weight", "targeted", "members",
         "intervals", "validation_share", "patience",
@@ -90,6 +91,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--binary", action="store_true", default=None, help="the outcome is 0 or 1")
     add("--weight", metavar="COLUMN", help="column with the rows' weights in the loss")
     add("--groups", metavar="COLUMN", help="column with the rows' clusters: numbers or texts")
+    add("--features", nargs="+", metavar="COLUMN", help="columns that are features (default: all others)")
     add("--ignore", nargs="+", metavar="COLUMN", help="columns that are no features")
     add("--categories", nargs="+", metavar="COLUMN", help="features that are categories, though they look like numbers")
     add("--drop-missing", action="store_true", default=None, help="leave out rows without treatment or outcome")
@@ -195,7 +197,9 @@ def optimizer_of(args: argparse.Namespace) -> Optimizer:
 
 def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[str, Any], writes: bool) -> list[Path]:
     """Trains the two-head model, reports the effects, and returns the files it wrote."""
-    named = given(args, "treatment", "control", "outcome", "weight", "groups", "ignore", "categories", "replication")
+    named = given(
+        args, "treatment", "control", "outcome", "weight", "groups", "features", "ignore", "categories", "replication"
+    )
     data = load_data(args.data, missing="drop" if args.drop_missing else "error", **named)
     try:
         check_every_arm(data)

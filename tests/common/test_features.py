@@ -67,7 +67,7 @@ TABLES: dict[str, Callable[[], Any]] = {
     "pandas' and polars' series": lambda: {
         name: pd.Series(cells) if name == "city" else pl.Series(cells) for name, cells in CELLS.items()
     },
-    "masked arrays": lambda: CELLS | {"age": np.ma.masked_array([31.0, 0.0, 53.5, 20.0], [0, 1, 0, 0])},
+    "masked arrays": lambda: CELLS | {"age": np.ma.masked_equal([31.0, 0.0, 53.5, 20.0], 0)},
     "polars, its own types": lambda: pl.DataFrame(
         CELLS,
         schema_overrides={"kind": pl.Categorical, "city": pl.Enum(["Oslo", "Paris", "Rome"]), "children": pl.Int8},

@@ -167,6 +167,9 @@ def test_a_frame_and_a_file_give_the_same_data(tmp_path: Path) -> None:
     assert data.w.tolist() == [1, 2, 1]
     assert data.groups is not None
     assert data.groups.tolist() == ["north", "south", "north"]
+    named = load_data(tmp_path / "table.csv", **(chosen | {"ignore": [], "features": ["age"]}))
+    np.testing.assert_array_equal(named.x, data.x)
+    assert named.columns == data.columns
     frame = load_data(pl.read_csv(tmp_path / "table.csv"), **chosen)
     for name, array in vars(data).items():
         np.testing.assert_array_equal(getattr(frame, name), array)
@@ -193,17 +196,18 @@ def test_codes_that_look_like_numbers_are_categories_where_declared(tmp_path: Pa
     path = write(tmp_path, "zip,t,y\n01234,0,1\n99999,1,2\n01234,0,3\n,1,4\n")
     data = load_data(path, categories=["zip"])
     assert data.columns == (Column("zip", ("01234", "99999"), True),)
-    np.testing.assert_array_equal(load_features(path, data.columns), [[0], [1], [0], [np.nan]])
+    np.testing.assert_array_equal(load_features(path, data.columns or ()), [[0], [1], [0], [np.nan]])
     table = {"code": [2, 1, 10], "ok": [True, False, True], "half": [0.5, 1, 1], "t": [0, 1, 0], "y": [1, 2, 3]}
     data = load_data(table, categories=["code", "ok", "half"])
     assert data.columns == (Column("code", (1, 2, 10)), Column("ok", (False, True)), Column("half", (0.5, 1)))
-    assert [type(level) for column in data.columns for level in column.levels or ()] == [int] * 3 + [bool] * 2 + [
+    assert [type(level) for column in data.columns or () for level in column.levels or ()] == [int] * 3 + [bool] * 2 + [
         float,
         int,
     ]
     np.testing.assert_array_equal(data.x, [[1, 1, 0], [0, 0, 1], [2, 1, 1]])
     np.testing.assert_array_equal(
-        load_features(write(tmp_path, "code,ok,half\n10,true,0.5\n3,,1.5\n"), data.columns), [[2, 1, 0], [-1, -1, -1]]
+        load_features(write(tmp_path, "code,ok,half\n10,true,0.5\n3,,1.5\n"), data.columns or ()),
+        [[2, 1, 0], [-1, -1, -1]],
     )
 
 

@@ -25,6 +25,7 @@ def from_table(
     weight: str | None = None,
     groups: str | None = None,
     control: object = None,
+    features: Sequence[str] = (),
     ignore: Sequence[str] = (),
     categories: Sequence[str] = (),
     missing: Literal["error", "drop"] = "error",
@@ -40,6 +41,7 @@ def from_table(
         weight: the column with the weights, or None.
         groups: the column with the clusters, or None.
         control: the label of the arm to compare with; None takes the first.
+        features: the columns that are features; none takes all others.
         ignore: columns that are no features.
         categories: features that are categories, whatever their dtype.
         missing: whether rows without treatment or outcome are an error, or dropped.
@@ -56,8 +58,10 @@ def from_table(
     check_choice("missing", missing, ("error", "drop"))
     asked = [name for name in (treatment, outcome, weight, groups) if name is not None]
     _check_names(columns, asked)
-    _check_chosen("ignore", ignore, set(columns) - set(asked))
-    features = [name for name in columns if name not in (*asked, *ignore, *_TRUTH)]
+    others = [name for name in columns if name not in asked]
+    _check_chosen("features", features, others)
+    _check_chosen("ignore", ignore, [] if features else others)
+    features = tuple(features) or tuple(name for name in others if name not in (*ignore, *_TRUTH))
     _check_chosen("categories", categories, features)
     if not features:
         raise ValueError(f"expected at least one feature besides {', '.join(asked)}, got {listed(columns)}")
@@ -90,7 +94,7 @@ def from_table(
         w=arrays.get("w"),
         mu0=arrays["mu0"][:, None] if known else None,
         mu1=arrays["mu1"][:, None] if known else None,
-        feature_names=tuple(features),
+        feature_names=features,
         groups=None if groups is None else _groups(groups, columns[groups], dropped)[kept],
         arms=arms,
         columns=None if all(column.levels is None and not column.gaps for column in described) else described,
@@ -113,9 +117,10 @@ def _check_names(columns: dict[str, Any], asked: Sequence[str]) -> None:
 def _check_chosen(argument: str, chosen: Sequence[str], features: Collection[str]) -> None:
     if isinstance(chosen, str):
         raise ValueError(f"{argument}: expected names of columns in a list, got {shown(chosen)}")
-    wrong = [name for name in chosen if name not in features]
+    wrong = [name for place, name in enumerate(chosen) if name not in features or name in chosen[:place]]
     if wrong:
-        raise ValueError(f"{argument}: expected names of features, got {listed(wrong)}")
+        expected = "names of features, each once" if features else "none, as the features are named"
+        raise ValueError(f"{argument}: expected {expected}, got {listed(wrong)}")
 
 
 def _outcome(name: str, column: Any) -> Float64[np.ndarray, " rows"]:

@@ -30,6 +30,7 @@ def load_data(
     groups: str | None = None,
     replication: int = 1,
     control: object = None,
+    features: Sequence[str] = (),
     ignore: Sequence[str] = (),
     categories: Sequence[str] = (),
     missing: Literal["error", "drop"] = "error",
@@ -50,6 +51,7 @@ def load_data(
         groups: the column of a named table with the clusters of the rows, numbers or texts; None has none.
         replication: which replication of an .npz file, from 1.
         control: the label of the arm to compare with; None takes the first in order.
+        features: the columns of a named table that are features; none takes all others.
         ignore: the columns of a named table that are no features, such as identifiers.
         categories: the features of a named table that are categories, though they look like numbers, such as codes.
         missing: rows without treatment or outcome are an `"error"`; or `"drop"` leaves them out (`dropped`).
@@ -82,8 +84,9 @@ def load_data(
         "weight": (weight, None),
         "groups": (groups, None),
         "control": (control, None),
-        "ignore": (ignore if isinstance(ignore, str) else tuple(ignore), ()),
-        "categories": (categories if isinstance(categories, str) else tuple(categories), ()),
+        "features": (_names(features), ()),
+        "ignore": (_names(ignore), ()),
+        "categories": (_names(categories), ()),
         "missing": (missing, "error"),
     }
     chosen: dict[str, Any] = {name: value for name, (value, _) in named.items()}
@@ -287,7 +290,9 @@ def _checked(
         raise ValueError(f"{path}: {error}") from error
     checked |= {name: _column(checked[name]) for name in ("y", "mu0", "mu1") if name in checked}
     x, t, y = (checked[name] for name in ("x", "t", "y"))
-    return TreatmentData(x, t, y, None, checked.get("mu0"), checked.get("mu1"), _names(x.shape[1]))
+    return TreatmentData(
+        x, t, y, None, checked.get("mu0"), checked.get("mu1"), tuple(f"x{i + 1}" for i in range(x.shape[1]))
+    )
 
 
 def _only_defaults(source: object, **arguments: tuple[object, object]) -> None:
@@ -301,5 +306,6 @@ def _column(values: np.ndarray) -> np.ndarray:
     return values.reshape(-1, 1)
 
 
-def _names(features: int) -> tuple[str, ...]:
-    return tuple(f"x{i + 1}" for i in range(features))
+def _names(names: Sequence[str]) -> Sequence[str]:
+    """Returns names as a tuple; a text, which is refused later, as it is."""
+    return names if isinstance(names, str) else tuple(names)

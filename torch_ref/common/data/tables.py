@@ -174,13 +174,14 @@ def _read_numbers(path: Path) -> Float64[np.ndarray, "rows columns"]:
 
 def _check_quotes(path: Path, table: Any) -> None:
     """Raises ValueError where a cell holds whole lines of the table, since a quote was closed late or never."""
-    from pyarrow.compute import indices_nonzero, match_substring
+    from pyarrow import compute
 
+    found: Any = compute  # its functions are made as it loads
     width, rows = table.num_columns, table.num_rows
     for place, column in enumerate(table.columns):
         if str(column.type) != "string":
             continue
-        for row in indices_nonzero(match_substring(column, "\n")).to_pylist():
+        for row in found.indices_nonzero(found.match_substring(column, "\n")).to_pylist():
             first, *between, last = (line.count(",") for line in column[row].as_py().split("\n"))
             swallowed = first == width - 1 - place and last == place and all(count == width - 1 for count in between)
             if (swallowed and width > 2) or (row == rows - 1 and _count_quotes(path) % 2):
