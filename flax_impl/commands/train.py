@@ -254,11 +254,10 @@ def _counts(data: TreatmentData) -> str:
     arms = f"{rows[1]} treated"
     if data.arms != (0, 1):
         arms = ", ".join(f"{count} of {arm}" for arm, count in zip(data.arms, rows, strict=True))
-    kinds = {
-        "categories": sum(column.levels is not None for column in data.columns or ()),
-        "with gaps": sum(column.gaps for column in data.columns or ()),
-    }
-    some = [f"{count} {kind}" for kind, count in kinds.items() if count]
+    categories = sum(column.levels is not None for column in data.columns or ())
+    gaps = sum(column.gaps for column in data.columns or ())
+    some = [f"{categories} {'category' if categories == 1 else 'categories'}"] * bool(categories)
+    some += [f"{gaps} with gaps"] * bool(gaps)
     features = f"{data.x.shape[1]} features" + (f" ({', '.join(some)})" if some else "")
     dropped = f" ({len(data.dropped)} without treatment or outcome dropped)" if data.dropped else ""
     return f"{len(data)} rows{dropped}, {arms}, {features}"

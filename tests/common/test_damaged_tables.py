@@ -87,6 +87,11 @@ CSV: dict[str, tuple[str | bytes, str]] = {
         ": column day: expected numbers, truth values or categories, got dates; make them a number, such as days since "
         f"a fixed date, or {LEAVE}",
     ),
+    "several columns": (
+        "day,x,note,t,y\n2026-01-02,1,,0,1\n2026-01-03,2,,1,2\n",
+        ": column day: expected numbers, truth values or categories, got dates; make them a number, such as days since "
+        f"a fixed date, or {LEAVE}; refused as well: note",
+    ),
     "times": (
         "at,t,y\n12:30,0,1\n12:45,1,2\n",
         ": column at: expected numbers, truth values or categories, got times of day; make them a number, such as "

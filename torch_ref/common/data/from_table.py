@@ -4,12 +4,13 @@ from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float64, Shaped
+from jaxtyping import Bool, Float64, Int, Shaped
 
 from ..checks.arguments import check_choice, listed, shown
 from ..checks.arrays import check_data
 from .arms import code_arms
 from .cells import Cells, Table, as_number, open_table, read_cells
+from .columns import Column
 from .features import check_rows, check_text, code_cells, describe_cells
 from .treatment_data import TreatmentData
 
@@ -76,19 +77,14 @@ def from_table(
     if not len(kept):
         raise ValueError(f"expected rows with {treatment} and {outcome}, got {len(dropped)} that lack one of them")
     t, arms = code_arms((arm.values.astype(bool) if arm.truth else arm.values)[kept], control, arm.order)
-    cells = {name: read_cells(name, columns[name]) for name in features}
-    cells |= {name: cells[name].as_categories() for name in categories}
-    for name, found in cells.items():
-        check_text(name, found)
-    cells = {name: found.take(kept) for name, found in cells.items()}
-    described = tuple(describe_cells(name, found) for name, found in cells.items())
+    described, x = _features({name: columns[name] for name in features}, categories, kept)
     known = "mu0" in columns and "mu1" in columns
     numbers = {"w": weight, "mu0": "mu0" if known else None, "mu1": "mu1" if known else None}
     arrays = {of: _numbers(name, columns[name], dropped) for of, name in numbers.items() if name is not None}
     if arrays:
         arrays = {of: array[kept] for of, array in check_data(arrays, tuple(arrays)).items()}
     return TreatmentData(
-        x=np.stack([code_cells(column, cells[column.name]) for column in described], axis=1),
+        x=x,
         t=t,
         y=y[kept, None],
         w=arrays.get("w"),
@@ -121,6 +117,28 @@ def _check_chosen(argument: str, chosen: Sequence[str], features: Collection[str
     if wrong:
         expected = "names of features, each once" if features else "none, as the features are named"
         raise ValueError(f"{argument}: expected {expected}, got {listed(wrong)}")
+
+
+def _features(
+    columns: dict[str, Any], categories: Sequence[str], kept: Int[np.ndarray, " kept"]
+) -> tuple[tuple[Column, ...], Float64[np.ndarray, "kept features"]]:
+    """Returns what the features are in the rows that are kept, and their numbers; one error names all that are none."""
+    described, arrays, refused = [], [], {}
+    for name, column in columns.items():
+        try:
+            cells = read_cells(name, column)
+            cells = cells.as_categories() if name in categories else cells
+            check_text(name, cells)
+            cells = cells.take(kept)
+            described.append(describe_cells(name, cells))
+            arrays.append(code_cells(described[-1], cells))
+        except ValueError as error:
+            refused[name] = error
+    if refused:
+        (_, error), *others = refused.items()
+        more = f"; refused as well: {listed(name for name, _ in others)}" if others else ""
+        raise ValueError(f"{error}{more}") from error
+    return tuple(described), np.stack(arrays, axis=1)
 
 
 def _outcome(name: str, column: Any) -> Float64[np.ndarray, " rows"]:
