@@ -17,7 +17,7 @@ import numpy as np
 
 from torch_ref.common.data.load import load_curves, load_data
 from torch_ref.common.data.tables import write_csv
-from torch_ref.common.data.treatment_data import TreatmentData
+from torch_ref.common.data.treatment_data import count
 from torch_ref.common.files.array_file import replacing
 from torch_ref.common.settings.optimizers import Optimizer, make_optimizer
 from torch_ref.common.settings.schedules import make_schedule
@@ -40,8 +40,8 @@ a summary, each row's outcomes and effect, the weights, and pictures.
   --data SOURCE       a .csv, .parquet or .npz file, acic2016:1, or synthetic
   --treatment COLUMN  each row's arm (default: t); --control LABEL comes first
   --outcome COLUMN    what came out (default: y); --binary where it is 0 or 1
-  --features COLUMN ..., or --ignore COLUMN ...  which columns models may see
-  --drop-missing      leave out rows without treatment or outcome
+  --features COLUMN ...  only these are features; --ignore COLUMN ... not these
+  --drop-missing      leaves out rows without treatment or outcome
   --out DIR           where to write (default: out/train)
   --report FILE       an HTML page that shows it all, to send on
   --learners nets trees  boosted trees beside the nets, weighed by rows not seen
@@ -207,7 +207,7 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
         raise ValueError(f"{args.data}: {error}") from error
     if args.final_activation != "identity":
         raise ValueError(f"--final-activation: expected identity, as effects want it, got {args.final_activation}")
-    say(writes, f"{args.data}: {_counts(data)}")
+    say(writes, f"{args.data}: {count(data)}")
     if writes:
         args.out.mkdir(parents=True, exist_ok=True)
     one = args.backend == "torch"
@@ -246,21 +246,6 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
         page.save(args.report)
     kept = np.setdiff1d(np.arange(len(data) + len(data.dropped)), data.dropped)
     return [*write_effects(args, model, report, kept.tolist()), *([args.report] if args.report else [])]
-
-
-def _counts(data: TreatmentData) -> str:
-    """Returns how many rows, arms and features there are, and how many rows were dropped."""
-    rows = np.bincount(data.t, minlength=len(data.arms)).tolist()
-    arms = f"{rows[1]} treated"
-    if data.arms != (0, 1):
-        arms = ", ".join(f"{count} of {arm}" for arm, count in zip(data.arms, rows, strict=True))
-    categories = sum(column.levels is not None for column in data.columns or ())
-    gaps = sum(column.gaps for column in data.columns or ())
-    some = [f"{categories} {'category' if categories == 1 else 'categories'}"] * bool(categories)
-    some += [f"{gaps} with gaps"] * bool(gaps)
-    features = f"{data.x.shape[1]} features" + (f" ({', '.join(some)})" if some else "")
-    dropped = f" ({len(data.dropped)} without treatment or outcome dropped)" if data.dropped else ""
-    return f"{len(data)} rows{dropped}, {arms}, {features}"
 
 
 def write_effects(

@@ -15,7 +15,7 @@ from flax_impl.effects.sensitivity.altered import (
     random_common_cause,
     subset,
 )
-from flax_impl.effects.sensitivity.nuisances import Estimate, plain_features
+from flax_impl.effects.sensitivity.nuisances import Estimate
 from refutation_level import (
     LINEAR,
     a_tenth_of_the_rows,
@@ -122,14 +122,6 @@ def test_a_subset_has_its_share_of_both_arms() -> None:
     assert left_out == pytest.approx(0.2)
     assert some.groups is not None
     assert set(np.unique(some.groups, return_counts=True)[1]) == {20}  # whole clusters
-
-
-def test_gaps_and_categories_become_columns() -> None:
-    x = np.array([[1.0, 0.0], [np.nan, 1.0], [3.0, -1.0]])
-    columns = (Column("age", gaps=True), Column("colour", levels=("blue", "red")))
-    plain = plain_features(TreatmentData(x, np.zeros(3, int), np.zeros((3, 1)), columns=columns))
-    expected = [[1, 0, 0, 1, 0], [2, 1, 0, 0, 1], [3, 0, 1, 0, 0]]
-    np.testing.assert_array_equal(plain, expected)
 
 
 def test_trees_take_gaps_and_categories() -> None:

@@ -26,7 +26,7 @@ def from_table(
     weight: str | None = None,
     groups: str | None = None,
     control: object = None,
-    features: Sequence[str] = (),
+    features: Sequence[str] | None = None,
     ignore: Sequence[str] = (),
     categories: Sequence[str] = (),
     missing: Literal["error", "drop"] = "error",
@@ -42,7 +42,7 @@ def from_table(
         weight: the column with the weights, or None.
         groups: the column with the clusters, or None.
         control: the label of the arm to compare with; None takes the first.
-        features: the columns that are features; none takes all others.
+        features: the columns that are features; None takes all others.
         ignore: columns that are no features.
         categories: features that are categories, whatever their dtype.
         missing: whether rows without treatment or outcome are an error, or dropped.
@@ -60,9 +60,10 @@ def from_table(
     asked = [name for name in (treatment, outcome, weight, groups) if name is not None]
     _check_names(columns, asked)
     others = [name for name in columns if name not in asked]
-    _check_chosen("features", features, others)
-    _check_chosen("ignore", ignore, [] if features else others)
-    features = tuple(features) or tuple(name for name in others if name not in (*ignore, *_TRUTH))
+    _check_chosen("features", features or (), others)
+    _check_chosen("ignore", ignore, others)
+    chosen = others if features is None else features
+    features = tuple(name for name in chosen if name not in (*ignore, *_TRUTH))
     _check_chosen("categories", categories, features)
     if not features:
         raise ValueError(f"expected at least one feature besides {', '.join(asked)}, got {listed(columns)}")
@@ -115,8 +116,7 @@ def _check_chosen(argument: str, chosen: Sequence[str], features: Collection[str
         raise ValueError(f"{argument}: expected names of columns in a list, got {shown(chosen)}")
     wrong = [name for place, name in enumerate(chosen) if name not in features or name in chosen[:place]]
     if wrong:
-        expected = "names of features, each once" if features else "none, as the features are named"
-        raise ValueError(f"{argument}: expected {expected}, got {listed(wrong)}")
+        raise ValueError(f"{argument}: expected names of features, each once, got {listed(wrong)}")
 
 
 def _features(

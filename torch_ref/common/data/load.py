@@ -30,7 +30,7 @@ def load_data(
     groups: str | None = None,
     replication: int = 1,
     control: object = None,
-    features: Sequence[str] = (),
+    features: Sequence[str] | None = None,
     ignore: Sequence[str] = (),
     categories: Sequence[str] = (),
     missing: Literal["error", "drop"] = "error",
@@ -51,7 +51,7 @@ def load_data(
         groups: the column of a named table with the clusters of the rows, numbers or texts; None has none.
         replication: which replication of an .npz file, from 1.
         control: the label of the arm to compare with; None takes the first in order.
-        features: the columns of a named table that are features; none takes all others.
+        features: the columns of a named table that are features; None takes all others.
         ignore: the columns of a named table that are no features, such as identifiers.
         categories: the features of a named table that are categories, though they look like numbers, such as codes.
         missing: rows without treatment or outcome are an `"error"`; or `"drop"` leaves them out (`dropped`).
@@ -84,7 +84,7 @@ def load_data(
         "weight": (weight, None),
         "groups": (groups, None),
         "control": (control, None),
-        "features": (_names(features), ()),
+        "features": (None if features is None else _names(features), None),
         "ignore": (_names(ignore), ()),
         "categories": (_names(categories), ()),
         "missing": (missing, "error"),
