@@ -17,7 +17,7 @@ import numpy as np
 
 from torch_ref.common.data.load import load_curves, load_data
 from torch_ref.common.data.tables import write_csv
-from torch_ref.common.data.treatment_data import TreatmentData
+from torch_ref.common.data.treatment_data import count
 from torch_ref.common.files.array_file import replacing
 from torch_ref.common.settings.optimizers import Optimizer, make_optimizer
 from torch_ref.common.settings.schedules import make_schedule
@@ -59,8 +59,8 @@ examples:
 # Options that only one of the models has a use for.
 _ONLY = {
     "two-head": (
-        "treatment", "control", "outcome", "binary", "weight", "groups", "features", "ignore", "drop_missing", "replication",
-        "report",
+        "treatment", "control", "outcome", "binary", "weight", "groups", "features", "ignore", "categories",
+        "drop_missing", "replication", "report",
         "learners", "bins", "trim", "bootstrap", "representation_features", "head_features",
         "reduction", "cfr_weights", "balance", "balance_weight", "targeted", "members",
         "intervals", "validation_share", "patience",
@@ -93,6 +93,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--groups", metavar="COLUMN", help="column with the rows' clusters: numbers or texts")
     add("--features", nargs="+", metavar="COLUMN", help="columns that are features (default: all others)")
     add("--ignore", nargs="+", metavar="COLUMN", help="columns that are no features")
+    add("--categories", nargs="+", metavar="COLUMN", help="features that are categories, though they look like numbers")
     add("--drop-missing", action="store_true", default=None, help="leave out rows without treatment or outcome")
     add("--replication", type=int, help="which replication of an .npz file (default: 1)")
 
@@ -196,7 +197,9 @@ def optimizer_of(args: argparse.Namespace) -> Optimizer:
 
 def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[str, Any], writes: bool) -> list[Path]:
     """Trains the two-head model, reports the effects, and returns the files it wrote."""
-    named = given(args, "treatment", "control", "outcome", "weight", "groups", "features", "ignore", "replication")
+    named = given(
+        args, "treatment", "control", "outcome", "weight", "groups", "features", "ignore", "categories", "replication"
+    )
     data = load_data(args.data, missing="drop" if args.drop_missing else "error", **named)
     try:
         check_every_arm(data)
@@ -204,7 +207,7 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
         raise ValueError(f"{args.data}: {error}") from error
     if args.final_activation != "identity":
         raise ValueError(f"--final-activation: expected identity, as effects want it, got {args.final_activation}")
-    say(writes, f"{args.data}: {_counts(data)}")
+    say(writes, f"{args.data}: {count(data)}")
     if writes:
         args.out.mkdir(parents=True, exist_ok=True)
     one = args.backend == "torch"
@@ -243,22 +246,6 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
         page.save(args.report)
     kept = np.setdiff1d(np.arange(len(data) + len(data.dropped)), data.dropped)
     return [*write_effects(args, model, report, kept.tolist()), *([args.report] if args.report else [])]
-
-
-def _counts(data: TreatmentData) -> str:
-    """Returns how many rows, arms and features there are, and how many rows were dropped."""
-    rows = np.bincount(data.t, minlength=len(data.arms)).tolist()
-    arms = f"{rows[1]} treated"
-    if data.arms != (0, 1):
-        arms = ", ".join(f"{count} of {arm}" for arm, count in zip(data.arms, rows, strict=True))
-    kinds = {
-        "categories": sum(column.levels is not None for column in data.columns or ()),
-        "with gaps": sum(column.gaps for column in data.columns or ()),
-    }
-    some = [f"{count} {kind}" for kind, count in kinds.items() if count]
-    features = f"{data.x.shape[1]} features" + (f" ({', '.join(some)})" if some else "")
-    dropped = f" ({len(data.dropped)} without treatment or outcome dropped)" if data.dropped else ""
-    return f"{len(data)} rows{dropped}, {arms}, {features}"
 
 
 def write_effects(
