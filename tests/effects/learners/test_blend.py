@@ -328,7 +328,7 @@ def test_an_older_file(tmp_path: Path) -> None:
     assert same.ensemble.blend is None
     assert same.ensemble.encoding is None
     write_arrays(path, arrays, metadata | {"format": "effects/0"})
-    with pytest.raises(ValueError, match=r"format: expected one of 'effects/2', 'effects/1', got 'effects/0'$"):
+    with pytest.raises(ValueError, match=r"format: expected one of 'effects/3', 'effects/2', 'effects/1', got 'effects/0'$"):
         load_effect_model(path)
 
 
