@@ -224,8 +224,8 @@ def test_missing_values_that_move_the_effect_are_found() -> None:
 
 
 def test_trees_and_averages_see_them_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(of_trees._SETTINGS, "iterations", 20)
-    settings = {**TINY, "members": 5, "learners": ("nets", "trees"), "bootstrap": True, "calibrate": True}
+    monkeypatch.setitem(of_trees._SETTINGS, "iterations", 5)
+    settings = {**TINY, "members": 5, "learners": ("nets", "trees")}
     estimator = TwoHeadEstimator(**settings).fit(TABLE, Y, treatment=T)
     found = estimator.average_effects()
     assert found.ate.value == pytest.approx(3 * TABLE["age"].isna().mean(), abs=0.3)
@@ -238,6 +238,14 @@ def test_trees_and_averages_see_them_too(tmp_path: Path, monkeypatch: pytest.Mon
     again = TwoHeadEstimator.load(tmp_path / "estimator")
     np.testing.assert_array_equal(quiet_effect(again, NEW), quiet_effect(estimator, NEW))
     assert again.effect_model_.columns == model.columns
+
+
+def test_half_the_rows_lack_levels() -> None:
+    """Intervals are calibrated on them: of the towns, the last is in a single row."""
+    table = TABLE.assign(town=np.where(np.arange(len(TABLE)) == 7, "far away", TABLE["town"]))
+    estimator = TwoHeadEstimator(**TINY, bootstrap=True, calibrate=True).fit(table, Y, treatment=T)
+    low, high = estimator.effect_interval(table)
+    assert (low < high).all()
 
 
 def test_data_with_columns() -> None:
