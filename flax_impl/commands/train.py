@@ -40,7 +40,7 @@ a summary, each row's outcomes and effect, the weights, and pictures.
   --data SOURCE       a .csv, .parquet or .npz file, acic2016:1, or synthetic
   --treatment COLUMN  each row's arm (default: t); --control LABEL comes first
   --outcome COLUMN    what came out (default: y); --binary where it is 0 or 1
-  --ignore COLUMN ... no features; --drop-missing drops rows without arm, outcome
+  --ignore COLUMN ... no features; --drop-missing: no rows without arm, outcome
   --out DIR           where to write (default: out/train)
   --learners nets trees  boosted trees beside the nets, weighed by rows not seen
   --members N         nets (default: 20); --no-intervals for 5 and no intervals

@@ -31,6 +31,7 @@ ROOMS = [
 RAISES_NOTHING: dict[str, str] = {
     "AverageEffect": "a record: it keeps what it is given",
     "AverageEffects": "a record: it keeps what it is given",
+    "Column": "a record: it keeps what it is given",
     "Conversion": "a record: it keeps what it is given",
     "Constant": "a schedule without settings",
     "CrossFit": "a record: it keeps what it is given",
