@@ -117,7 +117,7 @@ def refutation_figure(found: Refutations) -> "Figure":
     Example:
         >>> from flax_impl.effects import Refutation
         >>> one = Refutation("placebo", 0.0, np.array([0.1, -0.2, 0.3, 0.4]), np.ones(4))
-        >>> found = Refutations(value=2.0, standard_error=0.5, found=(one,))
+        >>> found = Refutations(value=2.0, standard_error=0.5, noise=0.01, found=(one,))
         >>> refutation_figure(found).axes[0].get_xlabel()
         'average effect'
     """
