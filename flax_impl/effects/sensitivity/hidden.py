@@ -112,7 +112,7 @@ class HiddenConfounding:
             alike = self.bounds(most.eta_y, most.eta_d)
             lines.append(
                 f"the strongest observed one, `{most.name}`, explains {percent(most.eta_y)} of the outcome and "
-                f"{percent(most.eta_d)} of the treatment"
+                f"{percent(most.eta_d)} of the treatment, of what the others leave"
             )
             lines.append(f"with a hidden one as strong, the effect is {alike}")
         return "\n".join(lines)
