@@ -77,7 +77,7 @@ def cross_fit_trees(data: TreatmentData, seed: int = 0) -> OutOfFold:
     Example:
         >>> from flax_impl.data import synthetic
         >>> found = cross_fit_trees(synthetic(rows=200))
-        >>> found.mu0.shape, 0.01 <= found.score.min() < found.score.max() <= 0.99
+        >>> found.mu0.shape, bool(0.01 <= found.score.min() < found.score.max() <= 0.99)
         ((200,), True)
 
     Source: Chernozhukov and others, "Double/debiased machine learning", 2018.
