@@ -60,7 +60,7 @@ examples:
 _ONLY = {
     "two-head": (
         "treatment", "control", "outcome", "binary", "weight", "groups", "features", "ignore", "categories",
-        "drop_missing", "replication", "report",
+        "drop_missing", "replication", "report", "less_is_better",
         "learners", "bins", "trim", "bootstrap", "representation_features", "head_features",
         "reduction", "cfr_weights", "balance", "balance_weight", "targeted", "members",
         "intervals", "validation_share", "patience",
@@ -79,6 +79,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         ".parquet, .npz")  # fmt: skip
     add("--report", type=Path, metavar="FILE", help="write an HTML page that shows it all: effects, who gains, "
         "overlap, balance, sensitivity; two-head with flax")  # fmt: skip
+    add("--less-is-better", action="store_true", default=None, help="a smaller outcome is the better one: whom the "
+        "report says to treat")  # fmt: skip
     add("--out", type=Path, default=Path("out/train"), help="folder for what is written (default: out/train)")
     add("--seed", type=int, default=0, help="of the first weights and of the batches")
     add("--dtype", choices=("float32", "float64"), default="float32")
@@ -172,6 +174,8 @@ def check(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')}: expected with --distributed, got it alone")
     if args.compile_cache and args.backend != "flax":
         raise ValueError(f"--compile-cache: expected with --backend flax, got {args.backend}, which compiles nothing")
+    if args.less_is_better and not args.report:
+        raise ValueError("--less-is-better: expected with --report, got it alone")
     if args.report and args.backend != "flax":
         raise ValueError(
             f"--report: expected with --backend flax, got {args.backend}, whose single net has no averages"
@@ -241,7 +245,13 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
         print(f"known effects: sqrt PEHE {sqrt_pehe(*outcomes):.4g}, ATE error {ate_error(*outcomes):.4g}")
     if args.report:
         page = package.effects.effect_page(
-            model, data, report, outcome=args.outcome or "y", treatment=args.treatment or "t", seed=args.seed
+            model,
+            data,
+            report,
+            outcome=args.outcome or "y",
+            treatment=args.treatment or "t",
+            seed=args.seed,
+            less_is_better=bool(args.less_is_better),
         )
         page.save(args.report)
     kept = np.setdiff1d(np.arange(len(data) + len(data.dropped)), data.dropped)
