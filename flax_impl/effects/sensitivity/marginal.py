@@ -63,7 +63,7 @@ def marginal_bounds(
     """Returns between what average outcomes and effect lie if hidden confounding moves the odds of treatment so much.
 
     Whatever was not measured, a row's odds of treatment are at most `odds_ratio` times those by its features, and at
-    least their `odds_ratio`th part. The bounds hold where the propensities are right, or the expected outcomes and the
+    least those divided by it. The bounds hold where the propensities are right, or the expected outcomes and the
     distribution of residuals are. They are as narrow as can be for outcomes of 0 and 1, and where residuals spread
     alike in all rows of an arm; wider than need be otherwise.
 
