@@ -10,7 +10,7 @@ from torch_ref.common.checks.arrays import check_binary, check_data
 from torch_ref.common.data.treatment_data import Scales, TreatmentData, sigmoid
 
 _MOST = 20_000  # rows that a propensity is fitted on: more change no digit that a warning or a picture shows
-_NEAREST = 0.01  # to 0 or 1 that an unseen row's propensity comes: below, it would stand for more than a hundred rows
+NEAREST = 0.01  # to 0 or 1 that an unseen row's propensity comes: below, it would stand for more than a hundred rows
 
 
 def propensity(x: Float[np.ndarray, "rows features"], t: Int[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
@@ -77,7 +77,7 @@ def logistic_weights(x: np.ndarray, t: np.ndarray) -> tuple[float, Float[np.ndar
 
 def logistic_score(intercept: float, weights: np.ndarray, x: np.ndarray) -> Float[np.ndarray, " rows"]:
     """Returns the probabilities of `logistic_weights` for rows, at least 0.01 and at most 0.99."""
-    return np.clip(sigmoid(intercept + x @ weights), _NEAREST, 1 - _NEAREST)
+    return np.clip(sigmoid(intercept + x @ weights), NEAREST, 1 - NEAREST)
 
 
 def _regression(scales: Scales, x: np.ndarray, t: np.ndarray) -> Any:

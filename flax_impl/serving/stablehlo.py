@@ -1,0 +1,134 @@
+"""Writes a model as StableHLO, which jax alone loads and runs."""
+
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, export
+
+from torch_ref.common.files.array_file import replacing
+
+from ..models.layers import ACTIVATIONS
+from .forest import Forest
+from .plan import Plan
+from .program import run
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+PROGRAM, ABOUT = "model.stablehlo", "about.json"  # in the zip
+_TREES = 64  # that are asked at a time: all at once would take much memory
+
+
+class JaxOperations:
+    """The operations of `Operations`, on arrays that JAX traces."""
+
+    def astype(self, value: Array, dtype: np.dtype) -> Array:
+        """See `Operations`."""
+        return value.astype(dtype)
+
+    def expand_dims(self, value: Array, axis: int) -> Array:
+        """See `Operations`."""
+        return jnp.expand_dims(value, axis)
+
+    def squeeze(self, value: Array, axis: int) -> Array:
+        """See `Operations`."""
+        return jnp.squeeze(value, axis)
+
+    def concatenate(self, values: Sequence[Array]) -> Array:
+        """See `Operations`."""
+        return jnp.concatenate(values, axis=1)
+
+    def take(self, value: Array, columns: np.ndarray) -> Array:
+        """See `Operations`."""
+        return value[:, columns]
+
+    def lookup(self, table: np.ndarray, places: Array) -> Array:
+        """See `Operations`."""
+        return jnp.asarray(table)[places]
+
+    def locate(self, value: Array, ends: Sequence[np.ndarray], starts: np.ndarray) -> Array:
+        """See `Operations`."""
+        counts = np.array(list(map(len, ends)), np.int32)
+        padded = np.full((len(ends), counts.max()), np.inf)
+        for row, of_column in zip(padded, ends, strict=True):
+            row[: len(of_column)] = of_column
+        search = jax.vmap(lambda row, column: jnp.searchsorted(row, column, side="right"), (0, 1), 1)
+        found = jnp.minimum(search(jnp.asarray(padded), value), counts[None])  # infinity is not below the padding
+        return found + starts.astype(np.int32)[None]
+
+    def forest(self, value: Array, forest: Forest) -> Array:
+        """See `Operations`."""
+        trees, depth = forest.features.shape
+        parts = -(-trees // _TREES)
+        more = ((0, parts * _TREES - trees), (0, 0))  # trees that say 0
+        tables = [
+            np.pad(table, more).reshape(parts, _TREES, -1)
+            for table in (forest.features.astype(np.int32), forest.thresholds, forest.leaves)
+        ]
+        columns, bits = value.T, 2 ** np.arange(depth, dtype=np.int32)[None, :, None]
+
+        def add(total: Array, part: Any) -> tuple[Array, None]:
+            features, thresholds, leaves = part
+            above = columns[features] > thresholds[:, :, None]  # [trees, depth, rows]
+            leaf = jnp.where(above, bits, 0).sum(axis=1, dtype=np.int32)
+            return total + jnp.take_along_axis(leaves, leaf, axis=1).sum(axis=0), None
+
+        total, _ = jax.lax.scan(add, jnp.full(value.shape[0], forest.bias), tables)
+        return total
+
+    def matmul(self, value: Array, other: np.ndarray) -> Array:
+        """See `Operations`."""
+        return value @ other
+
+    def activation(self, name: str, value: Array) -> Array:
+        """See `Operations`."""
+        return ACTIVATIONS[name](value)
+
+    def exp(self, value: Array) -> Array:
+        """See `Operations`."""
+        return jnp.exp(value)
+
+    def sqrt(self, value: Array) -> Array:
+        """See `Operations`."""
+        return jnp.sqrt(value)
+
+    def clip(self, value: Array, low: float, high: float) -> Array:
+        """See `Operations`."""
+        return jnp.clip(value, low, high)
+
+    def mean(self, value: Array, axis: int) -> Array:
+        """See `Operations`."""
+        return value.mean(axis=axis)
+
+    def all_finite(self, value: Array, axis: int) -> Array:
+        """See `Operations`."""
+        return jnp.isfinite(value).all(axis=axis)
+
+    def where(self, condition: Array, value: Array, other: float) -> Array:
+        """See `Operations`."""
+        return jnp.where(condition, value, other)
+
+
+def write_stablehlo(path: Path, plan: Plan, about: dict[str, Any]) -> None:
+    """Writes a zip of the program and of what is known about it.
+
+    Args:
+        path: the file; one that is there already is replaced.
+        plan: of the model.
+        about: of the model, as JSON takes it.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        rows = export.symbolic_shape("batch")[0]
+        shape = jax.ShapeDtypeStruct((rows, plan.encoder.mean.shape[1]), np.float64)
+        program = jax.jit(lambda x: run(JaxOperations(), plan, x))
+        lowered = export.export(program, platforms=PLATFORMS)(shape)
+    with replacing(path) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(PROGRAM, bytes(lowered.serialize()))
+        file.writestr(ABOUT, json.dumps(about, indent=2, ensure_ascii=False))
