@@ -31,12 +31,20 @@ def run(args: argparse.Namespace) -> int:
     package = import_backend(args.backend, args.dtype)
     model = load_nets(args.model) if args.backend == "torch" else package.effects.load_effect_model(args.model)
     x = load_features(args.data, model.feature_names)
-    y0, y1 = model.potential_outcomes(x)
-    columns = {"y0": y0, "y1": y1, "effect": y1 - y0}
-    if model.has_intervals:
-        columns["low"], columns["high"] = model.effect_interval(x, args.alpha)
+    two, (first, *others) = len(model.arms) == 2, model.arms
+    outcomes = dict(zip(model.arms, model.potential_outcomes(x), strict=True))
+    columns = {f"y{arm}" if two else f"y_{label}": outcomes[label] for arm, label in enumerate(outcomes)}
+    for label in others:
+        end = "" if two else f"_{label}"
+        columns[f"effect{end}"] = outcomes[label] - outcomes[first]
+        if model.has_intervals:
+            ends = model.effect_interval(x, args.alpha, control=first, treatment=label)
+            columns[f"low{end}"], columns[f"high{end}"] = ends
     write_csv(args.out, ("row", *columns), zip(*(array.tolist() for array in columns.values()), strict=True))
-    print(f"{args.data}: {len(x)} rows, average treatment effect {(y1 - y0).mean():.4g}")
+    for label in others:
+        of = "" if two else f" of {label} against {first}"
+        average = (outcomes[label] - outcomes[first]).mean()
+        print(f"{args.data}: {len(x)} rows, average treatment effect{of} {average:.4g}")
     print(f"written: {args.out}")
     return 0
 

@@ -8,8 +8,9 @@ from jaxtyping import Float
 
 from torch_ref.common.data.treatment_data import TreatmentData
 
-from ..effects.effect_model import EffectModel, TrainingRecord
+from ..effects.effect_model import EffectModel
 from ..effects.ensemble_file import Ensemble, read_ensemble
+from ..effects.learners.training_record import TrainingRecord
 from ..effects.overlap import feature_names
 from ..effects.prepare import net_config, net_loss, prepare_alike
 from ..effects.settings import EffectSettings
@@ -29,8 +30,9 @@ def fit_net(data: TreatmentData, settings: EffectSettings, **shared: Any) -> Eff
         FloatingPointError: the net diverged.
     """
     [prepared] = prepare_alike([data], settings)
-    side = TorchSide("TwoHead", net_config(prepared, settings), seed=settings.seed, dtype=settings.dtype)
-    kind, arguments = net_loss(settings)
+    arms = len(data.arms)
+    side = TorchSide("TwoHead", net_config(prepared, settings, arms), seed=settings.seed, dtype=settings.dtype)
+    kind, arguments = net_loss(settings, arms)
     loss = getattr(side.package, kind)(**arguments)
     train, held_out = prepared.rows
     losses = side.fit(
@@ -39,7 +41,7 @@ def fit_net(data: TreatmentData, settings: EffectSettings, **shared: Any) -> Eff
     )  # fmt: skip
     ensemble = Ensemble(
         side.model.config, [side.weights()], prepared.scales, prepared.encoding, feature_names(data),
-        settings.bootstrap, {},
+        settings.bootstrap, {}, arms=data.arms, design=prepared.design,
     )  # fmt: skip
     return effect_model(ensemble, TrainingRecord(losses[None], held_out))
 
@@ -62,9 +64,9 @@ def effect_model(ensemble: Ensemble, training: TrainingRecord | None) -> EffectM
     """Returns the effect model of an ensemble, whose nets run in torch."""
     nets = [TorchSide("TwoHead", ensemble.config, weights=weights) for weights in ensemble.weights]
 
-    def outputs(x: Float[np.ndarray, "rows features"]) -> tuple[np.ndarray, np.ndarray]:
+    def outputs(x: Float[np.ndarray, "rows features"]) -> tuple[np.ndarray, ...]:
         each = [net.predict(x) for net in nets]
-        return np.stack([y0 for y0, _ in each]), np.stack([y1 for _, y1 in each])
+        return tuple(map(np.stack, zip(*each, strict=True)))
 
     def targets(x: Float[np.ndarray, "rows columns"]) -> tuple[np.ndarray, np.ndarray]:
         each = [net.propensity(x) for net in nets]

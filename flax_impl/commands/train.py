@@ -23,7 +23,8 @@ from torch_ref.common.settings.schedules import make_schedule
 
 from ..effects import EffectReport, ate_error, effect_figures, sqrt_pehe
 from ..effects.effect_model import EffectModel
-from ..effects.overlap import examine_overlap
+from ..effects.overlap import arm_names, examine_overlap
+from ..effects.prepare import check_every_arm
 from ..effects.settings import EffectSettings
 from .backends import BACKENDS, Parser, import_backend, join_processes, run_command
 from .pictures import loss_curves
@@ -181,12 +182,15 @@ def optimizer_of(args: argparse.Namespace) -> Optimizer:
 def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[str, Any], writes: bool) -> list[Path]:
     """Trains the two-head model, reports the effects, and returns the files it wrote."""
     data = load_data(args.data, **given(args, "treatment", "outcome", "weight", "groups", "replication"))
-    treated = int(data.t.sum())
-    if treated in (0, len(data)):
-        raise ValueError(f"{args.data}: expected treated and untreated rows, got {treated} treated of {len(data)}")
+    try:
+        check_every_arm(data)
+    except ValueError as error:
+        raise ValueError(f"{args.data}: {error}") from error
     if args.final_activation != "identity":
         raise ValueError(f"--final-activation: expected identity, as effects want it, got {args.final_activation}")
-    say(writes, f"{args.data}: {len(data)} rows, {treated} treated, {data.x.shape[1]} features")
+    counts = np.bincount(data.t).tolist()
+    of_arms = [f"{counts[1]} treated"] if data.arms == (0, 1) else map("{} {}".format, counts, arm_names(data.arms))
+    say(writes, f"{args.data}: {len(data)} rows, {', '.join(of_arms)}, {data.x.shape[1]} features")
     if writes:
         args.out.mkdir(parents=True, exist_ok=True)
     one = args.backend == "torch"
@@ -216,7 +220,7 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
             warnings.warn(sentence, stacklevel=1)
     print(f"\n{report}\n")
     if data.mu0 is not None and data.mu1 is not None:
-        outcomes = report.y0[:, None], report.y1[:, None], data.mu0, data.mu1
+        outcomes = *report.outcomes[:, :, None], data.mu0, data.mu1
         print(f"known effects: sqrt PEHE {sqrt_pehe(*outcomes):.4g}, ATE error {ate_error(*outcomes):.4g}")
     return write_effects(args, model, report)
 
@@ -227,7 +231,7 @@ def write_effects(args: argparse.Namespace, model: EffectModel, report: EffectRe
     columns = report.columns()
     write_csv(paths["effects.csv"], ("row", *columns), zip(*columns.values(), strict=True))
     model.save(paths["model.safetensors"])
-    parts = ["loss of head 0", "loss of head 1", *(["balance"] if args.balance else [])]
+    parts = [*(f"loss of head {arm}" for arm in range(len(report.arms))), *(["balance"] if args.balance else [])]
     parts += ["propensity", "targeted"] if args.targeted else []
     parts += ["loss on held-out rows"] if report.training.held_out is not None else []
     taken = [

@@ -12,7 +12,12 @@ from .fit import (
 )
 from .judging.metrics import ate_error as ate_error, sqrt_pehe as sqrt_pehe
 from .judging.rate import Rate as Rate, rate as rate, toc_curve as toc_curve
-from .judging.scores import dr_loss as dr_loss, pseudo_outcomes as pseudo_outcomes, r_loss as r_loss
+from .judging.scores import (
+    arm_outcomes as arm_outcomes,
+    dr_loss as dr_loss,
+    pseudo_outcomes as pseudo_outcomes,
+    r_loss as r_loss,
+)
 from .judging.uplift import qini_coefficient as qini_coefficient, qini_curve as qini_curve
 from .learners.cross_fit import CrossFit as CrossFit
 from .plots import effect_figures as effect_figures

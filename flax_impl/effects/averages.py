@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from torch_ref.common.checks.arguments import check_choice, check_number
+from torch_ref.common.checks.arguments import check_choice, check_number, check_shape
 
 from .judging.columns import check_columns, code_labels, row_weights
-from .judging.scores import inner_score, pseudo_outcomes
+from .judging.scores import inner_scores, pseudo_outcomes
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ def average_effects(
     mu1: Float[np.ndarray, " rows"],
     score: Float[np.ndarray, " rows"],
     *,
+    score0: Float[np.ndarray, " rows"] | None = None,
     w: Float[np.ndarray, " rows"] | None = None,
     groups: Shaped[np.ndarray, " rows"] | Sequence[Hashable] | None = None,
     by: Shaped[np.ndarray, " rows"] | Sequence[Hashable] | None = None,
@@ -111,15 +112,16 @@ def average_effects(
     that did not see the row (cross-fitting); else the intervals are too narrow.
 
     Args:
-        t: the treatment [rows], 0 or 1, both of which occur.
+        t: the treatment [rows], 0 or 1, both of which occur; with `score0` also -1, a third arm.
         y: the outcome that was observed [rows].
         mu0: the outcome that was expected without treatment [rows].
         mu1: the outcome that was expected with treatment [rows].
         score: each row's probability of treatment [rows].
+        score0: each row's probability of no treatment [rows], where there are more arms; None is `1 - score`.
         w: how many rows of the population each row stands for [rows], in any unit; None for the same.
         groups: the cluster of each row [rows], of any type, where rows of one cluster are not independent.
         by: the group of each row [rows], of any type, for an average effect on each group.
-        trim: leaves out rows whose propensity is below it or above 1 - trim, which changes whom the averages speak of;
+        trim: leaves out rows whose propensity of either arm is below it, which changes whom the averages speak of;
             None leaves out none.
         alpha: the share of intervals that may miss.
         target: "population" for intervals of others like these rows. "sample" for intervals of exactly these rows,
@@ -146,7 +148,10 @@ def average_effects(
     Source: Hahn, "On the role of the propensity score in efficient semiparametric estimation of average treatment
     effects", 1998; Chernozhukov and others, "Double/debiased machine learning", 2018.
     """
-    t, y, mu0, mu1, score = check_columns(t=t, y=y, mu0=mu0, mu1=mu1, score=score)
+    third = score0 is not None
+    t, y, mu0, mu1, score = check_columns(t=t, y=y, mu0=mu0, mu1=mu1, score=score, third=third)
+    [score0] = check_columns(score0=1 - score if score0 is None else score0)
+    check_shape("score0", score0, (len(t),))
     check_choice("target", target, ("population", "sample"))
     alpha = check_number("alpha", alpha, above=0, below=1)
     total = len(t)
@@ -156,20 +161,20 @@ def average_effects(
     keep = np.full(total, True)
     if trim is not None:
         least: float = check_number("trim", trim, above=0, below=0.5)
-        keep = (score >= least) & (score <= 1 - least)
+        keep = (score >= least) & (score0 >= least)
         if not keep.any():
             raise ValueError(f"trim: expected some propensities from {least:g} to {1 - least:g}, got none")
-    columns = (t, y, mu0, mu1, score, w, clusters, parts)
-    t, y, mu0, mu1, score, w, clusters, parts = (column[keep] for column in columns)
+    columns = (t, y, mu0, mu1, score, score0, w, clusters, parts)
+    t, y, mu0, mu1, score, score0, w, clusters, parts = (column[keep] for column in columns)
     for arm, name in ((0, "untreated"), (1, "treated")):
         if not w[t == arm].any():
             raise ValueError(f"t: expected rows of both arms, got none that are {name}")
     if len(np.unique(clusters)) < 2:
         raise ValueError(f"groups: expected rows of at least two clusters, got {len(t)} rows of one")
     lowest, highest = float(score.min()), float(score.max())
-    score = inner_score(score)
+    score, score0 = inner_scores(score, score0 if third else None)
     effect = mu1 - mu0
-    residual = pseudo_outcomes(t, y, mu0, mu1, score) - effect
+    residual = pseudo_outcomes(t, y, mu0, mu1, score, score0 if third else None) - effect
     everyone = np.ones(len(t))
 
     def average(member: np.ndarray, part: np.ndarray, rows: np.ndarray | slice = slice(None)) -> AverageEffect:
@@ -178,8 +183,8 @@ def average_effects(
 
     return AverageEffects(
         ate=average(everyone, residual),
-        att=average(t, score * residual),
-        atc=average(1 - t, (1 - score) * residual),
+        att=average((t == 1).astype(float), score * residual),
+        atc=average((t == 0).astype(float), score0 * residual),
         by=None if by is None else {labels[i]: average(everyone, residual, parts == i) for i in np.unique(parts)},
         trimmed=total - len(t),
         lowest=lowest,

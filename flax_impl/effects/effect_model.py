@@ -2,46 +2,29 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from itertools import combinations
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from torch_ref.common.checks.arguments import check_number
-from torch_ref.common.checks.arrays import check_data
+from torch_ref.common.data.columns import Column
 from torch_ref.common.data.treatment_data import Scales, TreatmentData, sigmoid
 
 from .ensemble_file import Ensemble, write_ensemble
-from .intervals.calibrated import MemberOutcomes, calibrated_interval
+from .intervals.bootstrap import student_factor, student_interval
+from .intervals.calibrated import calibrated_interval
 from .intervals.conformal import HeldOutRows, conformal_interval
+from .learners.contrast import find_pair
 from .learners.cross_fit import CrossFit, cross_fit
-from .propensities import logistic_score, logistic_weights
+from .learners.training_record import TrainingRecord
+from .prepare import check_table, read_features
+from .propensities import logistic_scores, logistic_weights
 
 _CLIP = 0.01  # of `TargetedLoss`
 _PART = 65_536  # rows that are encoded at a time
 Outputs = Callable[[np.ndarray], tuple[np.ndarray, ...]]
-
-
-class TrainingRecord(NamedTuple):
-    """How an ensemble was trained.
-
-    Attributes:
-        losses: as `fit` returns them, for each net; NaN after a net stopped.
-        held_out: the rows each net was judged by, or None.
-        cross_fit: what the learners expect of rows that they did not see, where trees join the nets.
-    """
-
-    losses: Float[np.ndarray, "members steps columns"]
-    held_out: Int[np.ndarray, "members held_out"] | None
-    cross_fit: CrossFit | None = None
-
-    @property
-    def best(self) -> list[int]:
-        """After how many steps each net was at its best: the parameters that were kept."""
-        if self.held_out is None:
-            return [int(np.isfinite(losses[:, 0]).sum()) for losses in self.losses]
-        return [int(np.nanargmin(losses[:, -1])) + 1 for losses in self.losses]
+Features: TypeAlias = Any  # an array or a table, as `EffectModel.numbers` takes it
 
 
 class EffectModel:
@@ -49,7 +32,7 @@ class EffectModel:
 
     Args:
         ensemble: the nets' weights, scales, columns and settings.
-        outputs: runs all nets: takes the columns that the nets take [rows, columns] and returns both heads' outputs,
+        outputs: runs all nets: takes the columns that the nets take [rows, columns] and returns all heads' outputs,
             each [members, rows, 1].
         training: the losses and the held-out rows; None for a loaded one.
         targets: runs the propensity heads of targeted nets: takes the same columns, and returns the logits of treatment
@@ -82,6 +65,7 @@ class EffectModel:
     ) -> None:
         self.ensemble, self.training = ensemble, training
         self.outputs, self.targets = outputs, targets
+        self._said: set[str] = set()
 
     @property
     def members(self) -> int:
@@ -105,57 +89,81 @@ class EffectModel:
         return self.ensemble.scales
 
     @property
+    def arms(self) -> tuple[Any, ...]:
+        """The labels of the arms, the one to compare with first."""
+        return self.ensemble.arms
+
+    @property
     def feature_names(self) -> tuple[str, ...]:
         """The names of the columns, in their order."""
         return self.ensemble.feature_names
 
-    def member_outcomes(
-        self, x: Float[np.ndarray, "rows features"]
-    ) -> tuple[Float[np.ndarray, "members rows"], Float[np.ndarray, "members rows"]]:
-        """Returns both potential outcomes `(y0, y1)` by each member, in the unit of the data.
+    @property
+    def columns(self) -> tuple[Column, ...] | None:
+        """What the features are, where some are categories or had gaps in training; None where all are numbers."""
+        return None if self.ensemble.design is None else self.ensemble.design.columns
+
+    def numbers(self, x: Features) -> Float[np.ndarray, "rows features"]:
+        """Returns features as numbers, as `TreatmentData` holds them; all other methods take what this takes.
+
+        Args:
+            x: a table of pandas, polars or pyarrow, or arrays by name, whose columns are found by their names; or an
+                array [rows, features] of such numbers.
+
+        Raises:
+            ValueError: columns or values unlike those of the training; infinity; a gap where training had none.
+
+        Warns:
+            UserWarning: levels that training did not see, once for each number of rows.
+        """
+        return read_features(x, self.feature_names, self.columns, self._said)
+
+    def member_outcomes(self, x: Features) -> Float[np.ndarray, "arms members rows"]:
+        """Returns the potential outcomes by each member, in the unit of the data.
 
         Args:
             x: the features [rows, features], in the unit of the data.
 
         Returns:
-            Two arrays [members, rows], in float64; for a binary outcome, probabilities.
+            Those of each arm [arms, members, rows], in float64; for a binary outcome, probabilities.
 
         Raises:
             ValueError: another number of features, or values that are no finite numbers.
             FloatingPointError: a net's output is not finite.
         """
-        [x] = check_data({"x": x}, ("x",)).values()
-        parts = [self.outputs(columns) for columns in self._columns(x)]
-        y0, y1 = (np.concatenate(of_arm, axis=1).astype(np.float64) for of_arm in zip(*parts, strict=True))
-        return self.scales.outcome(y0)[..., 0], self.scales.outcome(y1)[..., 0]
+        parts = [self.outputs(columns) for columns in self._columns(self.numbers(x))]
+        outcomes = np.stack([np.concatenate(of_arm, axis=1) for of_arm in zip(*parts, strict=True)])
+        return self.scales.outcome(outcomes.astype(np.float64))[..., 0]
 
-    def potential_outcomes(
-        self, x: Float[np.ndarray, "rows features"]
-    ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
-        """Returns the expected outcomes `(y0, y1)` without and with treatment; for a binary outcome, probabilities.
+    def potential_outcomes(self, x: Features) -> tuple[Float[np.ndarray, " rows"], ...]:
+        """Returns the expected outcomes in each arm, `(y0, y1)` of two; for a binary outcome, probabilities.
 
         Args:
             x: the features [rows, features], in the unit of the data.
 
         Returns:
-            Two arrays [rows], in the unit of the outcome: the members' means, and what the trees make of them.
+            An array [rows] for each of `arms`, in the unit of the outcome: the members' means, and what the trees make
+            of them.
         """
-        y0, y1 = (outcome.mean(axis=0) for outcome in self.member_outcomes(x))
-        return (y0, y1) if self.ensemble.blend is None else self.ensemble.blend.join(np.asarray(x, float), y0, y1)
+        x = self.numbers(x)
+        outcomes, blend = self.member_outcomes(x).mean(axis=1), self.ensemble.blend
+        return tuple(outcomes if blend is None else blend.join(self.ensemble.finite(x), outcomes))
 
-    def effect(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, " rows"]:
+    def effect(self, x: Features, *, control: Any = None, treatment: Any = None) -> Float[np.ndarray, " rows"]:
         """Returns each row's effect (CATE): the outcome with treatment minus the outcome without.
 
         Args:
             x: the features [rows, features], in the unit of the data.
+            control: label of the arm to compare with; None is the first of `arms`.
+            treatment: label of the other arm; None is the second of two, and is refused where there are more.
 
         Returns:
             One effect for each row [rows], in the unit of the outcome; for a binary one, a difference of probabilities.
         """
-        return self._member_effects(x).mean(axis=0)
+        return self._member_effects(x, control, treatment).mean(axis=0)
 
     def effect_interval(
-        self, x: Float[np.ndarray, "rows features"], alpha: float = 0.05
+        self, x: Features, alpha: float = 0.05, *, control: Any = None, treatment: Any = None
     ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
         """Returns the lower and upper ends of intervals that hold each row's effect with probability `1 - alpha`.
 
@@ -165,32 +173,41 @@ class EffectModel:
         Args:
             x: the features [rows, features], in the unit of the data.
             alpha: the probability of missing the effect, above 0 and below 1.
+            control: as for `effect`.
+            treatment: as for `effect`.
 
         Returns:
             Two arrays [rows], in the unit of the outcome.
         """
-        return self.interval_of_effects(self._member_effects(x), alpha)
+        pair = find_pair(self.arms, control, treatment)
+        return self.interval_of_effects(self._member_effects(x, control, treatment), alpha, pair)
 
     def interval_of_effects(
-        self, effects: Float[np.ndarray, "members rows"], alpha: float = 0.05
+        self, effects: Float[np.ndarray, "members rows"], alpha: float = 0.05, pair: tuple[int, int] = (0, 1)
     ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
         """Returns what `effect_interval` does, for effects that are there already.
 
         Args:
             effects: of the rows by each member [members, rows], from `joint_outcomes`.
             alpha: the probability of missing the effect, above 0 and below 1.
+            pair: the places of the two arms, the one to compare with first.
         """
         if self.ensemble.calibration is not None:
             least = student_factor(self.members, alpha) if self.ensemble.bootstrap else 0.0
-            return calibrated_interval(effects, self.ensemble.calibration, alpha, least)
+            pairs = list(combinations(range(len(self.arms)), 2))  # an interval is as wide back as forth
+            of_pair = self.ensemble.calibration[pairs.index((min(pair), max(pair)))]
+            return calibrated_interval(effects, of_pair, alpha, least)
         return self.interval(effects, alpha)
 
     def difference_interval(
         self,
         data: TreatmentData,
-        x: Float[np.ndarray, "rows features"],
+        x: Features,
         alpha: float = 0.05,
         joint: Literal["any", "independent"] = "any",
+        *,
+        control: Any = None,
+        treatment: Any = None,
     ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
         """Returns the ends of intervals that hold each row's own difference of outcomes, noise and all.
 
@@ -201,33 +218,50 @@ class EffectModel:
             x: the features [rows, features], in the unit of the data.
             alpha: the probability of missing the difference, above 0 and below 1.
             joint: how the noises of both outcomes go together, `"any"` way or `"independent"`.
+            control: as for `effect`.
+            treatment: as for `effect`.
 
         Returns:
             Two arrays [rows], in the unit of the outcome; infinite where a row is too unlike those of an arm.
 
         Source: Lei, Candes, "Conformal inference of counterfactuals and individual treatment effects", 2021.
         """
-        found = self.cross_fit(data)
-        table = HeldOutRows(found.mu0, found.mu1, found.score, found.t, found.y)
-        score = logistic_score(*logistic_weights(np.asarray(data.x, float), data.t), np.asarray(x, float))
-        return conformal_interval(table, *self.potential_outcomes(x), score, alpha, joint=joint)
+        pair = find_pair(self.arms, control, treatment)
+        found = self.cross_fit(data).contrast(control, treatment)
+        own = found.t >= 0
+        columns = (found.mu0, found.mu1, found.score, found.t, found.y, found.score0)
+        x, finite = self.numbers(x), self.ensemble.finite
+        scores = logistic_scores(*logistic_weights(finite(data.x), data.t), finite(x))
+        mu0, mu1 = (self.potential_outcomes(x)[arm] for arm in pair)
+        score0, score = scores[list(pair)]
+        table = HeldOutRows(*(column[own] for column in columns))
+        return conformal_interval(table, mu0, mu1, score, alpha, joint=joint, score0=score0)
 
-    def ate(self, x: Float[np.ndarray, "rows features"]) -> float:
+    def ate(self, x: Features, *, control: Any = None, treatment: Any = None) -> float:
         """Returns the average effect over these rows (ATE), in the unit of the outcome; of targeted nets, the targeted.
 
         Args:
             x: the features [rows, features], in the unit of the data.
+            control: as for `effect`.
+            treatment: as for `effect`.
         """
-        return float(self.averages_by_member(x, self._member_effects(x)).mean())
+        x = self.numbers(x)
+        return float(self.averages_by_member(x, self._member_effects(x, control, treatment)).mean())
 
-    def ate_interval(self, x: Float[np.ndarray, "rows features"], alpha: float = 0.05) -> tuple[float, float]:
+    def ate_interval(
+        self, x: Features, alpha: float = 0.05, *, control: Any = None, treatment: Any = None
+    ) -> tuple[float, float]:
         """Returns the ends of an interval that holds the average effect over these rows with probability `1 - alpha`.
 
         Args:
             x: the features [rows, features], in the unit of the data.
             alpha: the probability of missing the average, above 0 and below 1.
+            control: as for `effect`.
+            treatment: as for `effect`.
         """
-        low, high = self.interval(self.averages_by_member(x, self._member_effects(x)), alpha)
+        x = self.numbers(x)
+        effects = self._member_effects(x, control, treatment)
+        low, high = self.interval(self.averages_by_member(x, effects), alpha)
         return float(low), float(high)
 
     def interval(self, values: Float[np.ndarray, "members ..."], alpha: float = 0.05) -> tuple[Any, Any]:
@@ -249,30 +283,29 @@ class EffectModel:
 
     def _columns(self, x: Float[np.ndarray, "rows features"]) -> Iterator[Float[np.ndarray, "part columns"]]:
         """Yields features as the nets take them, part by part: encoded, a large table would take much memory."""
-        x, encoding = self.scales.features(x), self.ensemble.encoding
         for start in range(0, len(x), _PART):
-            part = x[start : start + _PART]
-            yield part if encoding is None else encoding.encode(part)
+            yield self.ensemble.encode(x[start : start + _PART])
 
     @property
     def has_intervals(self) -> bool:
         """Whether `effect_interval` has an answer."""
         return self.members > 1 and (self.ensemble.bootstrap or self.ensemble.calibration is not None)
 
-    def joint_outcomes(self, x: Float[np.ndarray, "rows features"]) -> MemberOutcomes:
-        """Returns both potential outcomes by each net; where trees join, moved so that their means are those by all.
+    def joint_outcomes(self, x: Features) -> Float[np.ndarray, "arms members rows"]:
+        """Returns the potential outcomes by each net; where trees join, moved so that their means are those by all.
 
         Args:
             x: the features [rows, features], in the unit of the data.
         """
-        y0, y1 = self.member_outcomes(x)
-        if self.ensemble.blend is not None:
-            joint0, joint1 = self.ensemble.blend.join(np.asarray(x, float), y0.mean(axis=0), y1.mean(axis=0))
-            y0, y1 = y0 + (joint0 - y0.mean(axis=0)), y1 + (joint1 - y1.mean(axis=0))
-        return MemberOutcomes(y0, y1)
+        x = self.numbers(x)
+        outcomes = self.member_outcomes(x)
+        if self.ensemble.blend is None:
+            return outcomes
+        mean = outcomes.mean(axis=1)
+        return outcomes + (self.ensemble.blend.join(self.ensemble.finite(x), mean) - mean)[:, None]
 
     def averages_by_member(
-        self, x: Float[np.ndarray, "rows features"], effects: Float[np.ndarray, "members rows"]
+        self, x: Features, effects: Float[np.ndarray, "members rows"]
     ) -> Float[np.ndarray, " members"]:
         """Returns each net's average effect; a targeted net moves it by what its propensities leave to explain.
 
@@ -285,15 +318,16 @@ class EffectModel:
         averages = effects.mean(axis=1)
         if self.targets is None:
             return averages
-        logits, (epsilon, *_) = zip(*map(self.targets, self._columns(np.asarray(x, float))), strict=True)
+        logits, (epsilon, *_) = zip(*map(self.targets, self._columns(self.numbers(x))), strict=True)
         logit = np.concatenate(logits, axis=1)
         score = np.clip(sigmoid(logit), _CLIP, 1 - _CLIP)
         moved = epsilon[:, None] * (1 / score + 1 / (1 - score))
         return averages + moved.mean(axis=1) * float(self.scales.y_std[0])
 
-    def _member_effects(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "members rows"]:
-        y0, y1 = self.joint_outcomes(x)
-        return y1 - y0
+    def _member_effects(self, x: Any, control: Any, treatment: Any) -> Float[np.ndarray, "members rows"]:
+        first, second = find_pair(self.arms, control, treatment)
+        outcomes = self.joint_outcomes(x)
+        return outcomes[second] - outcomes[first]
 
     def cross_fit(self, data: TreatmentData) -> CrossFit:
         """Returns what the learners expect of the rows that they did not see: the ground of averages and scores.
@@ -313,38 +347,4 @@ class EffectModel:
             raise ValueError(f"data: expected the table that the model was trained on, got {len(data)} rows")
         if self.training.cross_fit is not None:
             return self.training.cross_fit
-        data = replace(data, **check_data(data.arrays(), ("x", "t", "y"), ("w",)))
-        return cross_fit(data, *self.member_outcomes(data.x), held_out)
-
-
-def student_interval(
-    values: Float[np.ndarray, "members ..."], alpha: float = 0.05
-) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
-    """Returns the lower and upper end of an interval that holds the true value with probability `1 - alpha`.
-
-    The members' mean, and Student's quantile times their standard deviation to either side. The spread of bootstrap
-    members estimates how far an ensemble from other rows would lie away.
-
-    Args:
-        values: one for each member, trained on bootstrap rows.
-        alpha: the probability of missing the true value.
-
-    Raises:
-        ValueError: less than two members, or `alpha` not between 0 and 1.
-
-    Source: Efron, Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
-    """
-    margin = student_factor(len(values), alpha) * values.std(axis=0, ddof=1)
-    return values.mean(axis=0) - margin, values.mean(axis=0) + margin
-
-
-def student_factor(members: int, alpha: float) -> float:
-    """Returns by how many standard deviations of so many members an interval goes to either side."""
-    check_number("alpha", alpha, above=0, below=1)
-    if members < 2:
-        raise ValueError(f"members: expected at least 2 for an interval, got {members}")
-    try:
-        from scipy.stats import t as student
-    except ImportError as error:
-        raise ImportError("intervals need scipy: pip install 'twohead[jax]'") from error
-    return float(student.ppf(1 - alpha / 2, members - 1))
+        return cross_fit(check_table(data), self.member_outcomes(data.x), held_out)

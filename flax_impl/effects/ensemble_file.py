@@ -5,19 +5,24 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from torch_ref.common.checks.arguments import check_choice, check_shape, listed
-from torch_ref.common.data.encoding import Encoding
+from torch_ref.common.checks.arrays import check_finite
+from torch_ref.common.data.columns import Column
+from torch_ref.common.data.design import OTHERS, Design
+from torch_ref.common.data.encoding import Encoding, encode_features
 from torch_ref.common.data.treatment_data import Scales
 from torch_ref.common.files.array_file import read_arrays, write_arrays
 
 from .learners.blend import Blend, blend_from_arrays, blend_to_arrays
 
-_EFFECTS_FORMAT = "effects/2"
-_OLDER = "effects/1"  # without an encoding
+_EFFECTS_FORMAT = "effects/3"
+_OLDER = "effects/2", "effects/1"  # without a design, and without an encoding
 
 _SCALES = ("x_mean", "x_std", "y_mean", "y_std")
 _ENCODING = tuple(field.name for field in fields(Encoding))
+_DESIGN = ("source", "meaning", "mean", "std")
 
 
 class Ensemble(NamedTuple):
@@ -26,13 +31,15 @@ class Ensemble(NamedTuple):
     Attributes:
         config: the constructor's arguments of each net.
         weights: of each net, by torch's names.
-        scales: of features and outcome.
+        scales: of features and outcome; with a design of the columns that it gives nets.
         encoding: of the standardised features, or None.
-        feature_names: of the columns.
+        feature_names: of the table's columns.
         bootstrap: the members were trained on bootstrap rows.
         settings: of the estimator that trained it, as JSON takes them; empty without one.
         blend: the trees beside the nets, and the weights of all; or None.
         calibration: of intervals, as `calibrate` returns it; or None.
+        arms: the label of each arm.
+        design: of a table with categories or gaps; None where all features are numbers.
     """
 
     config: dict[str, Any]
@@ -44,6 +51,29 @@ class Ensemble(NamedTuple):
     settings: dict[str, Any]
     blend: Blend | None = None
     calibration: np.ndarray | None = None
+    arms: tuple[Any, ...] = (0, 1)
+    design: Design | None = None
+
+    @property
+    def finite_scales(self) -> Scales:
+        """The scales of what `finite` returns, and of the outcome."""
+        return self.scales if self.design is None else self.design.scales(self.scales)
+
+    def encode(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows columns"]:
+        """Returns features as the nets take them.
+
+        Args:
+            x: the features [rows, features], in the unit of the data.
+        """
+        return encode_features(x, self.scales, self.encoding, self.design)
+
+    def finite(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows design"]:
+        """Returns features as everything but nets takes them.
+
+        Args:
+            x: the features [rows, features], in the unit of the data.
+        """
+        return np.asarray(x, np.float64) if self.design is None else self.design.finite(x)
 
 
 def write_ensemble(path: str | os.PathLike[str], ensemble: Ensemble) -> None:
@@ -52,6 +82,10 @@ def write_ensemble(path: str | os.PathLike[str], ensemble: Ensemble) -> None:
     arrays = stacked | {f"scales.{name}": getattr(ensemble.scales, name) for name in _SCALES}
     if ensemble.encoding is not None:
         arrays |= {f"encoding.{name}": getattr(ensemble.encoding, name) for name in _ENCODING}
+    columns = None
+    if ensemble.design is not None:
+        arrays |= {f"design.{name}": getattr(ensemble.design, name) for name in _DESIGN}
+        columns = [{"name": c.name, "levels": c.levels, "gaps": c.gaps} for c in ensemble.design.columns]
     if ensemble.blend is not None:
         arrays |= {f"blend.{name}": array for name, array in blend_to_arrays(ensemble.blend).items()}
     if ensemble.calibration is not None:
@@ -61,8 +95,10 @@ def write_ensemble(path: str | os.PathLike[str], ensemble: Ensemble) -> None:
         "config": ensemble.config,
         "binary": ensemble.scales.binary,
         "feature_names": list(ensemble.feature_names),
+        "columns": columns,
         "bootstrap": ensemble.bootstrap,
         "settings": ensemble.settings,
+        "arms": [label.item() if isinstance(label, np.generic) else label for label in ensemble.arms],
     }
     write_arrays(path, arrays, metadata)
 
@@ -77,16 +113,21 @@ def read_ensemble(path: str | os.PathLike[str]) -> Ensemble:
     """
     arrays, metadata = read_arrays(path)
     try:
-        check_choice("format", metadata.get("format"), [_EFFECTS_FORMAT, _OLDER])
+        check_choice("format", metadata.get("format"), [_EFFECTS_FORMAT, *_OLDER])
         scales = Scales(*(arrays.pop(f"scales.{name}") for name in _SCALES), binary=bool(metadata["binary"]))
+        arms = tuple(metadata.get("arms", (0, 1)))
         encoding = None
         if any(name.startswith("encoding.") for name in arrays):
             encoding = Encoding(*(arrays.pop(f"encoding.{name}") for name in _ENCODING))
+        design = _design_from(arrays, metadata.get("columns"))
         blend, joined = None, {name: arrays.pop(name) for name in list(arrays) if name.startswith("blend.")}
         if joined:
             own = {name.removeprefix("blend."): array for name, array in joined.items()}
-            blend = blend_from_arrays(own, scales)
+            blend = blend_from_arrays(own, scales if design is None else design.scales(scales), len(arms))
         calibration = arrays.pop("calibration", None)
+        if calibration is not None:
+            calibration = np.atleast_2d(calibration)  # older files have the one pair of two arms
+            check_shape("calibration", calibration, (len(arms) * (len(arms) - 1) // 2, "levels"))
         members = {len(array) if array.ndim else 0 for array in arrays.values()}
         if len(members) != 1 or 0 in members:
             raise ValueError(f"weights: expected [members, …] each, got {listed(sorted(members))} members")
@@ -94,12 +135,18 @@ def read_ensemble(path: str | os.PathLike[str]) -> Ensemble:
         config, names = dict(metadata["config"]), tuple(map(str, metadata["feature_names"]))
         check_shape("y_mean", scales.y_mean, (1,))
         check_shape("y_std", scales.y_std, (1,))
-        columns = config["in_features"] if encoding is None else len(encoding.widths)
-        for name, array in (("x_mean", scales.x_mean), ("x_std", scales.x_std), ("feature_names", names)):
-            if len(array) != columns:
-                raise ValueError(f"{name}: expected {columns} of them, as the nets take, got {len(array)}")
-        if encoding is not None and encoding.widths.sum() != config["in_features"]:
-            raise ValueError(f"encoding: expected {config['in_features']} columns, got {encoding.widths.sum()}")
+        taken = config["in_features"] - (0 if design is None else len(design.embedded))  # without codes
+        columns = taken if encoding is None else len(encoding.widths)
+        features, given = (columns, columns) if design is None else (len(design.columns), len(design.net_columns))
+        for name, count, array in (
+            ("x_mean", columns, scales.x_mean), ("x_std", columns, scales.x_std), ("feature_names", features, names),
+        ):  # fmt: skip
+            if len(array) != count:
+                raise ValueError(f"{name}: expected {count} of them, as the nets take, got {len(array)}")
+        if given != columns:
+            raise ValueError(f"design: expected {columns} columns, as the nets take, got {given}")
+        if encoding is not None and encoding.widths.sum() != taken:
+            raise ValueError(f"encoding: expected {taken} columns, got {encoding.widths.sum()}")
         return Ensemble(
             config,
             weights,
@@ -110,6 +157,35 @@ def read_ensemble(path: str | os.PathLike[str]) -> Ensemble:
             dict(metadata["settings"]),
             blend,
             calibration,
+            arms,
+            design,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _design_from(arrays: dict[str, np.ndarray], described: Any) -> Design | None:
+    """Returns the design of a file, whose arrays it takes out; None where it has none.
+
+    Raises:
+        ValueError: it does not fit the columns.
+        KeyError: an array, or a word of a column, is missing.
+        TypeError: the columns are no list.
+    """
+    if described is None:
+        return None
+    columns = tuple(
+        Column(str(c["name"]), None if c["levels"] is None else tuple(c["levels"]), bool(c["gaps"])) for c in described
+    )
+    design = Design(columns, *(arrays.pop(f"design.{name}") for name in _DESIGN))
+    for name in _DESIGN:
+        check_shape(f"design.{name}", getattr(design, name), (len(design.source),))
+        check_finite(f"design.{name}", getattr(design, name))
+    if set(design.source.tolist()) != set(range(len(columns))):
+        raise ValueError(
+            f"design.source: expected each of {len(columns)} features, got {listed(set(design.source.tolist()))}"
+        )
+    most = max((len(column.levels) for column in columns if column.levels is not None), default=0)
+    if not ((design.meaning >= OTHERS) & (design.meaning < most)).all():
+        raise ValueError(f"design.meaning: expected {OTHERS} to {most - 1}, got {listed(set(design.meaning.tolist()))}")
+    return design

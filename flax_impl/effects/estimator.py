@@ -17,7 +17,7 @@ try:
 except ImportError as error:
     raise ImportError("TwoHeadEstimator needs scikit-learn: pip install 'twohead[estimator]'") from error
 
-from torch_ref.common.checks.arguments import check_choice, shown
+from torch_ref.common.checks.arguments import check_choice
 from torch_ref.common.checks.arrays import check_binary
 from torch_ref.common.data.treatment_data import TreatmentData
 from torch_ref.common.settings.optimizers import OPTIMIZERS, Optimizer, make_optimizer
@@ -73,6 +73,7 @@ class TwoHeadEstimator(BaseEstimator):
 
     Attributes:
         effect_model_: the ensemble, an `EffectModel`.
+        treatments_: the labels of the treatments, the one to compare with first.
         n_features_in_: how many columns `X` had.
         feature_names_in_: their names, where they were strings.
 
@@ -201,29 +202,35 @@ class TwoHeadEstimator(BaseEstimator):
         if self.optimizer is None:
             del arguments["optimizer"]
         self.effect_model_ = fit_effects(data, EffectSettings(**arguments), progress=progress, mesh=mesh)
-        self._table_of_fit = data
+        self._table_of_fit, self.treatments_ = data, self.effect_model_.arms
         return self
 
-    def effect(self, X: Any, *, T0: int = 0, T1: int = 1) -> Float[np.ndarray, " rows"]:  # noqa: N803
+    def effect(self, X: Any, *, T0: Any = None, T1: Any = None) -> Float[np.ndarray, " rows"]:  # noqa: N803
         """Returns each row's effect (CATE), in the unit of the outcome.
 
         Args:
             X: the features [rows, features].
-            T0: EconML's name of the treatment to compare with, 0 or 1.
-            T1: EconML's name of the treatment, 0 or 1.
+            T0: the treatment to compare with, by EconML's name; None is the first of `treatments_`.
+            T1: the treatment, by EconML's name; None is the second of two, and is refused where there are more.
         """
-        return _sign(T0, T1) * self._model().effect(self._features(X))
+        return self._model().effect(self._features(X), control=T0, treatment=T1)
 
-    def predict(self, X: Any) -> Float[np.ndarray, " rows"]:  # noqa: N803
-        """Returns `effect(X)`: the name under which pipelines and `cross_val_predict` ask for it.
+    def predict(self, X: Any) -> Float[np.ndarray, "rows ..."]:  # noqa: N803
+        """Returns the effect, under the name by which pipelines and `cross_val_predict` ask for it.
 
         Args:
             X: the features [rows, features].
-        """
-        return self.effect(X)
 
-    def potential_outcomes(self, X: Any) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:  # noqa: N803
-        """Returns the expected outcomes `(y0, y1)` without and with treatment; for a binary outcome, probabilities.
+        Returns:
+            `effect(X)` [rows]; of more than two arms, the effect of each against the first [rows, arms - 1].
+        """
+        first, *others = self._model().arms
+        if len(others) == 1:
+            return self.effect(X)
+        return np.stack([self.effect(X, T0=first, T1=label) for label in others], axis=1)
+
+    def potential_outcomes(self, X: Any) -> tuple[Float[np.ndarray, " rows"], ...]:  # noqa: N803
+        """Returns the expected outcomes in each arm, `(y0, y1)` of two; for a binary outcome, probabilities.
 
         Args:
             X: the features [rows, features].
@@ -231,38 +238,46 @@ class TwoHeadEstimator(BaseEstimator):
         return self._model().potential_outcomes(self._features(X))
 
     def effect_interval(
-        self, X: Any, *, alpha: float = 0.05  # noqa: N803
+        self, X: Any, *, alpha: float = 0.05, T0: Any = None, T1: Any = None  # noqa: N803
     ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:  # fmt: skip
         """Returns the ends of intervals that hold each row's effect with probability `1 - alpha`.
 
         Args:
             X: the features [rows, features].
             alpha: the probability that an interval misses, above 0 and below 1.
+            T0: as for `effect`.
+            T1: as for `effect`.
         """
-        return self._model().effect_interval(self._features(X), alpha)
+        return self._model().effect_interval(self._features(X), alpha, control=T0, treatment=T1)
 
-    def ate(self, X: Any, *, T0: int = 0, T1: int = 1) -> float:  # noqa: N803
+    def ate(self, X: Any, *, T0: Any = None, T1: Any = None) -> float:  # noqa: N803
         """Returns the average effect over these rows (ATE), in the unit of the outcome.
 
         Args:
             X: the features [rows, features].
-            T0: EconML's name of the treatment to compare with, 0 or 1.
-            T1: EconML's name of the treatment, 0 or 1.
+            T0: as for `effect`.
+            T1: as for `effect`.
         """
-        return _sign(T0, T1) * self._model().ate(self._features(X))
+        return self._model().ate(self._features(X), control=T0, treatment=T1)
 
-    def ate_interval(self, X: Any, *, alpha: float = 0.05) -> tuple[float, float]:  # noqa: N803
+    def ate_interval(
+        self, X: Any, *, alpha: float = 0.05, T0: Any = None, T1: Any = None  # noqa: N803
+    ) -> tuple[float, float]:  # fmt: skip
         """Returns the ends of an interval that holds the average effect over these rows with probability `1 - alpha`.
 
         Args:
             X: the features [rows, features].
             alpha: the probability that an interval misses, above 0 and below 1.
+            T0: as for `effect`.
+            T1: as for `effect`.
         """
-        return self._model().ate_interval(self._features(X), alpha)
+        return self._model().ate_interval(self._features(X), alpha, control=T0, treatment=T1)
 
     def average_effects(
         self,
         *,
+        T0: Any = None,  # noqa: N803
+        T1: Any = None,  # noqa: N803
         by: Any = None,
         trim: float | None = None,
         alpha: float = 0.05,
@@ -273,6 +288,8 @@ class TwoHeadEstimator(BaseEstimator):
         Each row counts with what the learners that did not see it expect of it. Weights and groups are those of `fit`.
 
         Args:
+            T0: as for `effect`.
+            T1: as for `effect`.
             by: the group of each row of `fit` [rows], for an average in each; or None.
             trim: leaves out rows whose propensity is below it or above 1 - trim; None leaves out none.
             alpha: the probability that an interval misses, above 0 and below 1.
@@ -283,7 +300,7 @@ class TwoHeadEstimator(BaseEstimator):
         if by is not None:
             check_consistent_length(self._rows_of_fit().x, by)
             labels = np.asarray(by)[found.rows]
-        return found.averages(by=labels, trim=trim, alpha=alpha, target=target)
+        return found.averages(control=T0, treatment=T1, by=labels, trim=trim, alpha=alpha, target=target)
 
     def report(self, *, trim: float | None = None) -> EffectReport:
         """Returns what was found in the rows of `fit`; `print` shows it, the average effects first.
@@ -319,8 +336,7 @@ class TwoHeadEstimator(BaseEstimator):
         data = self._table(X, y, _one_of("treatment", treatment, "T", T), sample_weight, reset=False)
         if self.scoring != "outcome":
             return score_effects(model.effect(data.x), data, self.scoring)
-        y0, y1 = model.potential_outcomes(data.x)
-        factual, observed = np.where(data.t == 1, y1, y0), data.y[:, 0]
+        factual, observed = np.choose(data.t, model.potential_outcomes(data.x)), data.y[:, 0]
         if self.binary:
             return float(d2_log_loss_score(observed, factual, sample_weight=data.w, labels=[0, 1]))
         return float(r2_score(observed, factual, sample_weight=data.w))
@@ -369,7 +385,9 @@ class TwoHeadEstimator(BaseEstimator):
             named = bool(model.ensemble.settings["named"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: expected an estimator's file, written by save, got {error!r}") from error
-        fitted: dict[str, Any] = {"effect_model_": model, "n_features_in_": len(model.feature_names)}
+        fitted: dict[str, Any] = {"effect_model_": model, "n_features_in_": len(model.feature_names)} | {
+            "treatments_": model.arms
+        }
         if named:
             fitted["feature_names_in_"] = np.array(model.feature_names, object)
         vars(made).update(fitted)
@@ -416,13 +434,6 @@ def _one_of(name: str, value: Any, alias: str, other: Any) -> Any:
     if value is not None and other is not None:
         raise ValueError(f"{name}, {alias}: expected one of the two names, got both")
     return value if other is None else other
-
-
-def _sign(T0: int, T1: int) -> int:  # noqa: N803
-    for name, arm in (("T0", T0), ("T1", T1)):
-        if not np.isscalar(arm) or arm not in (0, 1):
-            raise ValueError(f"{name}: expected 0 or 1, got {shown(arm)}")
-    return int(T1) - int(T0)
 
 
 def _described(optimizer: Any) -> dict[str, Any]:

@@ -18,7 +18,6 @@ except ImportError as error:
     raise ImportError("flax_impl needs jax: pip install 'twohead[jax]'") from error
 
 from torch_ref.common.checks.arguments import check_choice, listed
-from torch_ref.common.checks.arrays import check_data
 from torch_ref.common.checks.divergence import check_losses
 from torch_ref.common.data.treatment_data import TreatmentData
 from torch_ref.common.settings.optimizers import Optimizer
@@ -34,13 +33,14 @@ from ..training.predict import predict_replicas
 from ..training.replicas.fit import train_replicas
 from ..training.replicas.per_core import count_cores, stack_losses
 from ..training.targeted import TargetedLoss
-from .effect_model import EffectModel, TrainingRecord
+from .effect_model import EffectModel
 from .ensemble_file import Ensemble, read_ensemble
-from .intervals.calibrated import MemberOutcomes, calibrate
+from .intervals.calibrated import calibrate
 from .intervals.held_out import in_held_out
 from .learners.blend import fit_blend
+from .learners.training_record import TrainingRecord
 from .overlap import feature_names
-from .prepare import net_config, net_loss, prepare_alike, stack_rows, warn_user
+from .prepare import check_table, net_config, net_loss, prepare_alike, stack_rows, warn_user
 from .settings import EffectSettings
 
 _LOSSES: dict[str, type[FactualLoss]] = {"CFRLoss": CFRLoss, "FactualLoss": FactualLoss, "TargetedLoss": TargetedLoss}
@@ -129,9 +129,10 @@ def fit_effects_each(
     held_out = None
     if first.rows.validation is not None:
         held_out = stack_rows([one.rows.validation for one in prepared if one.rows.validation is not None])
-    kind, arguments = net_loss(settings)
+    arms = len(datas[0].arms)
+    kind, arguments = net_loss(settings, arms)
     loss = _LOSSES[kind](**arguments)
-    model = TwoHead(**net_config(first, settings))
+    model = TwoHead(**net_config(first, settings, arms))
     start = model.init_params(range(settings.seed, settings.seed + members))
     start = jax.tree.map(lambda leaf: jnp.concatenate([leaf.astype(settings.dtype)] * len(datas)), start)
 
@@ -153,8 +154,9 @@ def fit_effects_each(
     for number, (data, one) in enumerate(zip(datas, prepared, strict=True)):
         own = slice(number * members, (number + 1) * members)
         ensemble = Ensemble(
-            model.config, weights[own], one.scales, one.encoding, feature_names(data), settings.bootstrap, {}
-        )
+            model.config, weights[own], one.scales, one.encoding, feature_names(data), settings.bootstrap, {},
+            arms=data.arms, design=one.design,
+        )  # fmt: skip
         training = TrainingRecord(losses[own], None if held_out is None else held_out[own])
         of_table = jax.tree.map(lambda leaf, own=own: leaf[own], params)
         made = EffectModel(ensemble, partial(predict_replicas, model, of_table), training, _targets(model, of_table))
@@ -200,9 +202,11 @@ def load_effect_model(path: str | os.PathLike[str]) -> EffectModel:
 
 def _with_trees(model: EffectModel, data: TreatmentData, settings: EffectSettings) -> EffectModel:
     """Returns the model with trees beside its nets."""
-    data = replace(data, **check_data(data.arrays(), ("x", "t", "y"), ("w",)))
+    data = check_table(data)
     of_nets = model.cross_fit(data)
-    blend, found = fit_blend(data, of_nets, scales=model.scales, seed=settings.seed, threads=count_cores())
+    blend, found = fit_blend(
+        data, of_nets, scales=model.ensemble.finite_scales, seed=settings.seed, threads=count_cores()
+    )
     assert model.training is not None
     training = model.training._replace(cross_fit=found)
     return EffectModel(model.ensemble._replace(blend=blend), model.outputs, training, model.targets)
@@ -212,12 +216,12 @@ def _calibrated(
     model: EffectModel, data: TreatmentData, settings: EffectSettings, progress: bool, mesh: Mesh | None
 ) -> EffectModel:
     """Returns the model with calibrated intervals, by a second ensemble on half the rows."""
-    fewest = min(int((np.asarray(data.t) == arm).sum()) for arm in (0, 1))
+    fewest = int(np.bincount(data.t, minlength=len(data.arms)).min())
     if fewest < _FEWEST:
         warn_user(f"intervals are not calibrated: half of an arm of {fewest} rows says nothing")
         return model
 
-    def refit(half: Int[np.ndarray, " half"]) -> MemberOutcomes:
+    def refit(half: Int[np.ndarray, " half"]) -> Float[np.ndarray, "arms members rows"]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of the whole table they were said
             halved = fit_effects(data.take(half), replace(settings, calibrate=False), progress=progress, mesh=mesh)

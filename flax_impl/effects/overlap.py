@@ -1,7 +1,11 @@
 """Checks whether a table can show effects: enough rows in each arm, and arms that overlap."""
 
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from torch_ref.common.checks.arguments import listed
 from torch_ref.common.data.treatment_data import TreatmentData
@@ -16,16 +20,22 @@ def examine(data: TreatmentData) -> list[str]:
     Looks for arms with few rows, constant columns, and features that determine the treatment.
     """
     found = []
-    for arm, name in ((0, "untreated"), (1, "treated")):
+    for arm, name in enumerate(arm_names(data.arms)):
         count = int((data.t == arm).sum())
         if count < FEW_ROWS:
             found.append(f"only {count} of {len(data)} rows are {name}: their outcome is little more than a guess")
     names = feature_names(data)
-    low, high = data.x.min(axis=0), data.x.max(axis=0)
-    constant = [name for name, is_constant in zip(names, low == high, strict=True) if is_constant]
+    low, high = data.x.min(axis=0), data.x.max(axis=0)  # NaN where there are gaps, which tell something themselves
+    nothing = (low == high) | np.isnan(data.x).all(axis=0)
+    constant = [name for name, is_constant in zip(names, nothing, strict=True) if is_constant]
     if constant:
         found.append(f"constant columns tell nothing: {listed(constant)}")
-    determined = [name for name, column in zip(names, data.x.T, strict=True) if _determines(column, data.t)]
+    levels = [None if data.columns is None else data.columns[i].levels for i in range(len(names))]
+    determined = [
+        name
+        for name, column, of_column in zip(names, data.x.T, levels, strict=True)
+        if (_determines(column, data.t) if of_column is None else _is_pure(column, data.t))
+    ]
     if determined:
         found.append(
             f"the treatment is determined by {listed(determined)}: no row says what it would have had in the other arm"
@@ -33,29 +43,52 @@ def examine(data: TreatmentData) -> list[str]:
     return found
 
 
-def examine_overlap(score: Float[np.ndarray, " rows"]) -> list[str]:
-    """Returns a sentence where the arms overlap poorly: many rows that are almost surely in one of them.
+def examine_overlap(score: Float[np.ndarray, "arms rows"]) -> list[str]:
+    """Returns a sentence where the arms overlap poorly: many rows that are almost surely not in one of them.
 
     Args:
-        score: each row's probability of treatment.
+        score: each row's probability of each arm.
     """
-    outside = (score < POOR) | (score > 1 - POOR)
+    outside = poor_overlap(score)
     if outside.mean() <= SHARE:
         return []
+    limits = f"below {POOR} or above {1 - POOR}" if len(score) == 2 else f"of some arm below {POOR}"
     return [
-        f"poor overlap: {outside.sum()} of {len(score)} rows have a propensity below {POOR} or above {1 - POOR}; "
+        f"poor overlap: {outside.sum()} of {len(outside)} rows have a propensity {limits}; "
         "their effects are extrapolated"
     ]
 
 
+def poor_overlap(score: Float[np.ndarray, "arms rows"]) -> Bool[np.ndarray, " rows"]:
+    """Returns which rows are almost surely not in one of the arms."""
+    return (score < POOR).any(axis=0)
+
+
+def arm_names(arms: Sequence[Any]) -> tuple[str, ...]:
+    """Returns what reports call the arms: untreated and treated where their labels are 0 and 1."""
+    return ("untreated", "treated") if tuple(arms) == (0, 1) else tuple(map(str, arms))
+
+
 def feature_names(data: TreatmentData) -> tuple[str, ...]:
     """Returns the names of the features, x1, x2, … where they have none."""
-    return data.feature_names or tuple(f"x{i + 1}" for i in range(data.x.shape[1]))
+    of_columns = tuple(column.name for column in data.columns or ())
+    return data.feature_names or of_columns or tuple(f"x{i + 1}" for i in range(data.x.shape[1]))
 
 
 def _determines(column: np.ndarray, t: np.ndarray) -> bool:
-    """Returns whether the feature's values in one arm all lie on one side of those in the other."""
-    untreated, treated = column[t == 0], column[t == 1]
-    if not len(untreated) or not len(treated):
+    """Returns whether the feature's values in each arm all lie on one side of those in every other."""
+    gaps = np.isnan(column)
+    if gaps.any():  # a gap is a side of its own
+        of_gaps = np.unique(t[gaps])
+        return len(of_gaps) == 1 and (_is_pure(gaps, t) or _determines(column[~gaps], t[~gaps]))
+    of_arms = [column[t == arm] for arm in range(int(t.max()) + 1)]
+    if not all(map(len, of_arms)):
         return False
-    return bool(untreated.max() < treated.min() or treated.max() < untreated.min())
+    return all(one.max() < two.min() or two.max() < one.min() for one, two in combinations(of_arms, 2))
+
+
+def _is_pure(column: np.ndarray, t: np.ndarray) -> bool:
+    """Returns whether all rows with one value, or without any, are in one arm, and there are several arms."""
+    _, level = np.unique(column, return_inverse=True)
+    pairs = np.unique(np.stack([level, t]), axis=1)
+    return len(np.unique(t)) > 1 and pairs.shape[1] == len(np.unique(level))

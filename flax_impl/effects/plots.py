@@ -9,7 +9,8 @@ from .report import EffectReport
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_UNTREATED, _TREATED, _GREY = "#104080", "#f0a030", "#555555"
+COLORS = ("#104080", "#f0a030", "#2a9d6f", "#b03060", "#7a5ab0", "#5090c0", "#909020", "#804020")
+_UNTREATED, _TREATED, _GREY = *COLORS[:2], "#555555"
 _MOST = 5000  # points in a cloud: more would only make it darker
 
 
@@ -39,20 +40,21 @@ def effect_figures(report: EffectReport) -> dict[str, "Figure"]:
         ImportError: matplotlib is not installed; the message names the extra.
 
     Example:
-        >>> from flax_impl.effects.effect_model import TrainingRecord
-        >>> training = TrainingRecord(losses=np.ones((1, 3, 1)), held_out=None)  # of a model: `model.training`
-        >>> t, y0, y1 = np.array([0, 1, 0, 1]), np.array([1.0, 1.0, 2.0, 2.0]), np.array([3.0, 3.0, 4.0, 4.0])
-        >>> y, rows = np.where(t == 1, y1, y0), np.arange(4)
-        >>> report = EffectReport(t, y, y0, y1, None, None, 2.0, None, rows, y, y1 - y0, None, training, False)
+        >>> from flax_impl.data import synthetic
+        >>> from flax_impl.effects import EffectSettings, fit_effects
+        >>> data = synthetic(rows=80, features=4)
+        >>> small = EffectSettings(representation_features=[4], head_features=[4], members=2, steps=3)
+        >>> report = EffectReport.of(fit_effects(data, small, progress=False), data)
         >>> sorted(effect_figures(report))
-        ['effects', 'losses', 'outcomes', 'qini']
+        ['effects', 'losses', 'outcomes', 'overlap', 'qini']
     """
     drawn = {"losses": _losses, "effects": _effects, "outcomes": _outcomes, "overlap": _overlap, "qini": _qini}
     if report.score is None:
         del drawn["overlap"]
     figures = {}
     for name, draw in drawn.items():
-        figures[name] = figure(8, 5) if name != "outcomes" else figure(11, 5)
+        wide = {"outcomes": len(report.arms), "effects": len(report.arms) - 1}.get(name, 1)
+        figures[name] = figure(8 if wide == 1 else 5.5 * wide, 5)
         draw(report, figures[name])
     return figures
 
@@ -81,25 +83,26 @@ def _losses(report: EffectReport, drawing: Any) -> None:
 
 
 def _effects(report: EffectReport, drawing: Any) -> None:
-    """The distribution of the effects, with the average and its interval."""
-    axes = drawing.subplots()
-    axes.hist(report.y1 - report.y0, bins=60, color="#b0b8c8")
-    axes.axvline(report.ate, color="#c02020", label=f"average {report.ate:.4g}")
-    if report.ate_interval is not None:
-        low, high = report.ate_interval
-        axes.axvspan(low, high, color="#c02020", alpha=0.15, label=f"95% interval {low:.4g} to {high:.4g}")
-    axes.axvline(0, color=_GREY, linewidth=0.8, linestyle=":")
-    axes.set(xlabel="effect of the treatment", ylabel="rows", title="Estimated effects")
-    axes.legend()
+    """The distribution of each arm's effects against the first, with the average and its interval."""
+    pairs = report.against_first()
+    for pair, axes in zip(pairs, np.ravel(drawing.subplots(1, len(pairs), sharex=True)), strict=True):
+        axes.hist(pair.effect, bins=60, color="#b0b8c8")
+        axes.axvline(pair.ate, color="#c02020", label=f"average {pair.ate:.4g}")
+        if pair.ate_interval is not None:
+            low, high = pair.ate_interval
+            axes.axvspan(low, high, color="#c02020", alpha=0.15, label=f"95% interval {low:.4g} to {high:.4g}")
+        axes.axvline(0, color=_GREY, linewidth=0.8, linestyle=":")
+        of = "" if len(pairs) == 1 else f": {report.names[pair.treatment]} against {report.names[0]}"
+        axes.set(xlabel="effect of the treatment", ylabel="rows", title=f"Estimated effects{of}")
+        axes.legend()
 
 
 def _outcomes(report: EffectReport, drawing: Any) -> None:
     """Expected against observed outcomes of rows that the nets did not see; binary ones in ten groups."""
-    both = drawing.subplots(1, 2, sharex=True, sharey=True)
-    for arm, axes in enumerate(both):
+    for arm, axes in enumerate(drawing.subplots(1, len(report.arms), sharex=True, sharey=True)):
         rows = np.flatnonzero(report.t[report.held_out] == arm)
         expected, observed = report.factual[rows], report.y[report.held_out][rows]
-        color = (_UNTREATED, _TREATED)[arm]
+        color = COLORS[arm % len(COLORS)]
         if report.binary:
             groups = np.array_split(np.argsort(expected), min(10, max(1, len(rows))))
             points = np.array([(expected[g].mean(), observed[g].mean()) for g in groups if len(g)]).reshape(-1, 2)
@@ -111,29 +114,40 @@ def _outcomes(report: EffectReport, drawing: Any) -> None:
         axes.plot(limits, limits, color=_GREY, linewidth=0.8, linestyle="--")
         axes.set(xlabel="expected", ylabel="observed" if arm == 0 else "")
         of_arm = int((report.t == arm).sum())  # the others were seen by every net
-        axes.set_title(f"{('untreated', 'treated')[arm]}, {len(rows)} of {of_arm} rows, R2 {report.explained(arm):.3f}")
+        axes.set_title(f"{report.names[arm]}, {len(rows)} of {of_arm} rows, R2 {report.explained(arm):.3f}")
 
 
 def _overlap(report: EffectReport, drawing: Any) -> None:
-    """The propensities of both arms, one above the line and one below."""
-    axes = drawing.subplots()
-    bins = np.linspace(0, 1, 41)
-    for arm, color, sign in ((0, _UNTREATED, -1), (1, _TREATED, 1)):
-        heights, _ = np.histogram(report.score[report.t == arm], bins)  # pyright: ignore[reportOptionalSubscript]
-        shares = sign * heights / max(heights.sum(), 1)
-        axes.bar(bins[:-1], shares, width=np.diff(bins), align="edge", color=color, label=("untreated", "treated")[arm])
-    axes.axhline(0, color=_GREY, linewidth=0.8)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.0%}")
-    axes.set(xlabel="propensity: probability of treatment", ylabel="share of the arm", title="Overlap of the arms")
-    axes.legend()
+    """The propensities of an arm: of its own rows above the line, of all others below; of two arms, of the second."""
+    assert report.score is not None
+    bins, two = np.linspace(0, 1, 41), len(report.arms) == 2
+    shown = [1] if two else list(range(len(report.arms)))
+    for arm, axes in zip(shown, np.ravel(drawing.subplots(len(shown), 1, sharex=True)), strict=True):
+        for rows, color, sign, name in (
+            (report.t != arm, _UNTREATED, -1, report.names[0] if two else "other arms"),
+            (report.t == arm, COLORS[arm % len(COLORS)], 1, report.names[arm]),
+        ):
+            heights, _ = np.histogram(report.score[arm][rows], bins)
+            shares = sign * heights / max(heights.sum(), 1)
+            axes.bar(bins[:-1], shares, width=np.diff(bins), align="edge", color=color, label=name)
+        axes.axhline(0, color=_GREY, linewidth=0.8)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.0%}")
+        axes.set(ylabel="share of the arm" if two else "share")
+        axes.legend()
+    of = "treatment" if two else "the arm"
+    axes.set(xlabel=f"propensity: probability of {of}")
+    drawing.suptitle("Overlap of the arms")
 
 
 def _qini(report: EffectReport, drawing: Any) -> None:
     """What treating the rows with the largest effects first would bring, against treating at random."""
-    axes = drawing.subplots()
-    share, gain = report.qini()
-    axes.plot(share, gain, color=_TREATED, label="largest estimated effects first")
-    axes.plot([0, 1], [0, gain[-1]], color=_GREY, linestyle="--", label="at random")
+    axes, two = drawing.subplots(), len(report.arms) == 2
+    for pair in report.against_first():
+        share, gain = report.qini(pair)
+        of = "" if two else f", {report.names[pair.treatment]} against {report.names[0]}"
+        color = COLORS[pair.treatment % len(COLORS)]
+        axes.plot(share, gain, color=color, label=f"largest estimated effects first{of}")
+        axes.plot([0, 1], [0, gain[-1]], color=_GREY if two else color, linestyle="--", label=f"at random{of}")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     weighted = "" if report.score is None else ", weighted by propensity"
     axes.set(xlabel="share of rows treated", ylabel="gain in the outcome per row")

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from torch_ref.common.checks.arguments import check_integer, check_shape, listed, shown
 from torch_ref.common.checks.arrays import as_dtype, check_binary, check_data, check_some_weight
+from torch_ref.common.data.columns import Column
+from torch_ref.common.data.design import Design, check_features, count_unseen, finite_features, is_table
 from torch_ref.common.data.encoding import Encoding, align
+from torch_ref.common.data.features import to_numbers
 from torch_ref.common.data.treatment_data import Scales, TreatmentData, treatment_weights
 
 from .overlap import examine
@@ -21,17 +24,20 @@ from .settings import EffectSettings
 
 _EPOCHS, _PATIENCE, _BATCH = 300, 20, 100
 _PATIENCE_STEPS, _LEAST_PATIENCE = 500, 12
+_WIDEST = 16  # embedding
 
 
 class Preparation(NamedTuple):
     """What an ensemble trains on.
 
     Attributes:
-        scales: of features and outcome.
+        scales: of features and outcome; with a design of the columns that it gives nets.
         encoding: of the standardised features, or None.
         arrays: x, t, y and w as `fit` takes them: checked, standardised, x encoded, in the dtype of the settings.
         rows: of each member.
         lengths: `epochs` or `steps`, `batch_size` and `patience`, as `fit` takes them.
+        design: of a table with categories or gaps; None where all features are numbers.
+        codes: of the categories that nets embed [rows, embedded], the last columns of x; or None.
     """
 
     scales: Scales
@@ -39,30 +45,27 @@ class Preparation(NamedTuple):
     arrays: dict[str, np.ndarray]
     rows: MemberRows
     lengths: dict[str, Any]
+    design: Design | None = None
+    codes: Float[np.ndarray, "rows embedded"] | None = None
 
 
 def prepare(data: TreatmentData, settings: EffectSettings) -> Preparation:
     """Checks a table and returns what an ensemble trains on, x not yet encoded; warns of what makes effects doubtful.
 
+    With a design, x has NaN where a feature tells nothing.
+
     Raises:
         ValueError: a table or a setting that `fit_effects` refuses.
     """
-    if not hasattr(data, "arrays"):
-        raise ValueError(f"data: expected a TreatmentData, as load_data gives it, got {shown(data)}")
-    arrays = check_data(data.arrays(), ("x", "t", "y"), ("w",))
-    check_shape("x", arrays["x"], ("rows", "features"))
-    check_shape("y", arrays["y"], ("rows", 1))
-    if data.feature_names and len(data.feature_names) != arrays["x"].shape[1]:
-        expected = f"expected {arrays['x'].shape[1]}, one for each column"
-        raise ValueError(f"feature_names: {expected}, got {len(data.feature_names)}")
-    data = replace(data, **arrays)
+    data = check_table(data)
+    arrays, arms = data.arrays(), len(data.arms)
     if data.groups is not None:
         check_shape("groups", np.asarray(data.groups), (len(data),))
     if settings.binary:
         check_binary("y", arrays["y"][:, 0])
-    treated = int(arrays["t"].sum())
-    if treated in (0, len(data)):
-        raise ValueError(f"t: expected treated and untreated rows, got {treated} treated of {len(data)}")
+    check_every_arm(data)
+    if arms > 2 and settings.targeted:
+        raise ValueError(f"targeted: expected False with more than two arms, got True with {arms}")
     for sentence in examine(data):
         warn_user(sentence)
     rows = draw_members(
@@ -72,6 +75,7 @@ def prepare(data: TreatmentData, settings: EffectSettings) -> Preparation:
         bootstrap=settings.bootstrap,
         seed=settings.seed,
         groups=data.groups,
+        arms=arms,
     )
     batch_size = check_integer("batch_size", _BATCH if settings.batch_size is None else settings.batch_size, at_least=1)
     patience = settings.patience
@@ -80,15 +84,78 @@ def prepare(data: TreatmentData, settings: EffectSettings) -> Preparation:
         patience = min(_PATIENCE, max(_LEAST_PATIENCE, -(-_PATIENCE_STEPS // an_epoch)))
     epochs = _EPOCHS if settings.epochs is None and settings.steps is None else settings.epochs
     lengths = {"epochs": epochs, "steps": settings.steps, "batch_size": batch_size, "patience": patience}
-    scales = Scales.of(data, binary=settings.binary)
+    design = None if data.columns is None else Design.of(data.x, data.columns)
+    scales, codes, gaps = Scales.of(replace(data, x=finite_features(data)), settings.binary), None, None
+    if design is not None:
+        scales = replace(scales, x_mean=design.mean[design.net_columns], x_std=design.std[design.net_columns])
+        opened, codes = design.for_nets(data.x), design.codes(data.x)
+        gaps = np.isnan(opened)
+        data = replace(data, x=np.where(gaps, scales.x_mean, opened))
     arrays = scales.standardize(data).arrays()
     if settings.cfr_weights:
-        arrays["w"] = arrays.get("w", np.ones(len(data))) * treatment_weights(data.t)
+        arrays["w"] = arrays.get("w", np.ones(len(data))) * treatment_weights(data.t, arms=arms)
     arrays = as_dtype(arrays, settings.dtype)
     check_some_weight(arrays)  # in this dtype, where tiny ones are zero
     bins = check_integer("bins", settings.bins, at_least=0)
+    if gaps is not None:
+        arrays["x"] = np.where(gaps, np.full_like(arrays["x"], np.nan), arrays["x"])
     encoding = Encoding.of(arrays["x"], bins) if bins else None
-    return Preparation(scales, encoding, arrays, rows, lengths)
+    return Preparation(scales, encoding, arrays, rows, lengths, design, codes)
+
+
+def check_table(data: TreatmentData) -> TreatmentData:
+    """Returns a table whose arrays are checked, in numpy and in float64.
+
+    Raises:
+        ValueError: no table; values that are no finite numbers, or that the table's columns do not allow; another
+            number of rows or of names.
+    """
+    if not hasattr(data, "arrays"):
+        raise ValueError(f"data: expected a TreatmentData, as load_data gives it, got {shown(data)}")
+    arrays = check_data(data.arrays() | {"x": finite_features(data)}, ("x", "t", "y"), ("w",), arms=len(data.arms))
+    check_shape("x", arrays["x"], ("rows", "features"))
+    check_shape("y", arrays["y"], ("rows", 1))
+    if data.columns is not None:
+        arrays["x"] = check_features(data.x, data.columns)
+    if data.feature_names and len(data.feature_names) != arrays["x"].shape[1]:
+        expected = f"expected {arrays['x'].shape[1]}, one for each column"
+        raise ValueError(f"feature_names: {expected}, got {len(data.feature_names)}")
+    return replace(data, **arrays)
+
+
+def read_features(
+    x: Any, names: Sequence[str], columns: Sequence[Column] | None, said: set[str]
+) -> Float[np.ndarray, "rows features"]:
+    """Returns the features of new rows as numbers, see `EffectModel.numbers`.
+
+    Args:
+        x: a table, or an array [rows, features].
+        names: of the training's features.
+        columns: what they are, where some are categories or had gaps; None where all are numbers.
+        said: warnings that were given already, to which new ones are added.
+    """
+    if is_table(x):
+        x = to_numbers(x, columns or [Column(name) for name in names])
+    if columns is None:
+        [x] = check_data({"x": x}, ("x",)).values()
+        return x
+    x = check_features(x, columns)
+    unseen = [f"{name} in {count} of {len(x)} rows" for name, count in count_unseen(x, columns).items()]
+    sentence = f"training did not see some levels, which count as an average one: {listed(unseen)}"
+    if unseen and sentence not in said:
+        said.add(sentence)
+        warn_user(sentence)
+    return x
+
+
+def check_every_arm(data: TreatmentData) -> None:
+    """Raises ValueError unless every arm of a table has rows."""
+    counts = np.bincount(data.t, minlength=len(data.arms))
+    if len(counts) == 2 and not counts.all():
+        raise ValueError(f"t: expected treated and untreated rows, got {counts[1]} treated of {len(data)}")
+    for label, count in zip(data.arms, counts, strict=True):
+        if not count:
+            raise ValueError(f"t: expected rows of every arm, got none of {shown(label)}")
 
 
 def prepare_alike(datas: Sequence[TreatmentData], settings: EffectSettings) -> list[Preparation]:
@@ -98,24 +165,45 @@ def prepare_alike(datas: Sequence[TreatmentData], settings: EffectSettings) -> l
         ValueError: a table or a setting that `fit_effects` refuses, or tables of other shapes.
     """
     prepared = [prepare(data, settings) for data in datas]
+    if len({data.arms for data in datas}) > 1:
+        raise ValueError(
+            f"datas: expected the same arms in each table, got {listed({str(data.arms) for data in datas})}"
+        )
     shapes = {one.arrays["x"].shape for one in prepared}
     if len(shapes) > 1:
         got = listed(sorted({str(list(shape)) for shape in shapes}))
         raise ValueError(f"datas: expected as many rows and features in each table, got x of {got}")
+    if len({None if one.design is None else one.design.columns for one in prepared}) > 1:
+        raise ValueError("datas: expected the same columns in each table, with the same levels, got others")
     found = [one.encoding for one in prepared if one.encoding is not None]
-    if not found:
-        return prepared
-    return [
-        one._replace(encoding=encoding, arrays=one.arrays | {"x": encoding.encode(one.arrays["x"])})
-        for one, encoding in zip(prepared, align(found), strict=True)
-    ]
+    aligned = align(found) if found else [None] * len(prepared)
+    return [_encoded(one, encoding) for one, encoding in zip(prepared, aligned, strict=True)]
 
 
-def net_config(prepared: Preparation, settings: EffectSettings) -> dict[str, Any]:
-    """Returns the constructor's arguments of a net for a table, in either framework."""
+def _encoded(one: Preparation, encoding: Encoding | None) -> Preparation:
+    """Returns a preparation whose x is what nets take."""
+    x = one.arrays["x"] if encoding is None else encoding.encode(one.arrays["x"])
+    if one.codes is not None:
+        x = np.concatenate([np.where(np.isnan(x), np.zeros_like(x), x), one.codes.astype(x.dtype)], axis=1)
+    return one._replace(encoding=encoding, arrays=one.arrays | {"x": x})
+
+
+def embedding_width(levels: int) -> int:
+    """Returns how many columns nets make of a category with so many levels.
+
+    Source: the rule of fastai, at most 16; docs/effects/categories.txt compares widths.
+    """
+    return min(_WIDEST, round(1.6 * levels**0.56))
+
+
+def net_config(prepared: Preparation, settings: EffectSettings, arms: int = 2) -> dict[str, Any]:
+    """Returns the constructor's arguments of a net for a table of so many arms, in either framework."""
     columns = prepared.arrays["x"].shape[1]
-    widths = [1] * columns if prepared.encoding is None else prepared.encoding.widths.tolist()
-    return {
+    levels = () if prepared.design is None else prepared.design.code_counts
+    gated = columns - len(levels)
+    widths = [1] * gated if prepared.encoding is None else prepared.encoding.widths.tolist()
+    embeddings = {"embeddings": [(count, embedding_width(count)) for count in levels]} if levels else {}
+    return embeddings | {
         "in_features": columns,
         "representation_features": settings.representation_features,
         "head_features": settings.head_features,
@@ -123,15 +211,17 @@ def net_config(prepared: Preparation, settings: EffectSettings) -> dict[str, Any
         "final_activation": "identity",
         "input_groups": widths if settings.gates else None,
         "propensity_head": settings.targeted,
+        "arms": arms,
     }
 
 
-def net_loss(settings: EffectSettings) -> tuple[str, dict[str, Any]]:
+def net_loss(settings: EffectSettings, arms: int = 2) -> tuple[str, dict[str, Any]]:
     """Returns the name of the nets' loss in either framework, and its arguments."""
     criterion = "sigmoid_binary_cross_entropy" if settings.binary else "squared_error"
     shared = {"criterion": criterion, "reduction": settings.reduction}
     if settings.targeted:
         return "TargetedLoss", shared
+    shared |= {"arms": arms}
     if settings.balance is None:
         return "FactualLoss", shared
     return "CFRLoss", {**shared, "balance": settings.balance, "balance_weight": settings.balance_weight}

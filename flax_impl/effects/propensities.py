@@ -1,12 +1,12 @@
-"""Each row's probability of treatment, by logistic regression."""
+"""Each row's probability of treatment, or of each of several arms, by logistic regression."""
 
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from torch_ref.common.checks.arguments import check_shape
-from torch_ref.common.checks.arrays import check_binary, check_data
+from torch_ref.common.checks.arguments import check_shape, listed
+from torch_ref.common.checks.arrays import check_arms, check_data
 from torch_ref.common.data.treatment_data import Scales, TreatmentData, sigmoid
 
 _MOST = 20_000  # rows that a propensity is fitted on: more change no digit that a warning or a picture shows
@@ -35,49 +35,78 @@ def propensity(x: Float[np.ndarray, "rows features"], t: Int[np.ndarray, " rows"
 
     Source: Rosenbaum, Rubin, "The central role of the propensity score", 1983.
     """
+    return arm_propensities(x, t)[1]
+
+
+def arm_propensities(
+    x: Float[np.ndarray, "rows features"], t: Int[np.ndarray, " rows"], arms: int = 2
+) -> Float[np.ndarray, "arms rows"]:
+    """Returns each row's probability of each arm, as `propensity` does for two.
+
+    Args:
+        x: the features [rows, features].
+        t: the treatment [rows], from 0 to `arms - 1`, all of which occur.
+        arms: how many there are.
+
+    Raises:
+        ImportError: scikit-learn is not installed; the message names the extra.
+        ValueError: as `propensity`.
+    """
     [x] = check_data({"x": x}, ("x",)).values()
     check_shape("t", t, (len(x),))
-    check_binary("t", t)
-    if len(np.unique(t)) < 2:
-        raise ValueError(f"t: expected rows of both arms, got {t[0]} in all")
+    check_arms("t", t, arms)
+    if len(np.unique(t)) < arms:
+        raise ValueError(
+            f"t: expected rows of {'both' if arms == 2 else 'all'} arms, got {listed(np.unique(t))} in all"
+        )
     rows = np.arange(len(x))
     if len(x) > _MOST:
         rows = np.random.default_rng(0).choice(len(x), _MOST, replace=False)
-        rows = np.union1d(rows, [np.argmin(t), np.argmax(t)])  # an arm may be rare
+        rows = np.union1d(rows, [np.argmax(t == arm) for arm in range(arms)])  # an arm may be rare
     scales = Scales.of(TreatmentData(x, t, np.zeros((len(x), 1))))
-    return _regression(scales, x[rows], t[rows]).predict_proba(scales.features(x))[:, 1]
+    return _regression(scales, x[rows], t[rows]).predict_proba(scales.features(x)).T
 
 
 def cross_fitted_propensity(
     x: Float[np.ndarray, "rows features"], t: Int[np.ndarray, " rows"], folds: list[Bool[np.ndarray, " rows"]]
-) -> Float[np.ndarray, " rows"]:
-    """Returns each row's probability of treatment by logistic regressions that did not see it.
+) -> Float[np.ndarray, "arms rows"]:
+    """Returns each row's probability of each arm by logistic regressions that did not see it.
 
     Args:
         x: the features, in any unit.
-        t: the treatment, 0 or 1.
+        t: the treatment, from 0 on; all arms have rows outside each fold.
         folds: for each, the rows that are left out; every row is in one.
 
     Raises:
         ImportError: scikit-learn is not installed; the message names the extra.
     """
-    score = np.zeros(len(t))
+    score = np.zeros((int(t.max()) + 1, len(t)))
     for unseen in folds:
-        score[unseen] = logistic_score(*logistic_weights(x[~unseen], t[~unseen]), x[unseen])
+        score[:, unseen] = logistic_scores(*logistic_weights(x[~unseen], t[~unseen]), x[unseen])
     return score
 
 
-def logistic_weights(x: np.ndarray, t: np.ndarray) -> tuple[float, Float[np.ndarray, " features"]]:
-    """Returns the intercept and the weights of a logistic regression of the treatment, for features as they are."""
+def logistic_weights(
+    x: np.ndarray, t: np.ndarray
+) -> tuple[Float[np.ndarray, " logits"], Float[np.ndarray, "logits features"]]:
+    """Returns the intercepts and the weights of a logistic regression of the arm, for features as they are.
+
+    Two arms have a single logit, that of the second; several have one each.
+    """
     scales = Scales.of(TreatmentData(x, t, np.zeros((len(t), 1))))
     model = _regression(scales, x, t)
-    weights = model.coef_[0] / scales.x_std
-    return float(model.intercept_[0] - weights @ scales.x_mean), weights
+    weights = model.coef_ / scales.x_std
+    return model.intercept_ - weights @ scales.x_mean, weights
 
 
-def logistic_score(intercept: float, weights: np.ndarray, x: np.ndarray) -> Float[np.ndarray, " rows"]:
-    """Returns the probabilities of `logistic_weights` for rows, at least 0.01 and at most 0.99."""
-    return np.clip(sigmoid(intercept + x @ weights), NEAREST, 1 - NEAREST)
+def logistic_scores(intercepts: np.ndarray, weights: np.ndarray, x: np.ndarray) -> Float[np.ndarray, "arms rows"]:
+    """Returns the probabilities of each arm by `logistic_weights`, at least 0.01 and at most 0.99."""
+    logits = intercepts[:, None] + weights @ x.T
+    if len(logits) == 1:
+        score = np.clip(sigmoid(logits[0]), NEAREST, 1 - NEAREST)
+        return np.stack([1 - score, score])
+    shares = np.exp(logits - logits.max(axis=0))
+    return np.clip(shares / shares.sum(axis=0), NEAREST, 1 - NEAREST)
 
 
 def _regression(scales: Scales, x: np.ndarray, t: np.ndarray) -> Any:

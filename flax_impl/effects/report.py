@@ -1,20 +1,61 @@
 """Reports what an ensemble found in its table, as numbers and as text."""
 
 from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from torch_ref.common.checks.arguments import shown
+from torch_ref.common.data.design import finite_features
 from torch_ref.common.data.treatment_data import TreatmentData
 
 from .averages import AverageEffects
-from .effect_model import EffectModel, TrainingRecord
+from .effect_model import EffectModel
 from .judging.rate import Rate, rate
-from .judging.scores import pseudo_outcomes
 from .judging.uplift import qini_coefficient, qini_curve
-from .learners.cross_fit import unseen_mean
-from .overlap import POOR
-from .propensities import propensity
+from .learners.contrast import find_pair
+from .learners.cross_fit import CrossFit, unseen_mean
+from .learners.training_record import TrainingRecord
+from .overlap import arm_names, poor_overlap
+from .propensities import arm_propensities
+
+
+@dataclass(frozen=True)
+class PairEffects:
+    """The effects of one arm against another on a table's rows; `EffectReport.of` makes it.
+
+    Args:
+        control: the place of the arm to compare with, among the report's `arms`.
+        treatment: the place of the other arm.
+        effect: the effect on each row [rows], in the unit of the outcome.
+        low: lower end of each effect's 95% interval [rows]; None where the model has none.
+        high: its upper end.
+        ate: the average effect.
+        ate_interval: the ends of its 95% interval, or None.
+        unseen: the effect on rows that some nets did not see, by those nets [held_out].
+        averages: cross-fitted average effects; None without held-out rows or without scikit-learn.
+        learners: of each learner its weight, its R-loss and its DR-loss on rows that it did not see; or None.
+        ranking: whether the effects rank rows that the nets did not see, see `rate`; or None.
+
+    Example:
+        >>> two = np.full(4, 2.0)
+        >>> PairEffects(0, 1, two, None, None, 2.0, None, two).ate
+        2.0
+    """
+
+    control: int
+    treatment: int
+    effect: Float[np.ndarray, " rows"]
+    low: Float[np.ndarray, " rows"] | None
+    high: Float[np.ndarray, " rows"] | None
+    ate: float
+    ate_interval: tuple[float, float] | None
+    unseen: Float[np.ndarray, " held_out"]
+    averages: AverageEffects | None = None
+    learners: dict[str, tuple[float, float, float]] | None = None
+    ranking: Rate | None = None
 
 
 @dataclass(frozen=True)
@@ -25,52 +66,39 @@ class EffectReport:
     outcome; for a binary one they are probabilities and their differences.
 
     Args:
-        t: the treatment [rows].
+        arms: the label of each arm, the one to compare with first.
+        t: the arm of each row [rows], its place in `arms`.
         y: the outcome that was observed [rows].
-        y0: the expected outcome without treatment [rows].
-        y1: the expected outcome with treatment [rows].
-        low: lower end of each effect's 95% interval [rows]; None where the model has none.
-        high: its upper end.
-        ate: the average effect.
-        ate_interval: the ends of its 95% interval, or None.
+        outcomes: the expected outcome in each arm [arms, rows].
         held_out: the numbers of the rows that at least one net did not see [held_out]; all where none was held out.
-        factual: what the nets that did not see these rows expect under the treatment they had [held_out].
-        effect: what those nets expect of the treatment's effect on them [held_out].
-        score: each row's probability of treatment [rows]; None where scikit-learn is not installed.
+        factual: what the nets that did not see these rows expect in the arm they had [held_out].
+        score: each row's probability of each arm [arms, rows]; None where scikit-learn is not installed.
         training: losses and held-out rows.
         binary: the outcome is 0 or 1.
-        averages: cross-fitted average effects; None without held-out rows or without scikit-learn.
-        learners: of each learner its weight, its R-loss and its DR-loss on rows that it did not see; or None.
-        ranking: whether the effects rank rows that the nets did not see, see `rate`; or None.
+        pairs: the effects of each arm against each that comes before it: of three, (0, 1), (0, 2), (1, 2).
 
     Example:
         >>> training = TrainingRecord(losses=np.ones((1, 3, 1)), held_out=None)
-        >>> t, y0, y1 = np.array([0, 1, 0, 1]), np.array([1.0, 1.0, 2.0, 2.0]), np.array([3.0, 3.0, 4.0, 4.0])
-        >>> y, rows = np.where(t == 1, y1, y0), np.arange(4)
-        >>> report = EffectReport(t, y, y0, y1, None, None, 2.0, None, rows, y, y1 - y0, None, training, False)
+        >>> t, outcomes = np.array([0, 1, 0, 1]), np.array([[1.0, 1.0, 2.0, 2.0], [3.0, 3.0, 4.0, 4.0]])
+        >>> y, rows, effect = np.choose(t, outcomes), np.arange(4), outcomes[1] - outcomes[0]
+        >>> pair = PairEffects(0, 1, effect, None, None, 2.0, None, effect)
+        >>> report = EffectReport((0, 1), t, y, outcomes, rows, y, None, training, False, (pair,))
         >>> report.columns()["effect"]
         [2.0, 2.0, 2.0, 2.0]
         >>> report.explained(arm=1)
         1.0
     """
 
+    arms: tuple[Any, ...]
     t: Int[np.ndarray, " rows"]
     y: Float[np.ndarray, " rows"]
-    y0: Float[np.ndarray, " rows"]
-    y1: Float[np.ndarray, " rows"]
-    low: Float[np.ndarray, " rows"] | None
-    high: Float[np.ndarray, " rows"] | None
-    ate: float
-    ate_interval: tuple[float, float] | None
+    outcomes: Float[np.ndarray, "arms rows"]
     held_out: Int[np.ndarray, " held_out"]
     factual: Float[np.ndarray, " held_out"]
-    effect: Float[np.ndarray, " held_out"]
-    score: Float[np.ndarray, " rows"] | None
+    score: Float[np.ndarray, "arms rows"] | None
     training: TrainingRecord
     binary: bool
-    averages: AverageEffects | None = None
-    learners: dict[str, tuple[float, float, float]] | None = None
-    ranking: Rate | None = None
+    pairs: tuple[PairEffects, ...]
 
     @classmethod
     def of(cls, model: EffectModel, data: TreatmentData, trim: float | None = None) -> "EffectReport":
@@ -88,50 +116,70 @@ class EffectReport:
         if model.training is None:
             raise ValueError("model: expected one that was trained here, got a loaded one")
         members = model.joint_outcomes(data.x)
-        y0, y1, effects = members.y0.mean(axis=0), members.y1.mean(axis=0), members.y1 - members.y0
-        low = high = ate_interval = None
-        if model.has_intervals:
-            low, high = model.interval_of_effects(effects)
-        if model.ensemble.bootstrap and model.members > 1:
-            ends = model.interval(model.averages_by_member(data.x, effects))
-            ate_interval = (float(ends[0]), float(ends[1]))
         try:
-            score = propensity(data.x, data.t)
+            score = arm_propensities(finite_features(data), data.t, len(data.arms))
         except ImportError:
             score = None
-        rows, (unseen0, unseen1) = unseen_mean(model.training.held_out, np.stack(members))
-        effect, averages, learners, ranking = unseen1 - unseen0, None, None, None
-        both_arms = min(int((data.t == arm).sum()) for arm in (0, 1)) > 1
-        if score is not None and model.training.held_out is not None and both_arms:
+        rows, unseen = unseen_mean(model.training.held_out, members)
+        found = None
+        every_arm_twice = np.bincount(data.t, minlength=len(data.arms)).min() > 1
+        if score is not None and model.training.held_out is not None and every_arm_twice:
             found = model.cross_fit(data)
-            unseen0, unseen1, effect, averages = found.mu0, found.mu1, found.effect, found.averages(trim=trim)
-            learners = {name: (found.weights.get(name, 1.0), *losses) for name, losses in found.losses().items()}
-            pseudo = pseudo_outcomes(found.t, found.y, found.mu0, found.mu1, found.score)
-            ranking = rate(effect, pseudo) if np.ptp(effect) > 0 else None
+            unseen = found.mu
+        pairs = tuple(
+            _pair(model, data, members, unseen, found, trim, pair) for pair in combinations(range(len(data.arms)), 2)
+        )
         return cls(
+            arms=data.arms,
             t=data.t,
             y=data.y[:, 0],
-            y0=y0,
-            y1=y1,
-            low=low,
-            high=high,
-            ate=float((y1 - y0).mean()),
-            ate_interval=ate_interval,
+            outcomes=members.mean(axis=1),
             held_out=rows,
-            factual=np.where(data.t[rows] == 1, unseen1, unseen0),
-            effect=effect,
+            factual=unseen[data.t[rows], np.arange(len(rows))],
             score=score,
             training=model.training,
             binary=model.scales.binary,
-            averages=averages,
-            learners=learners,
-            ranking=ranking,
+            pairs=pairs,
         )
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the report calls the arms."""
+        return arm_names(self.arms)
+
+    def pair(self, control: Any = None, treatment: Any = None) -> PairEffects:
+        """Returns the effects of an arm against one that comes before it.
+
+        Args:
+            control: label of the arm to compare with; None is the first.
+            treatment: label of the other arm; None is the second of two.
+
+        Raises:
+            ValueError: a label that no arm has, or a pair the other way round.
+        """
+        wanted = find_pair(self.arms, control, treatment)
+        for found in self.pairs:
+            if (found.control, found.treatment) == wanted:
+                return found
+        raise ValueError(f"treatment: expected an arm that comes after {shown(control)}, got {shown(treatment)}")
+
+    def against_first(self) -> tuple[PairEffects, ...]:
+        """Returns the effects of each arm against the first."""
+        return tuple(pair for pair in self.pairs if pair.control == 0)
+
     def columns(self) -> dict[str, list[float]]:
-        """Returns the columns of a table of effects: y0, y1, effect, and low and high where there are intervals."""
-        arrays = {"y0": self.y0, "y1": self.y1, "effect": self.y1 - self.y0, "low": self.low, "high": self.high}
-        return {name: array.tolist() for name, array in arrays.items() if array is not None}
+        """Returns the columns of a table of effects: y0, y1, effect, and low and high where there are intervals.
+
+        Of more than two arms each name ends in its arm's label, and effects are those against the first.
+        """
+        two = len(self.arms) == 2
+        arrays = {f"y{arm}" if two else f"y_{self.arms[arm]}": outcome for arm, outcome in enumerate(self.outcomes)}
+        for pair in self.against_first():
+            end = "" if two else f"_{self.arms[pair.treatment]}"
+            arrays |= {f"effect{end}": pair.effect}
+            if pair.low is not None and pair.high is not None:
+                arrays |= {f"low{end}": pair.low, f"high{end}": pair.high}
+        return {name: array.tolist() for name, array in arrays.items()}
 
     def explained(self, arm: int) -> float:
         """Returns the share of the outcome's variance in an arm (R²) that the nets explain on rows they did not see.
@@ -139,7 +187,7 @@ class EffectReport:
         It is NaN where the arm has less than two such rows, or all have the same outcome.
 
         Args:
-            arm: 0 for the untreated, 1 for the treated.
+            arm: its place in `arms`; of two, 0 for the untreated, 1 for the treated.
         """
         rows = self.t[self.held_out] == arm
         observed, expected = self.y[self.held_out][rows], self.factual[rows]
@@ -147,47 +195,106 @@ class EffectReport:
             return np.nan
         return float(1 - np.mean((observed - expected) ** 2) / observed.var())
 
-    def qini(self) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
-        """Returns the Qini curve on rows that the nets did not see, weighted by propensity, see `qini_curve`."""
-        score = None if self.score is None else self.score[self.held_out]
-        return qini_curve(self.effect, self.t[self.held_out], self.y[self.held_out], score)
+    def qini(self, pair: PairEffects) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+        """Returns the Qini curve of a pair on rows that the nets did not see, weighted by propensity.
+
+        Args:
+            pair: one of `pairs`; rows of other arms are left out.
+
+        Source: see `qini_curve`.
+        """
+        t = self.t[self.held_out]
+        own = (t == pair.control) | (t == pair.treatment)
+        rows, score = self.held_out[own], None
+        if self.score is not None:
+            first, second = (self.score[arm][rows] for arm in (pair.control, pair.treatment))
+            score = second / (first + second)
+        return qini_curve(pair.unseen[own], (t[own] == pair.treatment).astype(int), self.y[rows], score)
 
     def __str__(self) -> str:
-        counts = [int((self.t == arm).sum()) for arm in (0, 1)]
-        observed = [self.y[self.t == arm].mean() for arm in (0, 1)]
-        lines = [] if self.averages is None else [str(self.averages), ""]
-        lines.append(f"{'':34}{'untreated':>12}{'treated':>12}")
-        lines.append(f"{'rows':34}{counts[0]:>12}{counts[1]:>12}")
-        lines.append(f"{'mean outcome, observed':34}{observed[0]:>12.4g}{observed[1]:>12.4g}")
-        lines.append(f"{'mean outcome, had all been so':34}{self.y0.mean():>12.4g}{self.y1.mean():>12.4g}")
+        names, arms = self.names, range(len(self.arms))
+        wide = max(12, *(len(name) + 2 for name in names))
+        lines = []
+        for pair in self.pairs:
+            if pair.averages is not None:
+                heading = [] if len(arms) == 2 else [f"{names[pair.treatment]} against {names[pair.control]}"]
+                lines += [*heading, str(pair.averages), ""]
+
+        def line(words: str, cells: Any, form: str = "") -> str:
+            return f"{words:34}" + "".join(f"{cell:>{wide}{form}}" for cell in cells)
+
+        lines.append(line("", names))
+        lines.append(line("rows", [int((self.t == arm).sum()) for arm in arms]))
+        observed = [self.y[self.t == arm].mean() for arm in arms]
+        lines.append(line("mean outcome, observed", observed, ".4g"))
+        lines.append(line("mean outcome, had all been so", self.outcomes.mean(axis=1), ".4g"))
         unseen = "R2 on rows a net did not see" if self.training.held_out is not None else "R2 on the rows trained on"
-        lines.append(f"{unseen:34}{self.explained(0):>12.3f}{self.explained(1):>12.3f}")
+        lines.append(line(unseen, map(self.explained, arms), ".3f"))
         if self.score is not None:
             for name, q in (("propensity, 5%", 0.05), ("propensity, median", 0.5), ("propensity, 95%", 0.95)):
-                of_arms = [np.quantile(self.score[self.t == arm], q) for arm in (0, 1)]
-                lines.append(f"{name:34}{of_arms[0]:>12.3f}{of_arms[1]:>12.3f}")
-        effect = self.y1 - self.y0
-        between = ""
-        if self.ate_interval is not None:
-            between = f"  (95% interval {self.ate_interval[0]:.4g} to {self.ate_interval[1]:.4g})"
-        lines += ["", f"mean of the rows' effects         {self.ate:>12.4g}{between}"]
-        low, high = np.quantile(effect, (0.05, 0.95))
-        lines.append(f"effects of the rows, 5% to 95%    {low:>12.4g} to {high:.4g}")
-        if self.low is not None and self.high is not None:
-            sure = np.mean((self.low > 0) | (self.high < 0))
-            lines.append(f"rows whose interval leaves out 0  {sure:>12.1%}")
-        lines.append(f"difference of the observed means  {observed[1] - observed[0]:>12.4g}")
-        lines.append(f"Qini coefficient                  {qini_coefficient(*self.qini()):>12.4g}")
-        if self.ranking is not None:
-            lines.append(
-                f"RATE of the effects' ranking      {self.ranking.value:>12.4g}  (p {self.ranking.p_value:.2g})"
-            )
+                # Of two arms there is one propensity, in both; of more, each arm's own.
+                of_arms = [self.score[1 if len(arms) == 2 else arm][self.t == arm] for arm in arms]
+                lines.append(line(name, [np.quantile(score, q) for score in of_arms], ".3f"))
+        for pair in self.against_first():
+            heading = [] if len(arms) == 2 else [f"{names[pair.treatment]} against {names[pair.control]}"]
+            lines += ["", *heading, *self._lines_of(pair, observed)]
         if self.score is None:
             lines.append("no overlap: propensities need scikit-learn: pip install 'twohead[estimator]'")
         else:
-            outside = np.mean((self.score < POOR) | (self.score > 1 - POOR))
-            lines.append(f"rows in one arm almost surely     {outside:>12.1%}")
-        if self.learners is not None and len(self.learners) > 1:
-            lines += ["", f"{'learner':<22}{'weight':>8}{'R-loss':>12}{'DR-loss':>12}"]
-            lines += [f"{name:<22}{w:>8.2f}{r:>12.4g}{dr:>12.4g}" for name, (w, r, dr) in self.learners.items()]
+            in_one = "rows in one arm almost surely" if len(arms) == 2 else "rows almost never in some arm"
+            lines.append(f"{in_one:34}{poor_overlap(self.score).mean():>12.1%}")
+        for pair in self.against_first():
+            if pair.learners is not None and len(pair.learners) > 1:
+                of = "" if len(arms) == 2 else f", {names[pair.treatment]}"
+                lines += ["", f"{f'learner{of}':<22}{'weight':>8}{'R-loss':>12}{'DR-loss':>12}"]
+                lines += [f"{name:<22}{w:>8.2f}{r:>12.4g}{dr:>12.4g}" for name, (w, r, dr) in pair.learners.items()]
         return "\n".join(lines)
+
+    def _lines_of(self, pair: PairEffects, observed: list[Any]) -> list[str]:
+        """Returns the lines on the effects of a pair."""
+        between = ""
+        if pair.ate_interval is not None:
+            between = f"  (95% interval {pair.ate_interval[0]:.4g} to {pair.ate_interval[1]:.4g})"
+        low, high = np.quantile(pair.effect, (0.05, 0.95))
+        lines = [f"mean of the rows' effects         {pair.ate:>12.4g}{between}"]
+        lines.append(f"effects of the rows, 5% to 95%    {low:>12.4g} to {high:.4g}")
+        if pair.low is not None and pair.high is not None:
+            sure = np.mean((pair.low > 0) | (pair.high < 0))
+            lines.append(f"rows whose interval leaves out 0  {sure:>12.1%}")
+        difference = observed[pair.treatment] - observed[pair.control]
+        lines.append(f"difference of the observed means  {difference:>12.4g}")
+        lines.append(f"Qini coefficient                  {qini_coefficient(*self.qini(pair)):>12.4g}")
+        if pair.ranking is not None:
+            ranking = pair.ranking
+            lines.append(f"RATE of the effects' ranking      {ranking.value:>12.4g}  (p {ranking.p_value:.2g})")
+        return lines
+
+
+def _pair(
+    model: EffectModel,
+    data: TreatmentData,
+    members: Float[np.ndarray, "arms members rows"],
+    unseen: Float[np.ndarray, "arms held_out"],
+    found: CrossFit | None,
+    trim: float | None,
+    places: tuple[int, int],
+) -> PairEffects:
+    """Returns the effects of the second of two arms against the first."""
+    control, treatment = places
+    effects = members[treatment] - members[control]
+    low = high = ate_interval = averages = learners = ranking = None
+    if model.has_intervals:
+        low, high = model.interval_of_effects(effects, pair=places)
+    if model.ensemble.bootstrap and model.members > 1:
+        ends = model.interval(model.averages_by_member(data.x, effects))
+        ate_interval = (float(ends[0]), float(ends[1]))
+    effect = unseen[treatment] - unseen[control]
+    if found is not None:
+        contrast = found.contrast(data.arms[control], data.arms[treatment])
+        effect, averages = contrast.effect, contrast.averages(trim=trim)
+        learners = {name: (contrast.weights.get(name, 1.0), *losses) for name, losses in contrast.losses().items()}
+        ranking = rate(effect, contrast.pseudo_outcomes()) if np.ptp(effect) > 0 else None
+    mean = effects.mean(axis=0)
+    return PairEffects(
+        control, treatment, mean, low, high, float(mean.mean()), ate_interval, effect, averages, learners, ranking
+    )

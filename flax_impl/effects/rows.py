@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
 from torch_ref.common.checks.arguments import check_integer, check_number
-from torch_ref.common.checks.arrays import check_binary, check_rows
+from torch_ref.common.checks.arrays import check_arms, check_rows
 
 from .judging.columns import code_labels
 
@@ -34,13 +34,14 @@ def draw_members(
     bootstrap: bool,
     seed: int,
     groups: Shaped[np.ndarray, " rows"] | None = None,
+    arms: int = 2,
 ) -> MemberRows:
     """Draws the rows of each member, arm by arm, so that every member has as many of each arm as the others.
 
     What is held out goes round: with a share of a fifth, every row is held out once among five members.
 
     Args:
-        t: the treatment, 0 or 1.
+        t: the treatment, from 0 to `arms - 1`.
         members: how many to draw for.
         validation_share: the share of each arm that is held out, at most 16,384 rows in all; 0 holds out none. With
             `groups`, a share of the clusters, at most a half.
@@ -48,30 +49,31 @@ def draw_members(
             clusters.
         seed: of numpy's default generator.
         groups: the cluster of each row, whose rows are held out together; or None.
+        arms: how many there are.
 
     Raises:
         ValueError: an argument out of bounds, a share that leaves no row to hold out, or too few clusters for it.
     """
     check_rows("t", t)
-    check_binary("t", t)
+    check_arms("t", t, arms)
     check_integer("members", members, at_least=1)
     check_number("validation_share", validation_share, at_least=0, below=1)
     generator = np.random.default_rng(check_integer("seed", seed, at_least=0))
     share = min(validation_share, _MOST_HELD_OUT / len(t))
-    arms = [np.flatnonzero(t == arm) for arm in (0, 1)]
+    of_arms = [np.flatnonzero(t == arm) for arm in range(arms)]
     folds = round(1 / share) if share else 1
     if groups is not None and (share or bootstrap):
         folds = max(folds, 2) if share else 1
         return _draw_clusters(t, groups, members=members, folds=folds, bootstrap=bootstrap, generator=generator)
     whole = share == validation_share and folds > 1 and abs(folds * share - 1) < 0.05
-    counts = [_held_out_rows(share, folds if whole else None, len(arm)) for arm in arms]
+    counts = [_held_out_rows(share, folds if whole else None, len(arm)) for arm in of_arms]
     if validation_share and not (sum(counts) and round(share * len(t))):
         raise ValueError(f"validation_share: expected a share that holds a row out, got {validation_share} of {len(t)}")
     train, held_out = [], []
-    drawn = arms
+    drawn = of_arms
     for member in range(members):
         if member % folds == 0:
-            drawn = [generator.permutation(arm) for arm in arms]
+            drawn = [generator.permutation(arm) for arm in of_arms]
         # The next fold to the front. The last one takes rows of the first, so that all are of one size.
         shuffled = [np.roll(arm, -(member % folds) * count) for arm, count in zip(drawn, counts, strict=True)]
         held_out.append(np.concatenate([arm[:count] for arm, count in zip(shuffled, counts, strict=True)]))
@@ -94,12 +96,12 @@ def _held_out_rows(share: float, folds: int | None, rows: int) -> int:
 def draw_folds(
     t: Int[np.ndarray, " rows"], *, seed: int, groups: Shaped[np.ndarray, " rows"] | None = None, folds: int = 5
 ) -> list[Bool[np.ndarray, " rows"]]:
-    """Returns which rows each fold leaves out: every row once, both arms evenly among the folds, clusters whole.
+    """Returns which rows each fold leaves out: every row once, all arms evenly among the folds, clusters whole.
 
-    Outside each fold there are rows of both arms.
+    Outside each fold there are rows of all arms.
 
     Args:
-        t: the treatment, 0 or 1.
+        t: the treatment, from 0 on; every arm has rows.
         seed: of the folds.
         groups: the cluster of each row, or None.
         folds: how many; fewer where an arm has fewer rows or clusters.
@@ -112,21 +114,22 @@ def draw_folds(
         from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
     except ImportError as error:
         raise ImportError("folds need scikit-learn: pip install 'twohead[estimator]'") from error
-    least = min(int((t == arm).sum()) for arm in (0, 1))
+    arms = range(max(int(t.max()) + 1, 2))
+    least = min(int((t == arm).sum()) for arm in arms)
     if least < 2:
         raise ValueError(f"t: expected at least 2 rows of each arm for folds, got {least} of one")
     if groups is None:
         return _masks(StratifiedKFold(min(folds, least), shuffle=True, random_state=seed).split(t, t), len(t))
     places = code_labels("groups", groups, len(t))[1]
-    clusters = min(len(np.unique(places[t == arm])) for arm in (0, 1))
+    clusters = min(len(np.unique(places[t == arm])) for arm in arms)
     if clusters < 2:
         raise ValueError(f"groups: expected at least 2 clusters with rows of each arm, got {clusters}")
     for count in range(min(folds, clusters), 1, -1):
         parts = StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(t, t, places)
         found = _masks(parts, len(t))
-        if all(unseen.any() and len(np.unique(t[~unseen])) == 2 for unseen in found):
+        if all(unseen.any() and len(np.unique(t[~unseen])) == len(arms) for unseen in found):
             return found
-    raise ValueError("groups: expected clusters that leave rows of both arms outside each fold, got none")
+    raise ValueError("groups: expected clusters that leave rows of all arms outside each fold, got none")
 
 
 def _masks(parts: Iterable[tuple[np.ndarray, np.ndarray]], rows: int) -> list[np.ndarray]:
@@ -160,7 +163,7 @@ def _draw_clusters(
 def _bootstrap_clusters(
     t: np.ndarray, rows: np.ndarray, places: np.ndarray, generator: np.random.Generator
 ) -> np.ndarray:
-    """Returns the rows of as many clusters as there are, drawn with replacement until both arms are among them."""
+    """Returns the rows of as many clusters as there are, drawn with replacement until all arms are among them."""
     labels, arms = np.unique(places), len(np.unique(t[rows]))
     while True:
         drawn = generator.choice(labels, len(labels))

@@ -1,69 +1,59 @@
 """Calibrated intervals for expected effects: a second ensemble, fitted on half the rows, says how wide they must be."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from itertools import combinations
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from torch_ref.common.checks.arguments import check_integer, check_number, check_shape
-from torch_ref.common.checks.arrays import check_binary, check_data
+from torch_ref.common.checks.arrays import check_arms, check_data
 
 _LEVELS = 1000  # of the stored quantiles, evenly from 0 to 1
 _MOST_GROWTH = 3.0  # a larger factor would rest on a few rows
 
 
-class MemberOutcomes(NamedTuple):
-    """Both potential outcomes of a table's rows by each member, in the unit of the data.
-
-    Attributes:
-        y0: without treatment [members, rows].
-        y1: with treatment [members, rows].
-    """
-
-    y0: Float[np.ndarray, "members rows"]
-    y1: Float[np.ndarray, "members rows"]
+Refit = Callable[[Int[np.ndarray, " half"]], Float[np.ndarray, "arms members rows"]]
 
 
-Refit = Callable[[Int[np.ndarray, " half"]], MemberOutcomes]
-
-
-def draw_half(t: Int[np.ndarray, " rows"], seed: int) -> Int[np.ndarray, " half"]:
+def draw_half(t: Int[np.ndarray, " rows"], seed: int, arms: int = 2) -> Int[np.ndarray, " half"]:
     """Returns the numbers of half the rows of each arm, drawn without replacement, in ascending order.
 
     Args:
-        t: the treatment [rows], 0 or 1.
+        t: the treatment [rows], from 0 to `arms - 1`.
         seed: of numpy's default generator.
+        arms: how many there are.
 
     Returns:
         Row numbers [half]; an arm with an odd number of rows gives the smaller half, but at least one row.
 
     Raises:
-        ValueError: a treatment that is not 0 or 1, less than two rows in an arm, or a negative seed.
+        ValueError: a treatment that is no arm, less than two rows in an arm, or a negative seed.
 
     Example:
         >>> draw_half(np.array([0, 0, 1, 1, 1, 1]), seed=0).shape
         (3,)
     """
     check_shape("t", t, ("rows",))
-    check_binary("t", t)
+    check_arms("t", t, arms)
     generator = np.random.default_rng(check_integer("seed", seed, at_least=0))
-    arms = [np.flatnonzero(t == arm) for arm in (0, 1)]
-    for arm, name in zip(arms, ("untreated", "treated"), strict=True):
-        if len(arm) < 2:
-            raise ValueError(f"t: expected at least 2 {name} rows to calibrate on, got {len(arm)}")
-    return np.sort(np.concatenate([generator.permutation(arm)[: len(arm) // 2] for arm in arms])).astype(np.int32)
+    of_arms = [np.flatnonzero(t == arm) for arm in range(arms)]
+    for arm, rows in enumerate(of_arms):
+        if len(rows) < 2:
+            name = ("untreated", "treated")[arm] if arms == 2 else f"arm {arm}"
+            raise ValueError(f"t: expected at least 2 {name} rows to calibrate on, got {len(rows)}")
+    return np.sort(np.concatenate([generator.permutation(rows)[: len(rows) // 2] for rows in of_arms])).astype(np.int32)
 
 
 def calibrate(
-    outcomes: MemberOutcomes,
+    outcomes: Float[np.ndarray, "arms members rows"],
     unseen: Bool[np.ndarray, "members rows"],
     t: Int[np.ndarray, " rows"],
     y: Float[np.ndarray, " rows"],
     refit: Refit,
     *,
     seed: int = 0,
-) -> Float[np.ndarray, " levels"]:
+) -> Float[np.ndarray, "pairs levels"]:
     """Returns how many times their spread the effects lie from the true ones: quantiles, to be stored.
 
     The spread of members does not show what all of them get wrong together. Two things show it, both from an ensemble
@@ -79,15 +69,16 @@ def calibrate(
     A few members tell a row's spread poorly, so its square counts half, and the mean over the table the other half.
 
     Args:
-        outcomes: what the ensemble's members say about the table's rows.
+        outcomes: what the ensemble's members expect of the table's rows in each arm.
         unseen: which rows each member was not trained on [members, rows]; rows that it was stopped by count as unseen.
-        t: the treatment [rows], 0 or 1.
+        t: the treatment [rows], from 0 on.
         y: the outcome [rows]; 0 or 1 for a binary one.
         refit: takes row numbers, fits the same ensemble on those rows, and returns its outcomes for all rows.
         seed: of the half that is drawn.
 
     Returns:
-        The mean variance of the members' effects, and quantiles at even levels from 0 to 1, for `calibrated_interval`.
+        For each pair of arms, (0, 1), (0, 2), … (1, 2), …: the mean variance of the members' effects, and quantiles at
+        even levels from 0 to 1, for `calibrated_interval`.
 
     Raises:
         ValueError: arrays of other shapes or with values that are no finite numbers, less than two members, or arms
@@ -96,35 +87,37 @@ def calibrate(
     Example:
         >>> generator = np.random.default_rng(0)
         >>> t, y = np.arange(200) % 2, generator.standard_normal(200)
-        >>> members = MemberOutcomes(*generator.standard_normal((2, 5, 200)))
+        >>> members = generator.standard_normal((2, 5, 200))
         >>> quantiles = calibrate(members, np.ones((5, 200), bool), t, y, lambda rows: members)
         >>> quantiles.shape
-        (1002,)
+        (1, 1002)
 
     Source: halves as in Politis, Romano, Wolf, "Subsampling", 1999; the fall of squared residuals as in Cortes et al.,
         "Learning curves: asymptotic values and rate of convergence", 1993; spreads drawn to their mean as in Smyth,
         "Linear models and empirical Bayes methods", 2004.
     """
-    members = len(outcomes.y0)
+    check_shape("outcomes", outcomes, ("arms", "members", "rows"))
+    arms, members, _ = outcomes.shape
     if members < 2:
         raise ValueError(f"members: expected at least 2 for an interval, got {members}")
-    t, y = check_data({"t": t, "y": y}, ("t", "y")).values()
-    for name, array in (("y0", outcomes.y0), ("y1", outcomes.y1), ("unseen", unseen)):
-        check_shape(name, array, (members, len(y)))
-    half = draw_half(t, seed)
-    halved = MemberOutcomes(*(values.mean(axis=0) for values in refit(half)))
-    check_shape("refit", halved.y0, (len(y),))
+    t, y = check_data({"t": t, "y": y}, ("t", "y"), arms=arms).values()
+    check_shape("outcomes", outcomes, (arms, members, len(y)))
+    check_shape("unseen", unseen, (members, len(y)))
+    half = draw_half(t, seed, arms)
+    halved = refit(half).mean(axis=1)
+    check_shape("refit", halved, (arms, len(y)))
     rest = np.ones(len(y), bool)
     rest[half] = False
-    effects = outcomes.y1 - outcomes.y0
-    typical = float(effects.var(axis=0, ddof=1).mean())
-    spread = _spread(effects, typical)
-    apart = np.abs(halved.y1 - halved.y0 - effects.mean(axis=0))
-    ratios = (apart / np.maximum(spread, np.finfo(float).tiny))[rest]
-    ratios *= _growth(
-        np.where(t == 1, outcomes.y1, outcomes.y0), unseen, np.where(t == 1, halved.y1, halved.y0), y, rest
-    )
-    return np.append(typical, _quantiles(ratios))
+    rows = np.arange(len(y))
+    growth = _growth(outcomes[t, :, rows].T, unseen, halved[t, rows], y, rest)
+    found = []
+    for first, second in combinations(range(arms), 2):
+        effects = outcomes[second] - outcomes[first]
+        typical = float(effects.var(axis=0, ddof=1).mean())
+        apart = np.abs(halved[second] - halved[first] - effects.mean(axis=0))
+        ratios = (apart / np.maximum(_spread(effects, typical), np.finfo(float).tiny))[rest]
+        found.append(np.append(typical, _quantiles(growth * ratios)))
+    return np.stack(found)
 
 
 def calibrated_interval(
@@ -137,7 +130,7 @@ def calibrated_interval(
 
     Args:
         effects: of the rows by each member [members, rows].
-        calibration: of the same ensemble, as `calibrate` returns it.
+        calibration: of the same ensemble and pair of arms, a row of what `calibrate` returns.
         alpha: the probability of missing the effect, above 0 and below 1.
         least: the multiple of the spread is at least this.
 

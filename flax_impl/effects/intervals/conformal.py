@@ -1,6 +1,6 @@
 """Conformal intervals for a row's own difference of outcomes, noise and all."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -21,6 +21,7 @@ class HeldOutRows(NamedTuple):
         score: the probability of treatment [rows], between 0 and 1.
         t: the treatment [rows], 0 or 1.
         y: the outcome [rows].
+        score0: the probability of no treatment [rows], where there are more arms; None is `1 - score`.
     """
 
     mu0: Float[np.ndarray, " rows"]
@@ -28,6 +29,7 @@ class HeldOutRows(NamedTuple):
     score: Float[np.ndarray, " rows"]
     t: Int[np.ndarray, " rows"]
     y: Float[np.ndarray, " rows"]
+    score0: Float[np.ndarray, " rows"] | None = None
 
 
 def conformal_interval(
@@ -39,6 +41,7 @@ def conformal_interval(
     *,
     joint: Literal["any", "independent"] = "any",
     least_score: float = 0.01,
+    score0: Float[np.ndarray, " new"] | None = None,
 ) -> tuple[Float[np.ndarray, " new"], Float[np.ndarray, " new"]]:
     """Returns the ends of intervals that hold each new row's own `y1 - y0` with probability `1 - alpha`.
 
@@ -58,6 +61,7 @@ def conformal_interval(
         alpha: the probability of missing the difference, above 0 and below 1.
         joint: how the noises of both outcomes go together, `"any"` way or `"independent"`.
         least_score: probabilities count as at least this, and at most one less this; above 0 and below 0.5.
+        score0: the new rows' probabilities of no treatment [new], where there are more arms; None is `1 - score`.
 
     Returns:
         The lower and the upper ends, each [new], in the unit of the outcome; infinite where the table cannot tell.
@@ -81,17 +85,17 @@ def conformal_interval(
     check_choice("joint", joint, _JOINT)
     check_number("least_score", least_score, above=0, below=0.5)
     table = HeldOutRows(**_checked(table._asdict(), len(table.y)))
-    new = _checked({"mu0": mu0, "mu1": mu1, "score": score}, len(mu0))
+    new = _checked({"mu0": mu0, "mu1": mu1, "score": score, "score0": score0}, len(mu0))
     check_binary("t", table.t)
     for arm, name in ((0, "untreated"), (1, "treated")):
         if not (table.t == arm).any():
             raise ValueError(f"t: expected rows of both arms, got no {name} ones")
     arms = []
     for arm in (0, 1):
-        own = table.t == arm
+        own, name = table.t == arm, ("score0", "score")[arm]
         residuals = (table.y - (table.mu1 if arm else table.mu0))[own]
-        weights = _weights(table.score[own], arm, least_score)
-        arms.append((residuals, weights, _weights(new["score"], arm, least_score)))
+        of_table, of_new = (_weights(scores[name], least_score) for scores in (table._asdict(), new))
+        arms.append((residuals, of_table[own], of_new))
     if joint == "any":
         margin = sum(_margin(np.abs(residuals), weights, of_new, alpha / 2) for residuals, weights, of_new in arms)
     else:
@@ -100,21 +104,22 @@ def conformal_interval(
     return effect - margin, effect + margin
 
 
-def _checked(arrays: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+def _checked(arrays: dict[str, Any], rows: int) -> dict[str, np.ndarray]:
     """Returns the arrays as float64, or as they are where they hold treatments; raises where one does not fit."""
+    arrays = {name: array for name, array in arrays.items() if array is not None}
     for name, array in arrays.items():
         check_shape(name, array, (rows,))
     checked = check_data(arrays, tuple(arrays))
-    score = checked["score"]
-    if ((score < 0) | (score > 1)).any():
-        raise ValueError(f"score: expected probabilities between 0 and 1, got {score.min():g} to {score.max():g}")
-    return checked
+    for name in ("score", "score0"):
+        score = checked.get(name, np.zeros(1))
+        if ((score < 0) | (score > 1)).any():
+            raise ValueError(f"{name}: expected probabilities between 0 and 1, got {score.min():g} to {score.max():g}")
+    return {"score0": 1 - checked["score"]} | checked
 
 
-def _weights(score: Float[np.ndarray, " rows"], arm: int, least: float) -> Float[np.ndarray, " rows"]:
+def _weights(score: Float[np.ndarray, " rows"], least: float) -> Float[np.ndarray, " rows"]:
     """Returns one over each row's probability of being in an arm."""
-    score = np.clip(score, least, 1 - least)
-    return 1 / (score if arm else 1 - score)
+    return 1 / np.clip(score, least, 1 - least)
 
 
 def _margin(

@@ -9,11 +9,11 @@ from torch_ref.common.checks.arguments import check_shape
 from torch_ref.common.checks.arrays import check_binary, check_finite, check_rows, check_some_weight
 
 
-def check_columns(**columns: Any) -> list[np.ndarray]:
+def check_columns(*, third: bool = False, **columns: Any) -> list[np.ndarray]:
     """Returns columns in float64, in their order, checked by name.
 
-    Raises ValueError unless all are finite numbers with as many rows as the first, `t` is 0 or 1, and `score` lies
-    from 0 to 1.
+    Raises ValueError unless all are finite numbers with as many rows as the first, `t` is 0 or 1, or with a `third` arm
+    -1, and every `score` lies from 0 to 1.
     """
     first = ""
     arrays = {name: np.asarray(column) for name, column in columns.items()}
@@ -24,11 +24,41 @@ def check_columns(**columns: Any) -> list[np.ndarray]:
         if array.dtype.kind not in "biuf":
             raise ValueError(f"{name}: expected numbers, got dtype {array.dtype}")
         check_finite(name, array)
-        if name == "t":
+        if name == "t" and not (third and np.isin(array, (-1, 0, 1)).all()):
             check_binary(name, array)
-        if name == "score":
+        if name.startswith("score"):
             _refuse(name, array, (array < 0) | (array > 1), "probabilities from 0 to 1")
     return [array.astype(np.float64) for array in arrays.values()]
+
+
+def check_arms(t: Any, arms: int) -> np.ndarray:
+    """Returns the arm of each row as an int; raises ValueError, naming the first row, unless it is 0 to `arms - 1`."""
+    array = np.asarray(t)
+    check_shape("t", array, ("rows",))
+    check_rows("t", array)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"t: expected numbers, got dtype {array.dtype}")
+    check_finite("t", array)
+    _refuse("t", array, (array < 0) | (array >= arms) | (array != np.floor(array)), f"an arm from 0 to {arms - 1}")
+    return array.astype(np.int64)
+
+
+def check_of_arms(name: str, array: Any, rows: int, arms: int | None = None) -> np.ndarray:
+    """Returns numbers of each arm and row [arms, rows] in float64.
+
+    Raises ValueError, naming the first place, unless all are finite, and unless they are of at least two arms, or of
+    as many as `arms`. A `score` has to lie from 0 to 1.
+    """
+    found = np.asarray(array)
+    check_shape(name, found, ("arms" if arms is None else arms, rows))
+    if len(found) < 2:
+        raise ValueError(f"{name}: expected at least 2 arms, got {len(found)}")
+    if found.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: expected numbers, got dtype {found.dtype}")
+    _refuse(name, found, ~np.isfinite(found), "finite numbers")
+    if name == "score":
+        _refuse(name, found, (found < 0) | (found > 1), "probabilities from 0 to 1")
+    return found.astype(np.float64)
 
 
 def row_weights(w: Any, rows: int) -> np.ndarray:
@@ -68,17 +98,19 @@ def code_labels(name: str, labels: Any, rows: int) -> tuple[list[Any], np.ndarra
     return different, np.array([place[label] for label in of_rows])
 
 
-def check_inside(score: np.ndarray) -> None:
+def check_inside(name: str, score: np.ndarray) -> None:
     """Raises ValueError where a propensity is 0 or 1: no weight can stand for the arm that such rows never have."""
     _refuse(
-        "score", score, (score == 0) | (score == 1), "probabilities above 0 and below 1",
+        name, score, (score == 0) | (score == 1), "probabilities above 0 and below 1",
         "; leave such rows out, as trim=0.01 of average_effects does",
     )  # fmt: skip
 
 
 def _refuse(name: str, array: np.ndarray, wrong: np.ndarray, expected: str, advice: str = "") -> None:
-    """Raises ValueError, naming the first row, where anything is wrong."""
-    rows = np.flatnonzero(wrong)
-    if len(rows):
-        more = f" ({len(rows)} in all)" if len(rows) > 1 else ""
-        raise ValueError(f"{name}: expected {expected}, got {array[rows[0]]} in row {rows[0]}{more}{advice}")
+    """Raises ValueError, naming the first row, or arm and row [arms, rows], where anything is wrong."""
+    places = np.argwhere(wrong)
+    if len(places):
+        more = f" ({len(places)} in all)" if len(places) > 1 else ""
+        *arm, row = places[0]
+        at = f"row {row}" + "".join(f" of arm {number}" for number in arm)
+        raise ValueError(f"{name}: expected {expected}, got {array[tuple(places[0])]} in {at}{more}{advice}")

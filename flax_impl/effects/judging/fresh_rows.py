@@ -4,29 +4,30 @@ import numpy as np
 from jaxtyping import Float
 
 from torch_ref.common.checks.arguments import check_choice
+from torch_ref.common.data.design import finite_features
 from torch_ref.common.data.treatment_data import TreatmentData
 
+from ..learners.cross_fit import CrossFit
 from ..propensities import cross_fitted_propensity
 from ..rows import draw_folds
-from .scores import dr_loss, r_loss
 
 _FEWEST = 20  # rows in an arm: fewer say nothing about the outcomes
 
 
-def score_effects(effect: Float[np.ndarray, " rows"], data: TreatmentData, loss: str, seed: int = 0) -> float:
+def score_effects(effects: Float[np.ndarray, "others rows"], data: TreatmentData, loss: str, seed: int = 0) -> float:
     """Returns the negative R-loss or DR-loss of effects on rows that their model did not see; more is better.
 
     What the losses compare with is the same for all models: boosted trees of scikit-learn and a logistic propensity,
     cross-fitted on these rows.
 
     Args:
-        effect: the estimated effects [rows].
+        effects: the estimated effects of each arm against the first [arms - 1, rows].
         data: the rows.
         loss: `"r_loss"` or `"dr_loss"`.
         seed: of folds and trees.
 
     Returns:
-        A number of at most 0, in the outcome's unit squared.
+        A number of at most 0, in the outcome's unit squared: the mean over the arms.
 
     Raises:
         ValueError: less than 20 rows in an arm, or another loss.
@@ -36,7 +37,9 @@ def score_effects(effect: Float[np.ndarray, " rows"], data: TreatmentData, loss:
     treatment effects", 2018.
     """
     check_choice("loss", loss, ("r_loss", "dr_loss"))
-    least = min(int((data.t == arm).sum()) for arm in (0, 1))
+    first, *others = data.arms
+    arms = range(len(data.arms))
+    least = int(np.bincount(data.t, minlength=len(arms)).min())
     if least < _FEWEST:
         raise ValueError(f"t: expected at least {_FEWEST} rows of each arm to score effects on, got {least}")
     try:
@@ -44,14 +47,15 @@ def score_effects(effect: Float[np.ndarray, " rows"], data: TreatmentData, loss:
     except ImportError as error:
         raise ImportError("scores need scikit-learn: pip install 'twohead[estimator]'") from error
     folds = draw_folds(data.t, seed=seed, groups=data.groups)
-    score, mu = cross_fitted_propensity(data.x, data.t, folds), np.zeros((2, len(data)))
-    y = data.y[:, 0]
+    x, y = finite_features(data), data.y[:, 0]
+    score, mu = cross_fitted_propensity(x, data.t, folds), np.zeros((len(arms), len(data)))
     for unseen in folds:
-        for arm in (0, 1):
+        for arm in arms:
             rows = ~unseen & (data.t == arm)
             trees = HistGradientBoostingRegressor(max_iter=100, min_samples_leaf=10, random_state=seed)
-            trees.fit(data.x[rows], y[rows], sample_weight=None if data.w is None else data.w[rows])
-            mu[arm, unseen] = trees.predict(data.x[unseen])
-    if loss == "dr_loss":
-        return -dr_loss(effect, data.t, y, mu[0], mu[1], score, data.w)
-    return -r_loss(effect, data.t, y, (1 - score) * mu[0] + score * mu[1], score, data.w)
+            trees.fit(x[rows], y[rows], sample_weight=None if data.w is None else data.w[rows])
+            mu[arm, unseen] = trees.predict(x[unseen])
+    rows, weights = np.arange(len(data)), {"model": np.ones(len(others))}
+    found = CrossFit(rows, data.t, y, data.w, data.groups, data.arms, mu, score, {"model": effects}, weights)
+    each = [found.contrast(first, label).losses()["model"] for label in others]
+    return -float(np.mean(each, axis=0)[("r_loss", "dr_loss").index(loss)])

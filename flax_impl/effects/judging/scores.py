@@ -5,9 +5,58 @@ import warnings
 import numpy as np
 from jaxtyping import Float, Int
 
-from .columns import check_columns, check_inside, row_weights
+from torch_ref.common.checks.arguments import check_shape
+
+from .columns import check_arms, check_columns, check_inside, check_of_arms, row_weights
 
 _LEAST = 1e-6  # a propensity: below it one row would stand for more than a million
+
+
+def arm_outcomes(
+    t: Int[np.ndarray, " rows"],
+    y: Float[np.ndarray, " rows"],
+    mu: Float[np.ndarray, "arms rows"],
+    score: Float[np.ndarray, "arms rows"],
+) -> Float[np.ndarray, "arms rows"]:
+    """Returns each row's doubly robust outcome under each arm, whose mean is what all rows of that arm would have.
+
+    It is the expected outcome mu, corrected in the row's own arm by its error over the probability of that arm. The
+    mean is right where either the expected outcomes or the propensities are. Both should come from models that did
+    not see the row. A difference of two arms is what `pseudo_outcomes` gives.
+
+    Args:
+        t: the arm of each row [rows], from 0 to arms - 1.
+        y: the outcome that was observed [rows].
+        mu: the outcome that was expected under each arm [arms, rows].
+        score: each row's probability of each arm [arms, rows], above 0 and below 1.
+
+    Returns:
+        One number for each arm and row [arms, rows], in the outcome's unit.
+
+    Raises:
+        ValueError: other shapes, no rows, less than two arms, numbers that are not finite, an arm that is not there, or
+            a propensity of 0 or 1.
+
+    Warns:
+        UserWarning: propensities nearer than 1e-6 to 0 or 1, which are taken as that near.
+
+    Example:
+        >>> t, y = np.array([0, 2]), np.array([2.0, 6.0])
+        >>> mu = np.array([[1.0, 1.0], [4.0, 4.0], [5.0, 5.0]])
+        >>> arm_outcomes(t, y, mu, score=np.array([[0.5, 0.5], [0.25, 0.25], [0.25, 0.25]])).tolist()
+        [[3.0, 1.0], [4.0, 4.0], [5.0, 9.0]]
+
+    Source: Robins, Rotnitzky, Zhao, "Estimation of regression coefficients when some regressors are not always
+    observed", 1994.
+    """
+    [y] = check_columns(y=y)
+    mu = check_of_arms("mu", mu, len(y))
+    t = check_arms(t, len(mu))
+    check_shape("t", t, (len(y),))
+    score = _inner("score", check_of_arms("score", score, len(y), len(mu)))
+    found, rows = mu.copy(), np.arange(len(y))
+    found[t, rows] += (y - mu[t, rows]) / score[t, rows]
+    return found
 
 
 def pseudo_outcomes(
@@ -16,6 +65,7 @@ def pseudo_outcomes(
     mu0: Float[np.ndarray, " rows"],
     mu1: Float[np.ndarray, " rows"],
     score: Float[np.ndarray, " rows"],
+    score0: Float[np.ndarray, " rows"] | None = None,
 ) -> Float[np.ndarray, " rows"]:
     """Returns each row's doubly robust pseudo-outcome, whose mean among like rows is their effect.
 
@@ -23,11 +73,12 @@ def pseudo_outcomes(
     where either the expected outcomes or the propensities are. Both should come from nets that did not see the row.
 
     Args:
-        t: the treatment [rows], 0 or 1.
+        t: the treatment [rows], 0 or 1; with `score0` also -1, a third arm.
         y: the outcome that was observed [rows].
         mu0: the outcome that was expected without treatment [rows].
         mu1: the outcome that was expected with treatment [rows].
         score: each row's probability of treatment [rows], above 0 and below 1.
+        score0: each row's probability of no treatment [rows], where there are more arms; None is `1 - score`.
 
     Returns:
         One number for each row [rows], in the outcome's unit.
@@ -46,18 +97,33 @@ def pseudo_outcomes(
 
     Source: Kennedy, "Towards optimal doubly robust estimation of heterogeneous causal effects", 2023.
     """
-    t, y, mu0, mu1, score = check_columns(t=t, y=y, mu0=mu0, mu1=mu1, score=score)
-    score = inner_score(score)
-    return mu1 - mu0 + np.where(t == 1, (y - mu1) / score, (mu0 - y) / (1 - score))
+    t, y, mu0, mu1, score = check_columns(t=t, y=y, mu0=mu0, mu1=mu1, score=score, third=score0 is not None)
+    score, score0 = inner_scores(score, score0)
+    corrected = np.where(t == 1, (y - mu1) / score, np.where(t == 0, (mu0 - y) / score0, 0))
+    return mu1 - mu0 + corrected
 
 
-def inner_score(score: np.ndarray) -> np.ndarray:
-    """Returns propensities kept away from 0 and 1; warns where that moves one, and raises ValueError at 0 and 1."""
-    check_inside(score)
-    near = int(((score < _LEAST) | (score > 1 - _LEAST)).sum())
+def inner_scores(score: np.ndarray, score0: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the propensities of treatment and of none, kept away from 0 and 1; `score0` is None for two arms.
+
+    Warns where that moves one, and raises ValueError at 0 and 1.
+    """
+    score = _inner("score", score)
+    if score0 is None:
+        return score, 1 - score
+    [score0] = check_columns(score0=score0)
+    check_shape("score0", score0, (len(score),))
+    return score, _inner("score0", score0)
+
+
+def _inner(name: str, score: np.ndarray) -> np.ndarray:
+    """Returns propensities [rows] or [arms, rows] kept away from 0 and 1."""
+    check_inside(name, score)
+    rows = score.shape[-1]
+    near = int(((score < _LEAST) | (score > 1 - _LEAST)).reshape(-1, rows).any(axis=0).sum())
     if near:
         warnings.warn(
-            f"score: {near} of {len(score)} propensities are nearer than {_LEAST:g} to 0 or 1 and are taken as that "
+            f"{name}: {near} of {rows} propensities are nearer than {_LEAST:g} to 0 or 1 and are taken as that "
             "near; leave such rows out, as trim=0.01 of average_effects does",
             stacklevel=3,
         )
@@ -112,6 +178,7 @@ def dr_loss(
     mu1: Float[np.ndarray, " rows"],
     score: Float[np.ndarray, " rows"],
     w: Float[np.ndarray, " rows"] | None = None,
+    score0: Float[np.ndarray, " rows"] | None = None,
 ) -> float:
     """Returns the DR-loss: the mean squared distance of the effects from the doubly robust pseudo-outcomes.
 
@@ -126,6 +193,7 @@ def dr_loss(
         mu1: the outcome that was expected with treatment [rows].
         score: each row's probability of treatment [rows], above 0 and below 1.
         w: weights of the rows [rows]; None for equal ones.
+        score0: as for `pseudo_outcomes`.
 
     Returns:
         A number of at least 0, in the outcome's unit squared; less is better.
@@ -144,5 +212,6 @@ def dr_loss(
 
     Source: Kennedy, "Towards optimal doubly robust estimation of heterogeneous causal effects", 2023.
     """
-    [effect, _] = check_columns(effect=effect, t=t)
-    return float(np.mean(row_weights(w, len(effect)) * (pseudo_outcomes(t, y, mu0, mu1, score) - effect) ** 2))
+    [effect, _] = check_columns(effect=effect, t=t, third=score0 is not None)
+    pseudo = pseudo_outcomes(t, y, mu0, mu1, score, score0)
+    return float(np.mean(row_weights(w, len(effect)) * (pseudo - effect) ** 2))

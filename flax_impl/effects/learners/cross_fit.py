@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from torch_ref.common.data.design import finite_features
 from torch_ref.common.data.treatment_data import TreatmentData
 
-from ..averages import AverageEffects, average_effects
+from ..averages import AverageEffects
 from ..intervals.held_out import in_held_out
-from ..judging.scores import dr_loss, r_loss
 from ..propensities import cross_fitted_propensity
 from ..rows import draw_folds
+from .contrast import Contrast, find_pair
 
 
 @dataclass(frozen=True)
@@ -21,15 +22,15 @@ class CrossFit:
 
     Args:
         rows: the numbers of the rows that at least one net did not see [held_out].
-        t: their treatment [held_out].
+        t: their treatment [held_out], the place of their arm in `arms`.
         y: their outcome [held_out].
         w: their weights [held_out], or None.
         groups: their clusters [held_out], or None.
-        mu0: the outcome that is expected without treatment [held_out].
-        mu1: the outcome that is expected with treatment [held_out].
-        score: their probability of treatment [held_out], at least 0.01 and at most 0.99.
-        effects: the effect by each learner [held_out].
-        weights: of each learner in `effect`.
+        arms: the label of each arm.
+        mu: the outcome that is expected in each arm [arms, held_out].
+        score: their probability of each arm [arms, held_out], at least 0.01 and at most 0.99.
+        effects: the effect of each arm against the first, by each learner [arms - 1, held_out].
+        weights: of each learner in the effect of each arm [arms - 1].
 
     Example:
         >>> from flax_impl.data import synthetic
@@ -39,7 +40,7 @@ class CrossFit:
         >>> unseen = fit_effects(data, small, progress=False).cross_fit(data)
         >>> len(unseen.rows), unseen.averages().ate.rows  # among five members, each row is held out
         (80, 80)
-        >>> list(unseen.losses())
+        >>> list(unseen.contrast().losses())
         ['nets']
     """
 
@@ -48,51 +49,58 @@ class CrossFit:
     y: Float[np.ndarray, " held_out"]
     w: Float[np.ndarray, " held_out"] | None
     groups: Shaped[np.ndarray, " held_out"] | None
-    mu0: Float[np.ndarray, " held_out"]
-    mu1: Float[np.ndarray, " held_out"]
-    score: Float[np.ndarray, " held_out"]
-    effects: dict[str, Float[np.ndarray, " held_out"]]
-    weights: dict[str, float]
+    arms: tuple[Any, ...]
+    mu: Float[np.ndarray, "arms held_out"]
+    score: Float[np.ndarray, "arms held_out"]
+    effects: dict[str, Float[np.ndarray, "others held_out"]]
+    weights: dict[str, Float[np.ndarray, " others"]]
 
-    @property
-    def effect(self) -> Float[np.ndarray, " held_out"]:
-        """The effect by all learners, weighted."""
-        return sum((self.weights[name] * effect for name, effect in self.effects.items()), np.zeros(len(self.rows)))
-
-    def losses(self) -> dict[str, tuple[float, float]]:
-        """Returns the R-loss and the DR-loss of each learner, and of `all` of them where there are several."""
-        named = dict(self.effects) | ({"all": self.effect} if len(self.effects) > 1 else {})
-        mean = (1 - self.score) * self.mu0 + self.score * self.mu1
-        return {
-            name: (
-                r_loss(effect, self.t, self.y, mean, self.score, self.w),
-                dr_loss(effect, self.t, self.y, self.mu0, self.mu1, self.score, self.w),
-            )
-            for name, effect in named.items()
-        }
-
-    def averages(self, **settings: Any) -> AverageEffects:
-        """Returns the average effects on these rows, see `average_effects`.
+    def contrast(self, control: Any = None, treatment: Any = None) -> Contrast:
+        """Returns two of the arms, side by side.
 
         Args:
+            control: label of the arm to compare with; None is the first.
+            treatment: label of the other arm; None is the second of two.
+
+        Raises:
+            ValueError: a label that no arm has, the same twice, or None where there are more than two arms.
+        """
+        first, second = find_pair(self.arms, control, treatment)
+        each = {
+            name: np.vstack([np.zeros((1, len(self.rows))), of_arms]) for name, of_arms in self.effects.items()
+        }  # the first arm gains nothing over itself
+        ones = {name: np.append(1.0, of_arms)[:, None] for name, of_arms in self.weights.items()}
+        joined = sum(ones[name] * of_arms for name, of_arms in each.items())
+        t = np.where(self.t == second, 1, np.where(self.t == first, 0, -1))
+        weights = {} if first else {name: float(of_arms[second - 1]) for name, of_arms in self.weights.items()}
+        return Contrast(
+            t, self.y, self.w, self.groups, self.mu[first], self.mu[second], self.score[first], self.score[second],
+            joined[second] - joined[first], {name: of_arms[second] - of_arms[first] for name, of_arms in each.items()},
+            weights,
+        )  # fmt: skip
+
+    def averages(self, *, control: Any = None, treatment: Any = None, **settings: Any) -> AverageEffects:
+        """Returns the average effects of an arm against another on these rows, see `average_effects`.
+
+        Args:
+            control: as for `contrast`.
+            treatment: as for `contrast`.
             settings: `by`, `trim`, `alpha` and `target` of `average_effects`; `by` has an entry for each of `rows`.
         """
-        return average_effects(self.t, self.y, self.mu0, self.mu1, self.score, w=self.w, groups=self.groups, **settings)
+        return self.contrast(control, treatment).averages(**settings)
 
 
 def cross_fit(
     data: TreatmentData,
-    y0: Float[np.ndarray, "members rows"],
-    y1: Float[np.ndarray, "members rows"],
+    outcomes: Float[np.ndarray, "arms members rows"],
     held_out: Int[np.ndarray, "members held_out"] | None,
     seed: int = 0,
 ) -> CrossFit:
-    """Returns what the nets that did not see a row expect of it, and its probability of treatment.
+    """Returns what the nets that did not see a row expect of it, and its probability of each arm.
 
     Args:
         data: the table that the nets were trained on.
-        y0: the outcome without treatment that each net expects of each row, in the unit of the outcome.
-        y1: the outcome with treatment.
+        outcomes: what each net expects of each row in each arm, in the unit of the outcome.
         held_out: the rows that each net did not see; None where none was held out, and all nets have seen all rows.
         seed: of the folds of the propensity.
 
@@ -100,13 +108,14 @@ def cross_fit(
         ImportError: scikit-learn is not installed; the message names the extra.
         ValueError: an arm with a single row, which cannot be in training and out of it.
     """
-    rows, (mu0, mu1) = unseen_mean(held_out, np.stack([y0, y1]))
-    score = cross_fitted_propensity(data.x, data.t, draw_folds(data.t, seed=seed, groups=data.groups))
+    x, (rows, mu) = finite_features(data), unseen_mean(held_out, outcomes)
+    score = cross_fitted_propensity(x, data.t, draw_folds(data.t, seed=seed, groups=data.groups))
     w = None if data.w is None else data.w[rows]
     groups = None if data.groups is None else np.asarray(data.groups)[rows]
     return CrossFit(
-        rows, data.t[rows], data.y[rows, 0], w, groups, mu0, mu1, score[rows], {"nets": mu1 - mu0}, {"nets": 1.0}
-    )
+        rows, data.t[rows], data.y[rows, 0], w, groups, data.arms, mu, score[:, rows],
+        {"nets": mu[1:] - mu[0]}, {"nets": np.ones(len(mu) - 1)},
+    )  # fmt: skip
 
 
 def unseen_mean(

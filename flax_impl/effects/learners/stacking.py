@@ -32,6 +32,7 @@ def stack_effects(
     mu1: Float[np.ndarray, " rows"],
     score: Float[np.ndarray, " rows"],
     w: Float[np.ndarray, " rows"] | None,
+    score0: Float[np.ndarray, " rows"] | None = None,
 ) -> Float[np.ndarray, " learners"]:
     """Returns weights of the learners, at least 0 and 1 in all: the mean of those of least DR-loss and of least R-loss.
 
@@ -39,18 +40,23 @@ def stack_effects(
 
     Args:
         effects: what each learner expected of rows that it did not see.
-        t: the treatment, 0 or 1.
+        t: the treatment, 0 or 1; with `score0` also -1, a third arm, which the R-loss does not look at.
         y: what was observed.
         mu0: the outcome that was expected without treatment.
         mu1: the outcome that was expected with treatment.
         score: each row's probability of treatment, above 0 and below 1.
         w: weights of the rows, or None.
+        score0: each row's probability of no treatment, where there are more arms; None is `1 - score`.
 
     Source: Han, Wu, "Ensemble method for estimating individualized treatment effects", 2022; Nie, Wager,
     "Quasi-oracle estimation of heterogeneous treatment effects", 2021.
     """
     of_rows = _of_rows(w, len(y))
-    by_dr = _closest(effects, pseudo_outcomes(t, y, mu0, mu1, score), of_rows)
+    by_dr = _closest(effects, pseudo_outcomes(t, y, mu0, mu1, score, score0), of_rows)
+    if score0 is not None:
+        own = t >= 0
+        score = score / (score + score0)
+        effects, t, y, mu0, mu1, score, of_rows = (column[own] for column in (effects, t, y, mu0, mu1, score, of_rows))
     mean = (1 - score) * mu0 + score * mu1
     by_r = _closest((t - score)[:, None] * effects, y - mean, of_rows)
     return (by_dr + by_r) / 2

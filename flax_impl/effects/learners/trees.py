@@ -1,6 +1,6 @@
 """Boosted trees as T- and X-learners: what beats nets where outcomes have steps, and loses to them where not."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -14,60 +14,57 @@ _SETTINGS = {"iterations": 500, "learning_rate": 0.06, "depth": 4, "border_count
 
 
 class Trees(NamedTuple):
-    """Boosted trees, each the mean over all folds, and the propensity that weighs the X-learner's two effects.
+    """Boosted trees of each arm, each the mean over all folds.
 
     Attributes:
-        outcome0: of the outcome without treatment.
-        outcome1: of the outcome with treatment.
-        effect0: of the effect, learnt from the untreated rows.
-        effect1: of the effect, learnt from the treated rows.
+        of_outcomes: of the outcome in each arm [arms].
+        of_effects: of the effect of each arm against the first: learnt from the first's rows, and from its own
+            [arms - 1].
         scales: of features and outcome. Trees learn on standardised numbers, since CatBoost keeps float32 of each.
     """
 
-    outcome0: Any
-    outcome1: Any
-    effect0: Any
-    effect1: Any
+    of_outcomes: tuple[Any, ...]
+    of_effects: tuple[tuple[Any, Any], ...]
     scales: Scales
 
-    def outcomes(self, x: Float[np.ndarray, "rows features"]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the expected outcomes without and with treatment [rows], in the unit of the data."""
+    def outcomes(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "arms rows"]:
+        """Returns the expected outcome in each arm, in the unit of the data."""
         x = self.scales.features(x)
-        y0, y1 = (self.scales.outcome(_predicted(of_arm, x)[:, None]) for of_arm in (self.outcome0, self.outcome1))
-        return y0[:, 0], y1[:, 0]
+        return np.stack([self.scales.outcome(_predicted(of_arm, x)[:, None])[:, 0] for of_arm in self.of_outcomes])
 
     def effects(
-        self, x: Float[np.ndarray, "rows features"], score: Float[np.ndarray, " rows"]
-    ) -> Float[np.ndarray, " rows"]:
-        """Returns the X-learner's effects, in the unit of the outcome.
+        self, x: Float[np.ndarray, "rows features"], score: Float[np.ndarray, "arms rows"]
+    ) -> Float[np.ndarray, "others rows"]:
+        """Returns the X-learner's effects of each arm against the first, in the unit of the outcome.
 
         Args:
             x: the features, in their own unit.
-            score: each row's probability of treatment.
+            score: each row's probability of each arm, which weighs the two effects.
         """
-        x = self.scales.features(x)
-        return (score * _predicted(self.effect0, x) + (1 - score) * _predicted(self.effect1, x)) * self.scales.y_std[0]
+        x, found = self.scales.features(x), []
+        for (by_first, by_own), of_arm in zip(self.of_effects, score[1:], strict=True):
+            share = of_arm / (score[0] + of_arm)
+            found.append((share * _predicted(by_first, x) + (1 - share) * _predicted(by_own, x)) * self.scales.y_std[0])
+        return np.stack(found)
 
 
 class UnseenByTrees(NamedTuple):
     """What trees expect of the rows that they did not see.
 
     Attributes:
-        mu0: the outcome without treatment.
-        mu1: the outcome with treatment.
-        effect: the X-learner's effect.
+        mu: the outcome in each arm.
+        effects: the X-learner's effects of each arm against the first.
     """
 
-    mu0: Float[np.ndarray, " rows"]
-    mu1: Float[np.ndarray, " rows"]
-    effect: Float[np.ndarray, " rows"]
+    mu: Float[np.ndarray, "arms rows"]
+    effects: Float[np.ndarray, "others rows"]
 
 
 def fit_trees(
     x: Float[np.ndarray, "rows features"],
     t: Int[np.ndarray, " rows"],
     y: Float[np.ndarray, " rows"],
-    score: Float[np.ndarray, " rows"],
+    score: Float[np.ndarray, "arms rows"],
     folds: Sequence[Bool[np.ndarray, " rows"]],
     *,
     w: Float[np.ndarray, " rows"] | None,
@@ -79,9 +76,9 @@ def fit_trees(
 
     Args:
         x: the features, in their own unit.
-        t: the treatment, 0 or 1.
+        t: the arm of each row, from 0 on.
         y: the outcome, in its own unit.
-        score: each row's probability of treatment, by a model that did not see it.
+        score: each row's probability of each arm, by a model that did not see it.
         folds: for each, the rows that are left out; every row is in one.
         w: weights of the rows, or None; a row of weight 0 is not learnt from.
         scales: of features and outcome.
@@ -96,8 +93,9 @@ def fit_trees(
     Prokhorenkova et al., "CatBoost: unbiased boosting with categorical features", NeurIPS 2018.
     """
     catboost = _catboost()
-    found = np.zeros((3, len(y)))
-    models: dict[str, list[Any]] = {"outcome0": [], "outcome1": [], "effect0": [], "effect1": []}
+    arms = len(score)
+    mu, effects = np.zeros((arms, len(y))), np.zeros((arms - 1, len(y)))
+    models: dict[str, list[Any]] = {name: [] for name in _names(arms)}
 
     features = scales.features(x)
 
@@ -120,22 +118,28 @@ def fit_trees(
 
     for unseen in folds:
         known = ~unseen if w is None else ~unseen & (w > 0)
-        arms = [np.flatnonzero(known & (t == arm)) for arm in (0, 1)]
-        if not all(map(len, arms)):
-            raise ValueError("w: expected rows of both arms with a weight above 0 outside each fold, got none of one")
+        of_arms = [np.flatnonzero(known & (t == arm)) for arm in range(arms)]
+        if not all(map(len, of_arms)):
+            every = "both arms" if arms == 2 else "all arms"
+            raise ValueError(f"w: expected rows of {every} with a weight above 0 outside each fold, got none of one")
         # CatBoost takes a cross entropy's target as it is; Logloss would take labels that are all 1 for zeros.
         loss = "CrossEntropy" if scales.binary else "RMSE"
-        targets = [(y[rows] - scales.y_mean[0]) / scales.y_std[0] for rows in arms]
-        outcome0, outcome1 = (boosted(f"outcome{arm}", arms[arm], targets[arm], loss) for arm in (0, 1))
-        # What each row would have gained: seen in one arm, expected in the other.
-        gained0 = _outcome(outcome1, features[arms[0]], scales.binary) - targets[0]
-        gained1 = targets[1] - _outcome(outcome0, features[arms[1]], scales.binary)
-        effect0, effect1 = boosted("effect0", arms[0], gained0), boosted("effect1", arms[1], gained1)
-        trees = Trees(outcome0, outcome1, effect0, effect1, scales)
-        found[:, unseen] = [*trees.outcomes(x[unseen]), trees.effects(x[unseen], score[unseen])]
+        targets = [(y[rows] - scales.y_mean[0]) / scales.y_std[0] for rows in of_arms]
+        made = {f"outcome{arm}": boosted(f"outcome{arm}", of_arms[arm], targets[arm], loss) for arm in range(arms)}
+        for arm in range(1, arms):
+            # What each row would have gained: seen in one arm, expected in the other.
+            by_first, by_own = _effect_names(arm)
+            gained0 = _outcome(made[f"outcome{arm}"], features[of_arms[0]], scales.binary) - targets[0]
+            gained1 = targets[arm] - _outcome(made["outcome0"], features[of_arms[arm]], scales.binary)
+            made[by_first], made[by_own] = (
+                boosted(by_first, of_arms[0], gained0),
+                boosted(by_own, of_arms[arm], gained1),
+            )
+        trees = _trees(made, arms, scales)
+        mu[:, unseen], effects[:, unseen] = trees.outcomes(x[unseen]), trees.effects(x[unseen], score[:, unseen])
     shares = [1 / len(folds)] * len(folds)
     whole = {name: catboost.sum_models(of_folds, weights=shares) for name, of_folds in models.items()}
-    return Trees(**whole, scales=scales), UnseenByTrees(*found)
+    return _trees(whole, arms, scales), UnseenByTrees(mu, effects)
 
 
 def trees_to_arrays(trees: Trees) -> dict[str, np.ndarray]:
@@ -143,14 +147,21 @@ def trees_to_arrays(trees: Trees) -> dict[str, np.ndarray]:
     with TemporaryDirectory() as folder:
         path = Path(folder, "trees.cbm")
         arrays = {}
-        for name in ("outcome0", "outcome1", "effect0", "effect1"):
-            getattr(trees, name).save_model(str(path))
+        effects = [model for pair in trees.of_effects for model in pair]
+        names = _names(len(trees.of_outcomes))
+        for name, model in zip(names, (*trees.of_outcomes, *effects), strict=True):
+            model.save_model(str(path))
             arrays[name] = np.frombuffer(path.read_bytes(), np.uint8)
     return arrays
 
 
-def trees_from_arrays(arrays: dict[str, np.ndarray], scales: Scales) -> Trees:
+def trees_from_arrays(arrays: dict[str, np.ndarray], scales: Scales, arms: int = 2) -> Trees:
     """Returns the trees that `trees_to_arrays` turned into bytes, for features and outcome of these scales.
+
+    Args:
+        arrays: the bytes, by name.
+        scales: of features and outcome.
+        arms: how many there are.
 
     Raises:
         ImportError: CatBoost is not installed; the message names the extra.
@@ -158,7 +169,7 @@ def trees_from_arrays(arrays: dict[str, np.ndarray], scales: Scales) -> Trees:
     """
     catboost = _catboost()
     models = {}
-    for name in ("outcome0", "outcome1", "effect0", "effect1"):
+    for name in _names(arms):
         try:
             models[name] = catboost.CatBoost().load_model(blob=arrays[name].tobytes())
         except (KeyError, catboost.CatBoostError) as error:
@@ -166,7 +177,24 @@ def trees_from_arrays(arrays: dict[str, np.ndarray], scales: Scales) -> Trees:
         features, expected = len(models[name].feature_names_), len(scales.x_mean)
         if features != expected:
             raise ValueError(f"trees.{name}: expected trees for {expected} features, got {features}")
-    return Trees(**models, scales=scales)
+    return _trees(models, arms, scales)
+
+
+def _names(arms: int) -> list[str]:
+    """Returns the names of all trees in a file: first those of the outcomes."""
+    return [f"outcome{arm}" for arm in range(arms)] + [name for arm in range(1, arms) for name in _effect_names(arm)]
+
+
+def _effect_names(arm: int) -> tuple[str, str]:
+    """Returns the names of an arm's effects: learnt from the first arm's rows, and from its own."""
+    return ("effect0", "effect1") if arm == 1 else (f"effect0 of {arm}", f"effect1 of {arm}")
+
+
+def _trees(models: Mapping[str, Any], arms: int, scales: Scales) -> Trees:
+    """Returns the trees by their names."""
+    pairs = (_effect_names(arm) for arm in range(1, arms))
+    outcomes = tuple(models[f"outcome{arm}"] for arm in range(arms))
+    return Trees(outcomes, tuple((models[one], models[two]) for one, two in pairs), scales)
 
 
 def _predicted(model: Any, x: np.ndarray) -> np.ndarray:

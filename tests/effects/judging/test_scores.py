@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings as examples, strategies as st
 
-from flax_impl.effects import dr_loss, pseudo_outcomes, r_loss
+from flax_impl.effects import arm_outcomes, dr_loss, pseudo_outcomes, r_loss
 
 T, Y = np.array([1, 0, 1]), np.array([5.0, 1.0, 2.0])
 MU0, MU1, SCORE = np.array([1.0, 2.0, 0.0]), np.array([3.0, 3.0, 2.0]), np.array([0.5, 0.75, 0.25])
@@ -25,6 +25,29 @@ def drawn(seed: int, rows: int) -> dict[str, Any]:
 def test_pseudo_outcomes_by_hand() -> None:
     np.testing.assert_allclose(pseudo_outcomes(T, Y, MU0, MU1, SCORE), PSEUDO)
     np.testing.assert_allclose(pseudo_outcomes(*(column.tolist() for column in (T, Y, MU0, MU1, SCORE))), PSEUDO)
+
+
+def test_arm_outcomes_by_hand() -> None:
+    t, y = np.array([2, 0]), np.array([5.0, 1.0])
+    mu, score = np.array([[1.0, 2.0], [3.0, 3.0], [4.0, 0.0]]), np.array([[0.2, 0.5], [0.4, 0.2], [0.4, 0.3]])
+    expected = [[1.0, 2 - 1 / 0.5], [3.0, 3.0], [4 + 1 / 0.4, 0.0]]
+    np.testing.assert_allclose(arm_outcomes(t, y, mu, score), expected)
+    np.testing.assert_allclose(arm_outcomes(t.astype(float).tolist(), y, mu.tolist(), score), expected)
+
+
+@examples(max_examples=20)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 5))
+def test_arm_outcomes_agree_with_two_arms_and_with_other_names_of_arms(seed: int, arms: int) -> None:
+    generator = np.random.default_rng(seed)
+    score = generator.dirichlet(np.full(arms, 5.0), 30).T
+    t, y, mu = generator.integers(0, arms, 30), generator.normal(size=30), generator.normal(size=(arms, 30))
+    found = arm_outcomes(t, y, mu, score)
+    order = generator.permutation(arms)
+    np.testing.assert_allclose(arm_outcomes(np.argsort(order)[t], y, mu[order], score[order]), found[order])
+    np.testing.assert_array_equal(found[np.arange(arms)[:, None] != t], mu[np.arange(arms)[:, None] != t])
+    binary, e = (t > 0).astype(int), score[-1]
+    both = arm_outcomes(binary, y, mu[:2], np.stack([1 - e, e]))
+    np.testing.assert_allclose(pseudo_outcomes(binary, y, mu[0], mu[1], e), both[1] - both[0], rtol=1e-12)
 
 
 def test_losses_by_hand() -> None:
@@ -90,6 +113,26 @@ def test_bad_arguments(change: dict[str, Any], message: str) -> None:
     arguments = {"t": T, "y": Y, "mu0": MU0, "mu1": MU1, "score": SCORE, **change}
     with pytest.raises(ValueError, match=f"^{message}$"):
         pseudo_outcomes(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"t": np.array([0, 3, -1])}, r"t: expected an arm from 0 to 2, got 3 in row 1 \(2 in all\)"),
+        ({"t": np.array([0, 0.5, 1])}, "t: expected an arm from 0 to 2, got 0.5 in row 1"),
+        ({"t": np.array([0, 1])}, r"t: expected shape \[3\], got \[2\]"),
+        ({"mu": np.zeros((1, 3))}, "mu: expected at least 2 arms, got 1"),
+        ({"mu": np.zeros((3, 2))}, r"mu: expected shape \[arms, 3\], got \[3, 2\]"),
+        ({"mu": np.array([[0, 0, 0], [0, 0, np.inf], [0, 0, 0]])}, "mu: expected finite .* inf in row 2 of arm 1"),
+        ({"score": np.full((2, 3), 0.5)}, r"score: expected shape \[3, 3\], got \[2, 3\]"),
+        ({"score": np.full((3, 3), 2)}, r"score: expected .* from 0 to 1, got 2 in row 0 of arm 0 \(9 in all\)"),
+        ({"score": np.eye(3)}, r"score: expected .* above 0 and below 1, got 1.0 in row 0 of arm 0 \(9 in all\); .*"),
+    ],
+)
+def test_bad_arguments_of_arms(change: dict[str, Any], message: str) -> None:
+    arguments = {"t": np.array([0, 1, 2]), "y": Y, "mu": np.zeros((3, 3)), "score": np.full((3, 3), 1 / 3), **change}
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        arm_outcomes(**arguments)
 
 
 @pytest.mark.parametrize(

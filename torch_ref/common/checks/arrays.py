@@ -25,6 +25,16 @@ def check_binary(argument: str, array: np.ndarray) -> None:
         raise ValueError(f"{argument}: expected 0 or 1 in every row, got {got}")
 
 
+def check_arms(argument: str, array: np.ndarray, arms: int) -> None:
+    """Raises ValueError, naming the first row, where the array holds anything but 0 to `arms - 1`, of whatever dtype."""
+    if arms == 2:
+        return check_binary(argument, array)
+    wrong = np.argwhere(~np.isin(array, np.arange(arms)))
+    if len(wrong):
+        got = f"{array[tuple(wrong[0])]} in row {wrong[0][0]}{_more(len(wrong))}"
+        raise ValueError(f"{argument}: expected a whole number from 0 to {arms - 1} in every row, got {got}")
+
+
 def check_finite(argument: str, array: np.ndarray) -> None:
     """Raises ValueError, naming the first place, where the array holds NaN or infinity."""
     if not _all_finite(array):
@@ -32,7 +42,11 @@ def check_finite(argument: str, array: np.ndarray) -> None:
 
 
 def check_data(
-    data: Mapping[str, Any], required: Sequence[str], optional: Sequence[str] = (), dtype: str = "float64"
+    data: Mapping[str, Any],
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+    dtype: str = "float64",
+    arms: int = 2,
 ) -> dict[str, np.ndarray]:
     """Checks the arrays that a training reads, and returns them in numpy and in their dtypes.
 
@@ -42,10 +56,11 @@ def check_data(
         required: the names that must be there.
         optional: the names that may be there too.
         dtype: of all but `t`, which becomes int32, and `mask`, which becomes bool.
+        arms: how many there are: `t` is from 0 to `arms - 1`.
 
     Raises:
         ValueError: names missing or unexpected; no rows, or arrays that differ in rows; values that are no numbers, or
-            not finite in `dtype`; a `t` or `mask` that is neither 0 nor 1; a negative weight `w`.
+            not finite in `dtype`; a `t` that is no arm, a `mask` that is neither 0 nor 1; a negative weight `w`.
     """
     if not isinstance(data, Mapping):
         raise ValueError(f"data: expected arrays by name, got {type(data).__name__}")
@@ -73,7 +88,7 @@ def check_data(
         }
     for name, array in arrays.items():
         if name == "t":
-            check_binary("t", array)
+            check_arms("t", array, arms)
         if name not in ("t", "mask"):
             check_finite(name, array)
             array = _converted(name, array, dtype)

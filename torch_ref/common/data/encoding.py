@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 
 from ..checks.arguments import check_integer, check_shape
 from ..checks.arrays import check_rows
+from .design import Design
+from .treatment_data import Scales
 
 _MOST_POINTS = 1000  # of a column's distribution: more change nothing that a net could see
 
@@ -19,7 +21,7 @@ class Encoding:
 
     A feature with more than two values becomes: itself; its rank among the training rows on the scale of a standard
     normal; and a column for each piece between two quantiles, which rises from 0 to 1 there. A feature with two values
-    stays as it is. Values beyond those seen in training take the last rank.
+    stays as it is. Values beyond those seen in training take the last rank. A gap (NaN) is 0 in all columns.
 
     Args:
         values: the values of all features that the ranks are known for, one feature after the other [points].
@@ -61,7 +63,7 @@ class Encoding:
         check_shape("x", x, ("rows", "features"))
         check_rows("x", x)
         check_integer("bins", bins, at_least=1)
-        columns = [_column(column, bins) for column in x.T]
+        columns = [_column(column[~np.isnan(column)], bins) for column in x.T]
         values, normals, knots = zip(*columns, strict=True)
         ends = np.array(list(map(len, knots)))
         return cls(
@@ -94,6 +96,7 @@ class Encoding:
             encoded[:, place.start + 1] = rank
             pieces = encoded[:, place.start + 2 : place.start + 2 + len(low)]
             np.clip((rank[:, None] - low) / (high - low), 0, 1, out=pieces)
+        encoded[np.isnan(encoded)] = 0
         return encoded
 
 
@@ -105,6 +108,28 @@ def align(encodings: Sequence[Encoding]) -> list[Encoding]:
     """
     widths = np.max([encoding.widths for encoding in encodings], axis=0)
     return [Encoding(*(e.values, e.normals, e.points, e.knots, e.ends), widths) for e in encodings]
+
+
+def encode_features(
+    x: Float[np.ndarray, "rows features"], scales: Scales, encoding: Encoding | None, design: Design | None
+) -> Float[np.ndarray, "rows columns"]:
+    """Returns a table's features as its nets take them: opened by the design, standardised, encoded, and codes last.
+
+    Args:
+        x: the features [rows, features], in the unit of the data; with a design as `Column` says.
+        scales: of the columns before they are encoded.
+        encoding: of the standardised columns, or None.
+        design: of a table with categories or gaps; None where all are numbers.
+
+    Raises:
+        ValueError: another number of features, or values that the design does not allow.
+    """
+    standard = scales.features(x if design is None else design.for_nets(x))
+    if encoding is not None:
+        standard = encoding.encode(standard)
+    if design is None:
+        return standard
+    return np.concatenate([np.where(np.isnan(standard), 0, standard), design.codes(x)], axis=1)
 
 
 def _column(column: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

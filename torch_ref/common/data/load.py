@@ -1,74 +1,92 @@
 """Where data comes from: a simulation, ACIC 2016, or a file."""
 
+import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ..checks.arguments import check_choice, check_integer, check_shape, listed
-from ..checks.arrays import check_binary, check_data
+from ..checks.arrays import check_data
+from .cells import Table, open_table
+from .columns import Column
+from .features import to_numbers
+from .from_table import from_table
 from .simulation import curves, synthetic
-from .tables import Table, read_csv, read_npz, read_parquet
+from .tables import read_csv, read_npz, read_parquet
 from .treatment_data import TreatmentData
 
-# Columns that no model may see: the other outcome and the expected outcomes, which only simulations know.
-_TRUTH = ("ycf", "mu0", "mu1")
 _SUFFIXES = (".csv", ".parquet", ".npz")
 
 
 def load_data(
-    source: str | Path,
+    source: str | os.PathLike[str] | Table,
     *,
     treatment: str = "t",
     outcome: str = "y",
     weight: str | None = None,
     groups: str | None = None,
     replication: int = 1,
+    control: object = None,
+    ignore: Sequence[str] = (),
+    missing: Literal["error", "drop"] = "error",
 ) -> TreatmentData:
-    r"""Loads data by the name of its source.
+    r"""Loads data by the name of its source, or from a table in memory.
 
-    Every other column of a named table is a feature, except `mu0`, `mu1` and `ycf`, which only a simulation knows.
+    Every other column of a named table is a feature, except `mu0`, `mu1` and `ycf`, which only a simulation knows: text
+    and categorical dtypes are categories, numbers and truth values are numbers, and values may be missing. Rows in
+    errors are counted from 0.
 
     Args:
-        source: `synthetic`; `acic2016:N`, N from 1 to 10; or a file: .csv or .parquet with named columns, .csv without
-            a header in the IHDP layout (t, y, ycf, mu0, mu1, x1, x2, …), or .npz in the IHDP layout (x, t, yf, ycf,
-            mu0, mu1, with a last axis for replications or without).
-        treatment: the column of a named table that says who was treated.
-        outcome: the column of a named table that holds the outcome.
+        source: `synthetic`; `acic2016:N`, N from 1 to 10; a table of pandas, polars or pyarrow; or a file: .csv or
+            .parquet with named columns, .csv without a header in the IHDP layout (t, y, ycf, mu0, mu1, x1, x2, …), or
+            .npz in the IHDP layout (x, t, yf, ycf, mu0, mu1, with a last axis for replications or without).
+        treatment: the column of a named table with the arm of each row: numbers, truth values or texts.
+        outcome: the column of a named table that holds the outcome: numbers or truth values.
         weight: the column of a named table with the weights of the rows; None weighs all alike.
-        groups: the column of a named table with the clusters of the rows, by number; None has none.
+        groups: the column of a named table with the clusters of the rows, numbers or texts; None has none.
         replication: which replication of an .npz file, from 1.
+        control: the label of the arm to compare with; None takes the first in order.
+        ignore: the columns of a named table that are no features, such as identifiers.
+        missing: rows without treatment or outcome are an `"error"`; or `"drop"` leaves them out (`dropped`).
 
     Returns:
-        The rows, in the unit of their source, with the names of the features; `mu0` and `mu1` where the source knows
-        both.
+        The rows, in the unit of their source, with the names of the features and the labels of the arms; `columns`
+        where there are categories or gaps; `mu0` and `mu1` where the source knows both.
 
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: the source needs a package that is not installed; the message names the extra.
-        ValueError: an unknown source, an argument that the source has no use for, or a file that holds something else;
-            file, line and column are named.
+        ValueError: an unknown source, an argument that the source has no use for, or a table that holds something else:
+            missing treatments, outcomes, weights or groups; one arm or very many; a feature of dates, lists or bytes,
+            without any value, with infinity, with a slip among its numbers, or that names single rows. File, column,
+            and row or line are named.
 
     Example:
         >>> load_data("synthetic").x.shape
         (1000, 10)
-        >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder:
-        ...     path = Path(folder, "patients.csv")
-        ...     _ = path.write_text("age,drug,days\n50,0,9.5\n60,1,7.5\n")
-        ...     data = load_data(path, treatment="drug", outcome="days")
-        >>> data.feature_names, data.t.tolist(), data.y.tolist()
-        (('age',), [0, 1], [[9.5], [7.5]])
+        >>> table = {"age": [50, 60, None], "city": ["Rome", "Oslo", "Rome"], "drug": ["b", "a", "b"], "y": [9, 7, 8]}
+        >>> data = load_data(table, treatment="drug")
+        >>> data.x.tolist(), data.t.tolist(), data.arms
+        ([[50.0, 1.0], [60.0, 0.0], [nan, 1.0]], [1, 0, 1], ('a', 'b'))
+        >>> data.columns
+        (Column(name='age', levels=None, gaps=True), Column(name='city', levels=('Oslo', 'Rome'), gaps=False))
     """
     named = {
         "treatment": (treatment, "t"),
         "outcome": (outcome, "y"),
         "weight": (weight, None),
         "groups": (groups, None),
+        "control": (control, None),
+        "ignore": (ignore if isinstance(ignore, str) else tuple(ignore), ()),
+        "missing": (missing, "error"),
     }
+    chosen: dict[str, Any] = {name: value for name, (value, _) in named.items()}
+    if not isinstance(source, str | os.PathLike):
+        _only_defaults("a table", replication=(replication, 1))
+        return from_table(source, **chosen)
     if source == "synthetic":
         _only_defaults(source, replication=(replication, 1), **named)
         return synthetic()
@@ -81,27 +99,32 @@ def load_data(
         return _from_npz(path, read_npz(path), replication)
     _only_defaults(source, replication=(replication, 1))
     table = _read_table(path)
-    if table.names is None:
+    if isinstance(table, np.ndarray):
         _only_defaults(source, **named)
-        return _from_ihdp_columns(path, table.values)
-    return _from_named_columns(path, table.names, table.values, treatment, outcome, weight, groups)
+        return _from_ihdp_columns(path, table)
+    try:
+        return from_table(table, **chosen)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
-def load_features(source: str | Path, feature_names: Sequence[str]) -> np.ndarray:
-    r"""Loads the features of new rows for a model that was trained on columns of these names: [rows, features].
+def load_features(source: str | os.PathLike[str] | Table, columns: Sequence[Column] | Sequence[str]) -> np.ndarray:
+    r"""Loads the features of new rows for a model that was trained on these columns: [rows, features].
 
     Args:
-        source: a .csv or .parquet file with named columns, of which others than these are not looked at; a .csv file
-            without a header, with these columns alone or in the IHDP layout; or an .npz file with the array x.
-        feature_names: the columns, in the model's order.
+        source: a table of pandas, polars or pyarrow, or a .csv or .parquet file with named columns, of which others
+            than these are not looked at; a .csv file without a header, with these columns alone or in the IHDP layout;
+            or an .npz file with the array x. The last two hold numbers only.
+        columns: `TreatmentData.columns`, in the model's order; or names, where all are numbers without gaps.
 
     Returns:
-        The features [rows, features], in the unit of the file.
+        The features [rows, features], in the unit of the file and as `to_numbers` gives them.
 
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: the source needs a package that is not installed; the message names the extra.
-        ValueError: columns that are missing, or a file that holds something else.
+        ValueError: columns that are missing or of another kind than in training, gaps where training had none, or a
+            file that holds something else.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -111,28 +134,32 @@ def load_features(source: str | Path, feature_names: Sequence[str]) -> np.ndarra
         ...     load_features(path, ["age", "weight"]).tolist()
         [[50.0, 82.5], [60.0, 64.5]]
     """
-    path = _existing(source)
-    count = len(feature_names)
+    known = [column if isinstance(column, Column) else Column(column) for column in columns]
+    if not isinstance(source, str | os.PathLike):
+        return to_numbers(source, known)
+    path, count = _existing(source), len(known)
+    categories = [column.name for column in known if column.levels is not None]
     if path.suffix == ".npz":
         arrays = read_npz(path)
+        _check_no_categories(path, categories)
         if "x" not in arrays or arrays["x"].ndim != 2 or arrays["x"].shape[1] != count:
             raise ValueError(f"{path}: expected an array x [rows, {count}], got {listed(arrays)}")
         return arrays["x"]
-    table = _read_table(path)
-    if table.names is None:
-        columns = table.values.shape[1]
-        if columns not in (count, count + 5):
-            raise ValueError(f"{path}: expected {count} columns, as the model was trained on, got {columns}")
-        return table.values[:, columns - count :]
-    missing = [name for name in feature_names if name not in table.names]
-    if missing:
-        raise ValueError(
-            f"{path}: expected the columns that the model was trained on, but {listed(missing)} are missing"
-        )
-    return table.values[:, [table.names.index(name) for name in feature_names]]
+    text = {column.name for column in known if column.levels and isinstance(column.levels[0], str)}
+    table = _read_table(path, text)
+    if isinstance(table, np.ndarray):
+        _check_no_categories(path, categories)
+        width = table.shape[1]
+        if width not in (count, count + 5):
+            raise ValueError(f"{path}: expected {count} columns, as the model was trained on, got {width}")
+        return table[:, width - count :]
+    try:
+        return to_numbers(table, known)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
-def load_curves(source: str | Path) -> dict[str, np.ndarray]:
+def load_curves(source: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Loads data for the two-input/two-output model: arrays x1, x2, y1 and y2, each [rows, features].
 
     Args:
@@ -159,20 +186,21 @@ def load_curves(source: str | Path) -> dict[str, np.ndarray]:
         )
     path = _existing(source)
     kinds = ("x1", "x2", "y1", "y2")
-    if path.suffix == ".npz":
-        arrays = dict(read_npz(path))
-    else:
-        table = _read_table(path)
-        names = table.names or ()
-        columns = {kind: [i for i, name in enumerate(names) if re.fullmatch(f"{kind}(_.*)?", name)] for kind in kinds}
-        arrays = {kind: table.values[:, columns[kind]] for kind in kinds if columns[kind]}
+    table: Any = read_npz(path) if path.suffix == ".npz" else _read_table(path)
     try:
-        checked = check_data(arrays, kinds)
+        checked = check_data(table if isinstance(table, dict) else _curves(table, kinds), kinds)
         for kind, array in checked.items():
             check_shape(kind, array, ("rows", "features"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return checked
+
+
+def _curves(table: Any, kinds: Sequence[str]) -> dict[str, np.ndarray]:
+    """Returns the columns of each kind in a table; numbers without a header are of none."""
+    names = () if isinstance(table, np.ndarray) else tuple(open_table(table))
+    columns = {kind: [Column(name) for name in names if re.fullmatch(f"{kind}(_.*)?", name)] for kind in kinds}
+    return {kind: to_numbers(table, of_kind) for kind, of_kind in columns.items() if of_kind}
 
 
 def _acic2016(instance: str) -> TreatmentData:
@@ -181,13 +209,12 @@ def _acic2016(instance: str) -> TreatmentData:
         from causallib.datasets import load_acic16
     except ImportError as error:
         raise ImportError("acic2016 needs causallib: pip install 'twohead[data]'") from error
-    bunch: Any = load_acic16(instance=int(instance))  # a Bunch: its attributes are not typed
-    x, t, y, mu = (part.to_numpy(float) for part in (bunch.X, bunch.a, bunch.y, bunch.po))
-    names = tuple(map(str, bunch.X.columns))
-    return TreatmentData(x, t.astype(np.int32), _column(y), None, _column(mu[:, 0]), _column(mu[:, 1]), names)
+    table, known = load_acic16(instance=int(instance), raw=True)
+    mean = {name: known[name] for name in ("mu0", "mu1")}
+    return from_table(table.assign(t=known["z"], y=np.where(known["z"] == 1, known["y1"], known["y0"]), **mean))
 
 
-def _existing(source: str | Path) -> Path:
+def _existing(source: str | os.PathLike[str]) -> Path:
     path = Path(source)
     if path.suffix not in _SUFFIXES:
         raise ValueError(
@@ -199,44 +226,14 @@ def _existing(source: str | Path) -> Path:
     return path
 
 
-def _read_table(path: Path) -> Table:
-    return read_csv(path) if path.suffix == ".csv" else read_parquet(path)
+def _read_table(path: Path, text: Collection[str] = ()) -> Any:
+    return read_csv(path, text) if path.suffix == ".csv" else read_parquet(path)
 
 
-def _from_named_columns(
-    path: Path,
-    names: Sequence[str],
-    values: np.ndarray,
-    treatment: str,
-    outcome: str,
-    weight: str | None,
-    groups: str | None,
-) -> TreatmentData:
-    asked = [name for name in (treatment, outcome, weight, groups) if name is not None]
-    if len(set(asked)) < len(asked):
-        raise ValueError(
-            f"treatment, outcome, weight, groups: expected a column of its own for each, got {listed(asked)}"
-        )
-    missing = [name for name in asked if name not in names]
-    if missing:
-        raise ValueError(f"{path}: expected a column {' and '.join(map(repr, missing))}, got {listed(names)}")
-    columns = dict(zip(names, values.T, strict=True))
-    check_binary(f"{path}, column {treatment}", columns[treatment])
-    features = [name for name in names if name not in (*asked, *_TRUTH)]
-    if not features:
-        raise ValueError(f"{path}: expected at least one feature besides {', '.join(asked)}, got {listed(names)}")
-    known = "mu0" in names and "mu1" in names
-    data = _checked(
-        path,
-        x=np.stack([columns[name] for name in features], axis=1),
-        t=columns[treatment],
-        y=columns[outcome],
-        w=None if weight is None else columns[weight],
-        mu0=columns["mu0"] if known else None,
-        mu1=columns["mu1"] if known else None,
-        names=tuple(features),
-    )
-    return data if groups is None else replace(data, groups=columns[groups])
+def _check_no_categories(path: Path, categories: Sequence[str]) -> None:
+    if categories:
+        got = f"a file without names, which holds no {listed(categories)}"
+        raise ValueError(f"{path}: expected columns by name, as some are categories, got {got}")
 
 
 def _from_ihdp_columns(path: Path, values: np.ndarray) -> TreatmentData:
@@ -275,18 +272,16 @@ def _checked(
     x: np.ndarray,
     t: np.ndarray,
     y: np.ndarray,
-    w: np.ndarray | None = None,
     mu0: np.ndarray | None = None,
     mu1: np.ndarray | None = None,
-    names: tuple[str, ...] = (),
 ) -> TreatmentData:
-    arrays = {"x": x, "t": t, "y": y, "w": w, "mu0": mu0, "mu1": mu1}
+    arrays = {"x": x, "t": t, "y": y, "mu0": mu0, "mu1": mu1}
     try:
-        checked = check_data({k: v for k, v in arrays.items() if v is not None}, ("x", "t", "y"), ("w", "mu0", "mu1"))
+        checked = check_data({k: v for k, v in arrays.items() if v is not None}, ("x", "t", "y"), ("mu0", "mu1"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     checked |= {name: _column(checked[name]) for name in ("y", "mu0", "mu1") if name in checked}
-    return TreatmentData(**checked, feature_names=names or _names(x.shape[1]))
+    return TreatmentData(**checked, feature_names=_names(x.shape[1]))
 
 
 def _only_defaults(source: object, **arguments: tuple[object, object]) -> None:

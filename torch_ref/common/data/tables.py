@@ -1,12 +1,10 @@
-"""Tables of numbers from .csv, .parquet and .npz files; what is wrong in a file is named by file, line and column."""
+"""Tables in files: pyarrow reads .csv and .parquet, numpy reads numbers; what is wrong is named by file and line."""
 
 import csv
-import math
 import zlib
-from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
@@ -14,108 +12,102 @@ from jaxtyping import Float64
 
 from ..checks.arguments import shown
 from ..files.array_file import replacing
+from .cells import as_number
 
 
-class Table(NamedTuple):
-    """Columns of finite numbers; `names` is None where the file has no header."""
+def read_csv(path: Path, text: Collection[str] = ()) -> Any:
+    """Reads comma-separated values: columns by pyarrow, which tells their types, or numbers without a header by numpy.
 
-    names: tuple[str, ...] | None
-    values: Float64[np.ndarray, "rows columns"]
+    Args:
+        path: the file. A first line of numbers only means that there is no header.
+        text: columns that are text, even where they look like numbers.
 
-
-def read_csv(path: Path) -> Table:
-    """Reads comma-separated numbers; a first line of numbers only means that there is no header.
+    Returns:
+        A pyarrow table, with null for an empty cell, NA and the like; or numbers [rows, columns].
 
     Raises:
-        ValueError: a ragged line, an empty cell, text, NaN or infinity, or a header without or with equal names.
+        ImportError: the columns have names, and pyarrow is not installed.
+        ValueError: an empty file, another encoding than UTF-8, a ragged line, a quote that is never closed, or a header
+            without or with equal names.
     """
-    names: tuple[str, ...] | None = None
-    values, width = array("d"), 0
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            for cells in reader:
-                if not cells:
-                    continue
-                if not width:
-                    width = len(cells)
-                    numbers = [cell for cell in cells if _is_number(cell)]
-                    others = [cell for cell in cells if not _is_number(cell)]
-                    if numbers and others:
-                        got = f"{shown(numbers[0])} and {shown(others[0])}"
-                        place = f"{path}, line {reader.line_num}"
-                        raise ValueError(f"{place}: expected names only or finite numbers only, got {got}")
-                    if others:
-                        names = _header(f"{path}, line {reader.line_num}", cells)
-                        continue
-                if len(cells) != width:
-                    raise ValueError(f"{path}, line {reader.line_num}: expected {width} values, got {len(cells)}")
-                row = _numbers(cells)
-                if row is None:
-                    column = next(i for i, cell in enumerate(cells) if not _is_number(cell))
-                    place = f"{path}, line {reader.line_num}, column {names[column] if names else column + 1}"
-                    got = shown(cells[column]) if cells[column].strip() else "an empty cell"
-                    raise ValueError(f"{place}: expected a finite number, got {got}")
-                values.extend(row)
-        except csv.Error as error:
-            raise ValueError(f"{path}, line {reader.line_num}: expected comma-separated text, got {error}") from error
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}, line {_undecodable_line(path)}: expected text in UTF-8, got {error}") from error
-    if not values:
-        raise ValueError(f"{path}: expected at least one line of numbers, got none")
-    return Table(names, np.array(values).reshape(-1, width))
+    first = _first_line(path)
+    numbers = [cell for cell in first if np.isfinite(as_number(cell))]
+    others = [cell for cell in first if not np.isfinite(as_number(cell))]
+    if numbers and others:
+        got = f"{shown(numbers[0])} and {shown(others[0])}"
+        raise ValueError(f"{path}, line 1: expected names only or finite numbers only, got {got}")
+    if numbers:
+        return _read_numbers(path)
+    names = _header(str(path), first)
+    arrow = _import_pyarrow(path)
+    from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
+
+    ragged = []
+
+    def note(row: Any) -> Literal["error"]:
+        ragged.append(f"line {row.number}: expected {row.expected_columns} values, got {row.actual_columns}")
+        return "error"
+
+    types = {cell: arrow.string() for cell, name in zip(first, names, strict=True) if name in text}
+    try:
+        table = read_csv(
+            path,
+            ReadOptions(use_threads=False),  # only so are lines counted
+            ParseOptions(newlines_in_values=True, invalid_row_handler=note),
+            ConvertOptions(strings_can_be_null=True, column_types=types),
+        )
+    except arrow.ArrowException as error:
+        if ragged:
+            raise ValueError(f"{path}, {ragged[0]}") from error
+        raise ValueError(f"{path}: expected comma-separated text, got {shown(str(error))}") from error
+    if any(arrow.types.is_binary(kind) for kind in table.schema.types):
+        raise ValueError(f"{path}, line {_undecodable_line(path)}: expected text in UTF-8, got other bytes")
+    if not table.num_rows:
+        raise ValueError(f"{path}: expected at least one row, got a header only")
+    _check_last_row(path, table)
+    return table.rename_columns(names)
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[float]]) -> None:
-    """Writes rows of numbers, numbered from 0, to a .csv file.
+def write_csv(
+    path: Path, header: Sequence[str], rows: Iterable[Sequence[float]], numbers: Iterable[int] | None = None
+) -> None:
+    """Writes numbered rows of numbers to a .csv file.
 
     Args:
         path: the file.
         header: the names of the columns, that of the numbers first.
         rows: the values of the others.
+        numbers: of the rows; None counts from 0.
     """
+    numbered = enumerate(rows) if numbers is None else zip(numbers, rows, strict=True)
     with replacing(path) as beside, beside.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)
-        writer.writerows((number, *row) for number, row in enumerate(rows))
+        writer.writerows((number, *row) for number, row in numbered)
 
 
-def read_parquet(path: Path) -> Table:
-    """Reads the columns of a parquet file, all of numbers or booleans.
+def read_parquet(path: Path) -> Any:
+    """Returns a parquet file as a pyarrow table.
 
     Raises:
         ImportError: pyarrow is not installed.
-        ValueError: it is no parquet file, or a column holds text, nulls, NaN or infinity.
+        ValueError: it is no parquet file, has no rows, or holds an index among its columns.
     """
+    arrow = _import_pyarrow(path)
+    from pyarrow.parquet import ParquetFile
+
     try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError(f"{path}: .parquet needs pyarrow: pip install 'twohead[data]'") from error
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with ParquetFile(path) as file:
             names = _header(str(path), file.schema_arrow.names)
             table = file.read()
-    except (pyarrow.ArrowException, OSError) as error:
+    except (arrow.ArrowException, OSError) as error:
         raise ValueError(f"{path}: expected a parquet file, got {shown(error)}") from error
     for name in names:
         if name.startswith("__index_level_"):
             raise ValueError(f"{path}: expected columns only, got the index {name}; write it with index=False")
     if not table.num_rows:
         raise ValueError(f"{path}: expected at least one row, got none")
-    values = np.empty((table.num_rows, len(names)))
-    for index, (name, column) in enumerate(zip(names, table.columns, strict=True)):
-        kind = column.type
-        if not (pyarrow.types.is_boolean(kind) or pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind)):
-            raise ValueError(f"{path}, column {name}: expected numbers, got {kind}")
-        values[:, index] = column.cast(pyarrow.float64(), safe=False).to_numpy()  # nulls become NaN
-    wrong = np.argwhere(~np.isfinite(values))
-    if len(wrong):
-        row, index = wrong[0]
-        missing = table.column(int(index))[int(row)].as_py() is None
-        got = "a missing value" if missing else values[row, index]
-        raise ValueError(f"{path}, row {row + 1}, column {names[index]}: expected a finite number, got {got}")
-    return Table(names, values)
+    return table.rename_columns(names)
 
 
 # What numpy and the modules below it have been seen to raise on damaged or hostile archives.
@@ -142,21 +134,46 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-_TRUTH = {"true": "1", "false": "0"}  # as pandas and R write them
-
-
-def _numbers(cells: Sequence[str]) -> list[float] | None:
-    """Returns the cells as finite numbers, or None if one of them is none."""
+def _import_pyarrow(path: Path) -> Any:
     try:
-        numbers = [float(_TRUTH.get(cell.strip().lower(), cell)) for cell in cells]
-    except ValueError:
-        return None
-    # Python reads 1_000, nobody else does.
-    return numbers if all(map(math.isfinite, numbers)) and not any("_" in cell for cell in cells) else None
+        import pyarrow
+    except ImportError as error:
+        raise ImportError(f"{path}: {path.suffix} needs pyarrow: pip install 'twohead[data]'") from error
+    return pyarrow
 
 
-def _is_number(cell: str) -> bool:
-    return _numbers([cell]) is not None
+def _first_line(path: Path) -> list[str]:
+    """Returns the cells of the first line that is not blank."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            cells = next((cells for cells in csv.reader(file, strict=True) if cells), None)
+    except csv.Error as error:
+        raise ValueError(f"{path}: expected comma-separated text, got {error}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}, line {_undecodable_line(path)}: expected text in UTF-8, got other bytes") from error
+    if cells is None:
+        raise ValueError(f"{path}: expected a line of names and at least one row, got an empty file")
+    if any("\0" in cell for cell in cells):
+        raise ValueError(f"{path}, line 1: expected comma-separated text, got a binary file")
+    return cells
+
+
+def _read_numbers(path: Path) -> Float64[np.ndarray, "rows columns"]:
+    try:
+        return np.loadtxt(path, delimiter=",", comments=None, quotechar='"', encoding="utf-8-sig", ndmin=2)
+    except ValueError as error:
+        got = str(error).partition(";")[0]
+        raise ValueError(f"{path}: expected numbers in columns, as in its first line, got {got}") from error
+
+
+def _check_last_row(path: Path, table: Any) -> None:
+    """Raises ValueError where a quote that is never closed has swallowed the last lines."""
+    last = table.slice(table.num_rows - 1).to_pylist()[0]
+    if any(isinstance(value, str) and "\n" in value for value in last.values()):
+        with path.open("rb") as file:
+            quotes = sum(line.count(b'"') for line in file)
+        if quotes % 2:
+            raise ValueError(f"{path}: expected every quote to be closed, got an odd number of them: {quotes}")
 
 
 def _header(place: str, cells: Sequence[str]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from ..checks.arguments import check_number, check_shape
-from ..checks.arrays import check_binary, check_rows
+from ..checks.arrays import check_arms, check_rows
 from .columns import Column
 
 
@@ -28,6 +28,7 @@ class TreatmentData:
         groups: the cluster of each row [rows], of any type, where rows of one are not independent; or None.
         arms: the label of each arm, the one to compare with first.
         columns: what the columns of `x` are, where some are categories or have gaps; None where all are numbers.
+        dropped: the numbers of the source's rows that were left out, since they lacked treatment or outcome.
 
     Example:
         >>> data = TreatmentData(x=np.ones((4, 3)), t=np.array([0, 1, 1, 0]), y=np.ones((4, 1)))
@@ -48,6 +49,7 @@ class TreatmentData:
     groups: Shaped[np.ndarray, " rows"] | None = None
     arms: tuple[Any, ...] = (0, 1)
     columns: tuple[Column, ...] | None = None
+    dropped: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.x)
@@ -127,7 +129,7 @@ class Scales:
             ValueError: there are no rows.
         """
         check_rows("data", data)
-        (x_mean, x_std), (y_mean, y_std) = _moments(data.x), _moments(data.y)
+        (x_mean, x_std), (y_mean, y_std) = moments(data.x), moments(data.y)
         if binary:
             y_mean, y_std = np.zeros_like(y_mean), np.ones_like(y_std)
         return cls(x_mean, x_std, y_mean, y_std, binary)
@@ -170,12 +172,17 @@ def sigmoid(logit: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     return np.exp(-np.logaddexp(0, -logit))
 
 
-def treatment_weights(t: Int[np.ndarray, " rows"], treated_share: float | None = None) -> Float[np.ndarray, " rows"]:
+def treatment_weights(
+    t: Int[np.ndarray, " rows"], treated_share: float | None = None, arms: int = 2
+) -> Float[np.ndarray, " rows"]:
     """Returns CFR's weights `t / 2u + (1 - t) / 2(1 - u)`, under which both arms count alike in a mean over a batch.
 
+    Of K arms, each row weighs one over K times its arm's share.
+
     Args:
-        t: the treatment [rows], 0 or 1.
-        treated_share: u, the share of treated rows in the whole training; None takes it from `t`.
+        t: the treatment [rows], from 0 to `arms - 1`.
+        treated_share: u, the share of treated rows in the whole training; None takes it from `t`. For two arms.
+        arms: how many there are.
 
     Returns:
         One weight for each row [rows], in float64.
@@ -191,13 +198,16 @@ def treatment_weights(t: Int[np.ndarray, " rows"], treated_share: float | None =
     Source: Shalit, Johansson, Sontag, "Estimating individual treatment effect", ICML 2017, equation 3.
     """
     t = np.asarray(t)
-    check_binary("t", t)
+    check_arms("t", t, arms)
+    if arms > 2:
+        shares = np.bincount(t, minlength=arms) / len(t)
+        return 1 / (arms * shares[t])
     share = float(t.mean()) if treated_share is None else treated_share
     check_number("treated_share", share, above=0, below=1)
     return np.where(t == 1, 1 / (2 * share), 1 / (2 * (1 - share)))
 
 
-def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns mean and standard deviation of each column; a constant one has itself and 1."""
     low, high = values.min(axis=0), values.max(axis=0)
     # From the lowest on, and as shares of the range: squares of large and of small numbers leave float64, and close

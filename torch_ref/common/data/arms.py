@@ -1,0 +1,72 @@
+"""Treatments of any label as numbers: which arms there are, and which of them a row is in."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32, Shaped
+
+from ..checks.arguments import listed, shown
+
+_MOST_ARMS = 20
+
+
+def code_arms(
+    values: Shaped[np.ndarray, " rows"], control: object = None, order: Sequence[Any] = ()
+) -> tuple[Int32[np.ndarray, " rows"], tuple[Any, ...]]:
+    """Numbers the arms of a treatment from 0: the control first, and the others in their order.
+
+    Args:
+        values: the label of each row's arm [rows]: numbers, truth values or texts, none missing.
+        control: the label of the arm to compare with, or its text; None takes the first.
+        order: of all labels; none sorts them.
+
+    Returns:
+        The number of each row's arm [rows], and the label of each arm.
+
+    Raises:
+        ValueError: a missing value, a single arm, more than 20 of them, hardly more rows than arms, or a control that
+            is no arm.
+
+    Example:
+        >>> code_arms(np.array(["low", "none", "high", "none", "low", "high"]), control="none")
+        (array([2, 0, 1, 0, 2, 1], dtype=int32), ('none', 'high', 'low'))
+        >>> code_arms(np.array([True, False]))[1], code_arms(np.array([1.0, 0.0]))[1]
+        ((False, True), (0, 1))
+    """
+    labels = [_label(value) for value in np.asarray(values).tolist()]
+    gaps = [row for row, label in enumerate(labels) if label is None or label != label]
+    if gaps:
+        raise ValueError(f"treatment: expected an arm in every row, got none in row {listed(gaps)}")
+    present = set(labels)
+    arms = [label for label in order if label in present] or sorted(present)
+    if len(arms) < 2:
+        raise ValueError(f"treatment: expected at least two arms, got {listed(map(shown, arms))} in every row")
+    if len(arms) > _MOST_ARMS or (len(arms) > 2 and 2 * len(arms) > len(labels)):
+        expected = f"at most {_MOST_ARMS} arms, and several rows in each"
+        got = f"{len(arms)} different values in {len(labels)} rows, such as {', '.join(map(shown, arms[:3]))}"
+        advice = "" if isinstance(arms[0], str) else "; cut a dose into a few arms first"
+        raise ValueError(f"treatment: expected {expected}, got {got}{advice}")
+    if control is not None:
+        first = _control(control, arms)
+        arms = [arms[first], *arms[:first], *arms[first + 1 :]]
+    places = {label: place for place, label in enumerate(arms)}
+    return np.array([places[label] for label in labels], np.int32), tuple(arms)
+
+
+def _label(value: Any) -> Any:
+    """Returns whole numbers as such: a column with gaps holds them as 0.0 and 1.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _control(control: object, arms: Sequence[Any]) -> int:
+    """Returns the place of the control; a command line has it as text."""
+    if isinstance(control, str):
+        texts = [str(arm) for arm in arms]
+        folded = [str(arm).lower() if isinstance(arm, bool) else str(arm) for arm in arms]
+        for found in (texts, folded):
+            if control in found:
+                return found.index(control)
+    elif control in arms:
+        return arms.index(control)
+    raise ValueError(f"control: expected one of {listed(map(shown, arms))}, got {shown(control)}")

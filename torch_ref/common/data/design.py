@@ -1,0 +1,260 @@
+"""Features as finite columns of numbers: gaps marked, categories as columns of 0 and 1."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+from jaxtyping import Float, Int
+
+from ..checks.arguments import check_shape
+from ..checks.arrays import check_rows
+from .columns import Column
+from .treatment_data import Scales, TreatmentData, moments
+
+# What a column of a design holds, where it is no level's own.
+VALUE, GAP, OTHERS = -1, -2, -3
+FEW_LEVELS = 20  # a category with more is a code for nets, which embed it
+_MOST_LEVELS = 30  # that have a column of their own
+
+
+@dataclass(frozen=True)
+class Design:
+    """How a table's features become columns of finite numbers; `Design.of` learns it from the rows to train on.
+
+    A number is a column. One with gaps in training has a second column, which is 1 where it has none. A category has a
+    column of 0 and 1 for each level, and one for gaps where training had some. Of more than 30 levels, the 30 most
+    frequent have columns of their own, and one column is for all others.
+
+    A gap or a level that the training rows had not lies at their mean in all columns of its feature.
+
+    Nets take the same columns, with NaN in place of those means. A category of more than 20 levels has none of them
+    for nets: they take its code, see `codes`.
+
+    Args:
+        columns: what the features are, as `describe` says [features].
+        source: which feature each column of the design comes from [design].
+        meaning: what it holds [design]: the code of its level, or `VALUE`, `GAP` or `OTHERS`.
+        mean: its mean over the training rows that have a value [design].
+        std: its standard deviation over them, 1 where it is constant [design].
+
+    Example:
+        >>> columns = (Column("age", gaps=True), Column("city", levels=("Oslo", "Rome")))
+        >>> design = Design.of(np.array([[30.0, 0], [50.0, 1], [np.nan, 1]]), columns)
+        >>> design.names
+        ('age', 'age is missing', 'city is Oslo', 'city is Rome')
+        >>> design.finite(np.array([[np.nan, 1], [60.0, -1]])).round(2).tolist()  # the second city was not in training
+        [[40.0, 1.0, 0.0, 1.0], [60.0, 0.0, 0.33, 0.67]]
+    """
+
+    columns: tuple[Column, ...]
+    source: Int[np.ndarray, " design"]
+    meaning: Int[np.ndarray, " design"]
+    mean: Float[np.ndarray, " design"]
+    std: Float[np.ndarray, " design"]
+
+    @classmethod
+    def of(cls, x: Float[np.ndarray, "rows features"], columns: Sequence[Column]) -> "Design":
+        """Returns the design that fits these rows.
+
+        Args:
+            x: the rows to train on [rows, features], as `Column` says: codes for categories, NaN for gaps.
+            columns: what the features are.
+
+        Raises:
+            ValueError: no rows, another number of features, or values that `columns` does not allow.
+        """
+        check_rows("x", x)
+        x = check_features(x, columns)
+        places = [
+            (feature, meaning) for feature, column in enumerate(columns) for meaning in _meanings(column, x[:, feature])
+        ]
+        source, meaning = np.array(places, np.int64).T
+        # As long as nothing is known of the rows, no level counts as one that they had not.
+        made = cls(tuple(columns), source, meaning, np.ones(len(source)), np.ones(len(source)))
+        seen = [column[~np.isnan(column)] for column in made._open(x).T]
+        mean, std = np.array([moments(values) if len(values) else (0.0, 1.0) for values in seen]).T
+        return replace(made, mean=mean, std=std)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name for each column of the design."""
+        return tuple(
+            _name(self.columns[feature], meaning)
+            for feature, meaning in zip(self.source.tolist(), self.meaning.tolist(), strict=True)
+        )
+
+    @property
+    def embedded(self) -> tuple[int, ...]:
+        """The places of the features whose codes nets take."""
+        return tuple(i for i, column in enumerate(self.columns) if len(column.levels or ()) > FEW_LEVELS)
+
+    @property
+    def net_columns(self) -> Int[np.ndarray, " net"]:
+        """The places of the columns that nets take [net]."""
+        return np.flatnonzero(~np.isin(self.source, self.embedded))
+
+    @property
+    def code_counts(self) -> tuple[int, ...]:
+        """How many codes each embedded feature has: its levels, and one more where training had gaps."""
+        return tuple(len(self.columns[i].levels or ()) + self.columns[i].gaps for i in self.embedded)
+
+    def finite(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows design"]:
+        """Returns the columns of the design, all finite: what everything but nets takes.
+
+        Args:
+            x: the features [rows, features], as `Column` says.
+
+        Raises:
+            ValueError: another number of features, or values that `columns` does not allow.
+        """
+        opened = self._open(check_features(x, self.columns))
+        return np.where(np.isnan(opened), self.mean, opened)
+
+    def for_nets(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows net"]:
+        """Returns the columns that nets take, with NaN where a feature tells nothing.
+
+        Args:
+            x: the features [rows, features], as `Column` says.
+
+        Raises:
+            ValueError: another number of features, or values that `columns` does not allow.
+        """
+        return self._open(check_features(x, self.columns))[:, self.net_columns]
+
+    def codes(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows embedded"]:
+        """Returns the codes of the features with many levels; a gap is the code after the last level.
+
+        What training had not is -1: an unseen level, and a gap where it had none.
+
+        Args:
+            x: the features [rows, features], as `Column` says.
+        """
+        codes = np.asarray(x, np.float64)[:, list(self.embedded)]
+        columns = [self.columns[i] for i in self.embedded]
+        gap = np.array([len(column.levels or ()) if column.gaps else -1.0 for column in columns])
+        return np.where(np.isnan(codes), gap, codes)
+
+    def scales(self, scales: Scales) -> Scales:
+        """Returns scales of the design's columns, and of the outcome as in `scales`."""
+        return replace(scales, x_mean=self.mean, x_std=self.std)
+
+    def _open(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows design"]:
+        """Returns the columns of the design, with NaN where a feature tells nothing."""
+        opened = np.empty((len(x), len(self.source)))
+        for feature, column in enumerate(self.columns):
+            values, gaps = x[:, feature], np.isnan(x[:, feature])
+            [own] = np.nonzero(self.source == feature)
+            meanings = self.meaning[own]
+            for place, meaning in zip(own, meanings, strict=True):
+                if meaning == VALUE:
+                    opened[:, place] = values
+                elif meaning == GAP:
+                    opened[:, place] = gaps
+                elif meaning == OTHERS:
+                    opened[:, place] = ~gaps & ~np.isin(values, meanings)
+                else:
+                    opened[:, place] = values == meaning
+            marks = own[meanings != VALUE]
+            # A column that was 0 in all rows of the training stands for what they had not.
+            known = opened[:, marks[self.mean[marks] > 0]].any(axis=1)
+            if column.levels is None:
+                known |= ~gaps
+            opened[np.ix_(~known, marks)] = np.nan
+        return opened
+
+
+def is_table(x: Any) -> bool:
+    """Returns whether features come as a table, of pandas, polars or pyarrow, or as arrays by name."""
+    return isinstance(x, Mapping) or nw.dependencies.is_into_dataframe(x)
+
+
+def finite_features(data: TreatmentData) -> Float[np.ndarray, "rows design"]:
+    """Returns a table's features as finite numbers: as they are, or by the `Design` of these rows where it has columns.
+
+    A design looks at features alone, so what is estimated from it on some of the rows has not seen the others' outcome.
+
+    Args:
+        data: the table.
+
+    Raises:
+        ValueError: features that the table's columns do not allow.
+    """
+    return data.x if data.columns is None else Design.of(data.x, data.columns).finite(data.x)
+
+
+def array_columns(x: Float[np.ndarray, "rows features"], names: Sequence[str]) -> tuple[Column, ...] | None:
+    """Returns what the columns of an array are, all of numbers: None where none has a gap (NaN).
+
+    Args:
+        x: the features [rows, features].
+        names: of the columns.
+    """
+    gaps = np.isnan(x).any(axis=0)
+    return tuple(Column(name, None, bool(gap)) for name, gap in zip(names, gaps, strict=True)) if gaps.any() else None
+
+
+def check_features(x: Float[np.ndarray, "rows features"], columns: Sequence[Column]) -> np.ndarray:
+    """Returns features in float64, checked against what the columns are.
+
+    Args:
+        x: the features [rows, features], as `Column` says.
+        columns: what they are.
+
+    Raises:
+        ValueError: another number of features, infinity, a gap where training had none, or a code that no level has.
+    """
+    x = np.asarray(x)
+    check_shape("x", x, ("rows", len(columns)))
+    if x.dtype.kind not in "biuf":
+        raise ValueError(f"x: expected numbers, got dtype {x.dtype}")
+    x = x.astype(np.float64, copy=False)
+    for column, values in zip(columns, x.T, strict=True):
+        if column.levels is None:
+            expected, wrong = "finite numbers", np.isinf(values)
+            if not column.gaps:
+                expected, wrong = "a number in every row, as in training", ~np.isfinite(values)
+        else:
+            last = len(column.levels) - 1
+            expected = f"the place of a level, 0 to {last}, or -1 for another"
+            wrong = ~np.isnan(values) & ((values < -1) | (values > last) | (values != np.round(values)))
+        rows = np.flatnonzero(wrong)
+        if len(rows):
+            more = f" ({len(rows)} in all)" if len(rows) > 1 else ""
+            raise ValueError(f"column {column.name}: expected {expected}, got {values[rows[0]]} in row {rows[0]}{more}")
+    return x
+
+
+def count_unseen(x: Float[np.ndarray, "rows features"], columns: Sequence[Column]) -> dict[str, int]:
+    """Returns in how many rows a category has a level that training did not see, by the names of such columns.
+
+    Args:
+        x: the features [rows, features], as `Column` says; a gap among categories that had none counts, too.
+        columns: what they are.
+    """
+    counts = {
+        column.name: int((values == -1).sum() + (0 if column.gaps else np.isnan(values).sum()))
+        for column, values in zip(columns, x.T, strict=True)
+        if column.levels is not None
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def _meanings(column: Column, values: Float[np.ndarray, " rows"]) -> list[int]:
+    """Returns what the columns of a feature hold."""
+    if column.levels is None:
+        return [VALUE, GAP] if column.gaps else [VALUE]
+    levels, kept = len(column.levels), list(range(len(column.levels)))
+    if levels > _MOST_LEVELS:
+        counts = np.bincount(values[values >= 0].astype(np.int64), minlength=levels)
+        kept = sorted(np.argsort(-counts, kind="stable")[:_MOST_LEVELS].tolist())
+    return kept + [OTHERS] * (levels > _MOST_LEVELS) + [GAP] * column.gaps
+
+
+def _name(column: Column, meaning: int) -> str:
+    if meaning == VALUE:
+        return column.name
+    if meaning == GAP:
+        return f"{column.name} is missing"
+    return f"{column.name} is {'another' if meaning == OTHERS else (column.levels or ())[meaning]}"
