@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-DOMAINS = {"": 18, "ai.onnx.ml": 5}  # the versions of the operators: trees in float64 came with 5
+ML = "ai.onnx.ml"
+DOMAINS = {"": 18, ML: 5}  # the versions of the operators: trees in float64 came with 5
 
 
 class Symbol:
@@ -51,6 +52,9 @@ class Symbol:
 
     def __and__(self, other: Any) -> "Symbol":
         return self.graph.add("And", self, other)
+
+    def __or__(self, other: Any) -> "Symbol":
+        return self.graph.add("Or", self, other)
 
 
 class Graph:

@@ -1,82 +1,32 @@
 """What an exported model computes, written once: each format gives its own meaning to the operations."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
-from .forest import Forest
-from .plan import Encoder, Joined, Layer, Margin, Nets, Plan
+from .operations import Operations, Value
+from .plan import Encoder, Joined, Layer, Margin, Nets, Opener, Plan
 
-Value = Any  # an array while JAX traces, or the name of a value in a graph; both know + - * / and &
+_FLOAT64 = np.dtype(np.float64)
 
 
-class Operations(Protocol):
-    """What a format has to offer besides the signs of arithmetic; the names are numpy's where numpy has them."""
+class Opened(NamedTuple):
+    """Features as numbers.
 
-    def astype(self, value: Value, dtype: np.dtype) -> Value:
-        """Converts to another dtype."""
-        ...
+    Attributes:
+        finite: for trees and propensities [rows, design].
+        numbers: for nets, before they are encoded [rows, net].
+        told: 1 where these say something, 0 where they stand for what training had not [rows, net]; or None.
+        codes: of the categories that nets embed, from 0 on for an unseen level [rows] each.
+        allowed: whether categories have codes that training knew [rows]; or None.
+    """
 
-    def expand_dims(self, value: Value, axis: int) -> Value:
-        """Adds an axis of length 1."""
-        ...
-
-    def squeeze(self, value: Value, axis: int) -> Value:
-        """Takes away an axis of length 1."""
-        ...
-
-    def concatenate(self, values: Sequence[Value]) -> Value:
-        """Joins matrices side by side."""
-        ...
-
-    def take(self, value: Value, columns: np.ndarray) -> Value:
-        """Picks columns of a matrix, at places that are known."""
-        ...
-
-    def lookup(self, table: np.ndarray, places: Value) -> Value:
-        """Picks entries of a table that is known, at places that are computed."""
-        ...
-
-    def locate(self, value: Value, ends: Sequence[np.ndarray], starts: np.ndarray) -> Value:
-        """Counts for each column how many of its ends are not above the value, and adds the column's start."""
-        ...
-
-    def forest(self, value: Value, forest: Forest) -> Value:
-        """Runs trees over the rows of a matrix [rows, features], and returns [rows]."""
-        ...
-
-    def matmul(self, value: Value, other: np.ndarray) -> Value:
-        """Multiplies matrices."""
-        ...
-
-    def activation(self, name: str, value: Value) -> Value:
-        """Applies an activation of `ACTIVATIONS`."""
-        ...
-
-    def exp(self, value: Value) -> Value:
-        """Raises e to a power."""
-        ...
-
-    def sqrt(self, value: Value) -> Value:
-        """Takes the square root."""
-        ...
-
-    def clip(self, value: Value, low: float, high: float) -> Value:
-        """Moves what lies outside to the nearest bound."""
-        ...
-
-    def mean(self, value: Value, axis: int) -> Value:
-        """Averages along an axis."""
-        ...
-
-    def all_finite(self, value: Value, axis: int) -> Value:
-        """Says whether all numbers along an axis are finite."""
-        ...
-
-    def where(self, condition: Value, value: Value, other: float) -> Value:
-        """Returns the value where the condition holds, and a number elsewhere."""
-        ...
+    finite: Value
+    numbers: Value
+    told: Value | None = None
+    codes: Sequence[Value] = ()
+    allowed: Value | None = None
 
 
 def run(ops: Operations, plan: Plan, x: Value) -> dict[str, Value]:
@@ -87,24 +37,59 @@ def run(ops: Operations, plan: Plan, x: Value) -> dict[str, Value]:
     Args:
         ops: of a format.
         plan: of a model.
-        x: features in the unit of the table [rows, features], in float64.
+        x: features in the unit of the table [rows, features], in float64; a category is its code.
     """
-    columns = encode(ops, plan.encoder, x)
-    by_member, finite = _net_outcomes(ops, plan, columns)
+    opened = Opened(x, x) if plan.opener is None else open_features(ops, plan.opener, x)
+    columns = encode(ops, plan.encoder, opened)
+    by_member, finite = _net_outcomes(ops, plan, columns, opened.codes)
+    finite = finite if opened.allowed is None else finite & opened.allowed
     outcomes = [ops.mean(outcome, 0) for outcome in by_member]
     if plan.joined is not None:
-        outcomes = _join(ops, plan, plan.joined, x, outcomes)
-    effect = outcomes[1] - outcomes[0]
-    found = {**{f"y{arm}": outcome for arm, outcome in enumerate(outcomes)}, "effect": effect}
-    if plan.margin is not None:
-        margin = _margin(ops, plan.margin, by_member[1] - by_member[0], len(plan.nets.heads[0][0][0]))
-        found |= {"low": effect - margin, "high": effect + margin}
+        outcomes = _join(ops, plan, plan.joined, opened.finite, outcomes)
+    effects = [outcome - outcomes[0] for outcome in outcomes[1:]]
+    found = dict(zip((*plan.names.outcomes, *plan.names.effects), (*outcomes, *effects), strict=True))
+    for number, margin in enumerate(plan.margins or ()):
+        half = _margin(ops, margin, by_member[number + 1] - by_member[0], plan.nets.members)
+        low, high = plan.names.ends[number]
+        found |= {low: effects[number] - half, high: effects[number] + half}
     return {name: ops.where(finite, value, np.nan) for name, value in found.items()}
 
 
-def encode(ops: Operations, encoder: Encoder, x: Value) -> Value:
-    """Returns the nets' columns [rows, columns], in float64."""
-    parts = [(x - encoder.mean) / encoder.std]
+def open_features(ops: Operations, opener: Opener, x: Value) -> Opened:
+    """Returns features with gaps and categories as numbers, as `Design` does."""
+    given = ops.take(x, opener.source)
+    is_gap = ops.is_nan(given)
+    gap = ops.astype(is_gap, _FLOAT64)
+    mark = ops.astype(ops.equal(given, opener.level), _FLOAT64)
+    if opener.siblings is not None:
+        mark = mark + (1.0 - gap - ops.matmul(mark, opener.siblings)) * opener.is_other
+    mark = mark + gap * opener.is_gap
+    there = (1.0 - gap) * opener.is_value.astype(float)
+    known = ops.matmul(mark * opener.seen + there, opener.feature_of)
+    told = ops.where(opener.is_value, there, ops.take(known, opener.source))
+    # A gap where training had none stays NaN, and with it the row.
+    value = ops.where(opener.is_value, ops.where(is_gap & opener.may_lack, 0.0, given), mark)
+    finite = value * told + (1.0 - told) * opener.mean
+    codes = []
+    for feature, gap_code in zip(opener.embedded, opener.gap_codes, strict=True):
+        code = ops.squeeze(ops.take(x, np.array([feature])), 1)
+        codes.append(ops.astype(ops.where(ops.is_nan(code), gap_code, code) + 1.0, np.dtype(np.int64)))
+    return Opened(
+        finite, ops.take(finite, opener.for_nets), ops.take(told, opener.for_nets), codes, _allowed(ops, opener, x)
+    )
+
+
+def _allowed(ops: Operations, opener: Opener, x: Value) -> Value | None:
+    if not len(opener.categories):
+        return None
+    code = ops.take(x, opener.categories)
+    nearest = ops.minimum(ops.maximum(ops.floor(code), np.full_like(opener.highest, -1)), opener.highest)
+    return ops.all(ops.equal(code, nearest) | ops.is_nan(code), 1)
+
+
+def encode(ops: Operations, encoder: Encoder, opened: Opened) -> Value:
+    """Returns the nets' columns [rows, columns], in float64, those of codes left out; see `Encoding`."""
+    parts = [(opened.numbers - encoder.mean) / encoder.std]
     if len(encoder.ranked):
         ranked = ops.take(parts[0], encoder.ranked)
         line = ops.locate(ranked, encoder.values, encoder.starts)
@@ -113,27 +98,32 @@ def encode(ops: Operations, encoder: Encoder, x: Value) -> Value:
     if len(encoder.piece_of):
         risen = (ops.take(ops.concatenate(parts), encoder.piece_of) - encoder.low) / encoder.width
         parts.append(ops.clip(risen, 0.0, 1.0))
-    return ops.take(ops.concatenate(parts), encoder.order) if len(parts) > 1 else parts[0]
+    columns = ops.take(ops.concatenate(parts), encoder.order) if len(parts) > 1 else parts[0]
+    return columns if opened.told is None else columns * ops.take(opened.told, encoder.column_of)
 
 
-def _net_outcomes(ops: Operations, plan: Plan, columns: Value) -> tuple[list[Value], Value]:
+def _net_outcomes(ops: Operations, plan: Plan, columns: Value, codes: Sequence[Value]) -> tuple[list[Value], Value]:
     """Returns each arm's outcome by each net [members, rows] in the unit of the table, and which rows are finite."""
     nets = plan.nets
-    narrowed = ops.astype(columns, nets.heads[0][0][0].dtype)
-    finite = ops.all_finite(narrowed, 1)
-    code = _layers(ops, nets, ops.expand_dims(narrowed, 0), nets.representation, nets.activation)
+    narrowed = ops.astype(columns, nets.dtype)
+    finite = ops.all(ops.is_finite(narrowed), 1)
+    embedded = [ops.rows(table, code) for table, code in zip(nets.tables, codes, strict=True)]
+    code = _layers(ops, nets, [ops.expand_dims(narrowed, 0), *embedded], nets.representation, nets.activation)
     outcomes = []
     for head in nets.heads:
-        out = ops.squeeze(_layers(ops, nets, code, head, nets.final_activation), 2)
-        finite = finite & ops.all_finite(out, 0)
-        outcomes.append(_in_unit(ops, plan, ops.astype(out, np.dtype(np.float64))))
+        [out] = _layers(ops, nets, code, head, nets.final_activation)
+        out = ops.squeeze(out, 2)
+        finite = finite & ops.all(ops.is_finite(out), 0)
+        outcomes.append(_in_unit(ops, plan, ops.astype(out, _FLOAT64)))
     return outcomes, finite
 
 
-def _layers(ops: Operations, nets: Nets, value: Value, layers: Sequence[Layer], last: str) -> Value:
-    for number, (kernel, bias) in enumerate(layers, start=1):
-        value = ops.activation(last if number == len(layers) else nets.activation, ops.matmul(value, kernel) + bias)
-    return value
+def _layers(ops: Operations, nets: Nets, values: list[Value], layers: Sequence[Layer], last: str) -> list[Value]:
+    """Returns what comes after some layers; the first of a net takes its input in parts."""
+    for number, (kernels, bias) in enumerate(layers, start=1):
+        products = [ops.matmul(value, kernel) for value, kernel in zip(values, kernels, strict=True)]
+        values = [ops.activation(last if number == len(layers) else nets.activation, _sum(products) + bias)]
+    return values
 
 
 def _in_unit(ops: Operations, plan: Plan, value: Value) -> Value:
@@ -145,24 +135,45 @@ def _sigmoid(ops: Operations, logit: Value) -> Value:
 
 
 def _join(ops: Operations, plan: Plan, joined: Joined, x: Value, of_nets: list[Value]) -> list[Value]:
-    """Returns both outcomes by nets and trees, as `Blend.join` does."""
-    log_odds = ops.squeeze(ops.matmul(x, joined.slopes), 1) + joined.intercept
-    score = ops.clip(_sigmoid(ops, log_odds), joined.nearest, 1 - joined.nearest)
-    of_trees = [_in_unit(ops, plan, ops.forest(x, forest)) for forest in joined.outcomes]
-    effect0, effect1 = (ops.forest(x, forest) for forest in joined.effects)
-    crossed = (score * effect0 + (1.0 - score) * effect1) * plan.std
-    each = of_nets[1] - of_nets[0], of_trees[1] - of_trees[0], crossed
-    effect = _weighed(each, joined.of_effects)
-    mu0, mu1 = (
-        _weighed(both, weights) for *both, weights in zip(of_nets, of_trees, joined.of_outcomes, strict=True)
-    )
-    mean = (1.0 - score) * mu0 + score * mu1
-    outcomes = [mean - score * effect, mean + (1.0 - score) * effect]
+    """Returns the outcomes by nets and trees, as `Blend.join` does."""
+    scores = _scores(ops, joined, x)
+    of_trees = [_in_unit(ops, plan, ops.forest(x, forest)) for forest in joined.of_outcomes]
+    gained: list[Value] = [0.0]
+    for arm, (by_first, by_own) in enumerate(joined.of_effects, start=1):
+        share = scores[arm] / (scores[0] + scores[arm])
+        crossed = (share * ops.forest(x, by_first) + (1.0 - share) * ops.forest(x, by_own)) * plan.std
+        each = [of_nets[arm] - of_nets[0], of_trees[arm] - of_trees[0], crossed]
+        gained.append(_weighed(each, joined.effect_weights[arm - 1]))
+    left = [
+        _weighed(both, weights) - of_arm
+        for *both, weights, of_arm in zip(of_nets, of_trees, joined.outcome_weights, gained, strict=True)
+    ]
+    mean = _sum([score * value for score, value in zip(scores, left, strict=True)]) / _sum(scores)
+    outcomes = [mean + of_arm for of_arm in gained]
     return [ops.clip(outcome, 0.0, 1.0) for outcome in outcomes] if plan.binary else outcomes
 
 
+def _scores(ops: Operations, joined: Joined, x: Value) -> list[Value]:
+    """Returns each arm's propensity [rows], as `logistic_scores` does."""
+    odds = ops.matmul(x, joined.slopes) + joined.intercepts
+    logits = [ops.squeeze(ops.take(odds, np.array([arm])), 1) for arm in range(joined.slopes.shape[1])]
+    if len(logits) == 1:
+        score = ops.clip(_sigmoid(ops, logits[0]), joined.nearest, 1 - joined.nearest)
+        return [1.0 - score, score]
+    highest = logits[0]
+    for logit in logits[1:]:
+        highest = ops.maximum(highest, logit)
+    shares = [ops.exp(logit - highest) for logit in logits]
+    total = _sum(shares)
+    return [ops.clip(share / total, joined.nearest, 1 - joined.nearest) for share in shares]
+
+
 def _weighed(values: Sequence[Value], weights: np.ndarray) -> Value:
-    first, *rest = (value * float(weight) for value, weight in zip(values, weights, strict=True))
+    return _sum([value * float(weight) for value, weight in zip(values, weights, strict=True)])
+
+
+def _sum(values: Sequence[Value]) -> Value:
+    first, *rest = values
     return sum(rest, start=first)
 
 

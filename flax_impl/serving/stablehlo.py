@@ -19,7 +19,7 @@ from .plan import Plan
 from .program import run
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-PROGRAM, ABOUT = "model.stablehlo", "about.json"  # in the zip
+PROGRAM, ABOUT = "model.stablehlo", "about.json"
 _TREES = 64  # that are asked at a time: all at once would take much memory
 
 
@@ -49,6 +49,10 @@ class JaxOperations:
     def lookup(self, table: np.ndarray, places: Array) -> Array:
         """See `Operations`."""
         return jnp.asarray(table)[places]
+
+    def rows(self, table: np.ndarray, places: Array) -> Array:
+        """See `Operations`."""
+        return jnp.take(jnp.asarray(table), places, axis=1)
 
     def locate(self, value: Array, ends: Sequence[np.ndarray], starts: np.ndarray) -> Array:
         """See `Operations`."""
@@ -96,19 +100,43 @@ class JaxOperations:
         """See `Operations`."""
         return jnp.sqrt(value)
 
+    def floor(self, value: Array) -> Array:
+        """See `Operations`."""
+        return jnp.floor(value)
+
     def clip(self, value: Array, low: float, high: float) -> Array:
         """See `Operations`."""
         return jnp.clip(value, low, high)
+
+    def minimum(self, value: Array, other: Any) -> Array:
+        """See `Operations`."""
+        return jnp.minimum(value, other)
+
+    def maximum(self, value: Array, other: Any) -> Array:
+        """See `Operations`."""
+        return jnp.maximum(value, other)
 
     def mean(self, value: Array, axis: int) -> Array:
         """See `Operations`."""
         return value.mean(axis=axis)
 
-    def all_finite(self, value: Array, axis: int) -> Array:
+    def is_nan(self, value: Array) -> Array:
         """See `Operations`."""
-        return jnp.isfinite(value).all(axis=axis)
+        return jnp.isnan(value)
 
-    def where(self, condition: Array, value: Array, other: float) -> Array:
+    def is_finite(self, value: Array) -> Array:
+        """See `Operations`."""
+        return jnp.isfinite(value)
+
+    def equal(self, value: Array, other: Any) -> Array:
+        """See `Operations`."""
+        return value == other
+
+    def all(self, condition: Array, axis: int) -> Array:
+        """See `Operations`."""
+        return condition.all(axis=axis)
+
+    def where(self, condition: Any, value: Any, other: Any) -> Array:
         """See `Operations`."""
         return jnp.where(condition, value, other)
 
@@ -126,9 +154,10 @@ def write_stablehlo(path: Path, plan: Plan, about: dict[str, Any]) -> None:
     """
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         rows = export.symbolic_shape("batch")[0]
-        shape = jax.ShapeDtypeStruct((rows, plan.encoder.mean.shape[1]), np.float64)
+        shape = jax.ShapeDtypeStruct((rows, plan.features), np.float64)
         program = jax.jit(lambda x: run(JaxOperations(), plan, x))
         lowered = export.export(program, platforms=PLATFORMS)(shape)
-    with replacing(path) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr(PROGRAM, bytes(lowered.serialize()))
-        file.writestr(ABOUT, json.dumps(about, indent=2, ensure_ascii=False))
+    content = {PROGRAM: bytes(lowered.serialize()), ABOUT: json.dumps(about, indent=2, ensure_ascii=False)}
+    with replacing(path) as beside, zipfile.ZipFile(beside, "w") as file:
+        for name, data in content.items():  # without the hour, so that the same model gives the same bytes
+            file.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)

@@ -63,7 +63,8 @@ def test_an_unknown_option_is_one_line(command: str, tmp_path: Path, capsys: pyt
 
 
 def test_each_script_is_its_command() -> None:
-    for command, module in {"train": train, "predict": predict, "export": export, "parity": parity, "ihdp": ihdp}.items():
+    modules = {"train": train, "predict": predict, "export": export, "parity": parity, "ihdp": ihdp}
+    for command, module in modules.items():
         assert module.__name__ == f"flax_impl.commands.{command}"
         assert f"flax_impl.commands.{command} import main" in (SCRIPTS / f"{command}.py").read_text() or (
             "from flax_impl.commands import parity" in (SCRIPTS / f"{command}.py").read_text()

@@ -6,102 +6,29 @@ import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
-from flax_impl.data import TreatmentData, synthetic
-from flax_impl.effects import EffectModel, EffectSettings, fit_effects
-from flax_impl.effects.learners.blend import Blend
-from flax_impl.effects.learners.trees import Trees
+from flax_impl.effects import EffectModel, fit_effects
 from flax_impl.models.layers import ACTIVATIONS
 from flax_impl.serving import export_model
+from tests.support.served_cases import NAMES, SMALL, Case, cases, table
 from tests.support.serving import BLOCK, answers, on_onnx
 
 SIZES = (1, 7, 10_000)
-SMALL = EffectSettings(representation_features=[8, 8], head_features=[6], members=3, epochs=3, validation_share=0)
-CALIBRATION = np.append(0.3, np.linspace(0, 3, 1001))
-
-
-class Case(NamedTuple):
-    """A model, and rows to ask it about."""
-
-    model: EffectModel
-    x: np.ndarray
-    alpha: float = 0.05
-
-
-def table(binary: bool = False, rows: int = 150) -> TreatmentData:
-    """Returns a table with columns of several kinds: far from 0, of two values, of a few, constant."""
-    data = synthetic(rows=rows, features=6, seed=1)
-    x = data.x.copy()
-    x[:, 0] = 1e6 + 3 * x[:, 0]
-    x[:, 1] = x[:, 1] > 0
-    x[:, 2] = np.round(x[:, 2])
-    x[:, 3] = 5.0
-    y = (data.y > np.median(data.y)).astype(float) if binary else 40 + 7 * data.y
-    return replace(data, x=x, y=y, feature_names=("income", "owner", "rooms", "const", "Ø height", "constant_3"))
-
-
-def asked(data: TreatmentData) -> np.ndarray:
-    """Returns rows of a table, with values seen in training, between them and far beyond."""
-    generator = np.random.default_rng(0)
-    x = data.x[generator.integers(0, len(data), 10_000)]
-    moved = x + data.x.std(axis=0) * generator.normal(size=x.shape) * generator.choice([0, 1e-9, 1, 30], size=x.shape)
-    return np.where(generator.random(x.shape) < 0.5, x, moved)
-
-
-def with_trees(model: EffectModel, data: TreatmentData) -> EffectModel:
-    """Returns a model with a few trees beside its nets, each weighed by what comes to mind."""
-    catboost = pytest.importorskip("catboost")
-    scales, x = model.scales, model.scales.features(data.x)
-    generator = np.random.default_rng(0)
-    found = []
-    for name in ("outcome0", "outcome1", "effect0", "effect1"):
-        loss = "CrossEntropy" if scales.binary and name.startswith("outcome") else "RMSE"
-        of_folds = []
-        for seed in range(2):
-            made = catboost.CatBoost(
-                {"iterations": 20, "depth": 4 - seed, "border_count": 64, "loss_function": loss, "thread_count": 1,
-                 "verbose": False, "allow_writing_files": False, "random_seed": seed}
-            )  # fmt: skip
-            target = data.y[:, 0] if scales.binary else (data.y[:, 0] - scales.y_mean[0]) / scales.y_std[0]
-            of_folds.append(made.fit(x, np.where(generator.random(len(x)) < 0.3, 1 - target, target)))
-        found.append(catboost.sum_models(of_folds, weights=[0.5, 0.5]))
-    trees = Trees(*found, scales=scales)
-    slopes = np.array([0.2, 1.0, -1.0, 0.3, 0.5, -0.5])
-    intercept = -float(data.x.mean(axis=0) @ slopes)
-    blend = Blend(trees, np.array([0.5, 0.2, 0.3]), np.array([[0.6, 0.4], [0.3, 0.7]]), intercept, slopes)
-    return EffectModel(model.ensemble._replace(blend=blend), model.outputs)
-
-
-def calibrated(model: EffectModel) -> EffectModel:
-    return EffectModel(model.ensemble._replace(calibration=CALIBRATION), model.outputs)
-
-
-def cases() -> dict[str, Case]:
-    data, binary = table(), table(binary=True)
-    rows, binary_rows = asked(data), asked(binary)
-    nets = fit_effects(data, replace(SMALL, bootstrap=True), progress=False)
-    binary_nets = fit_effects(binary, replace(SMALL, binary=True, bootstrap=True), progress=False)
-    plain = replace(SMALL, bins=0, gates=False, members=1, representation_features=[], activation="elu")
-    return {
-        "plain": Case(fit_effects(data, plain, progress=False), rows),
-        "nets": Case(nets, rows),
-        "calibrated": Case(calibrated(nets), rows, alpha=0.2),
-        "trees": Case(calibrated(with_trees(nets, data)), rows),
-        "binary": Case(binary_nets, binary_rows),
-        "binary, trees": Case(with_trees(binary_nets, binary), binary_rows),
-        "targeted": Case(fit_effects(data, replace(SMALL, targeted=True), progress=False), rows),
-    }
+KINDS = (
+    "plain", "nets", "calibrated", "trees", "binary", "binary, trees", "targeted", "three arms", "mixed",
+    "mixed, plain", "mixed, three arms",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def made() -> dict[str, Case]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("warnings.warn", lambda *_, **__: None)  # of the constant column
+        patch.setattr("warnings.warn", lambda *_, **__: None)  # of the constant column, and of levels not seen
         return cases()
 
 
@@ -118,17 +45,23 @@ def served(
 
 
 def expected(case: Case, rows: int) -> dict[str, np.ndarray]:
-    x = case.x[:rows]
-    y0, y1 = case.model.potential_outcomes(x)
-    found = {"y0": y0, "y1": y1, "effect": y1 - y0}
-    if case.model.has_intervals:
-        found["low"], found["high"] = case.model.effect_interval(x, case.alpha)
+    """Returns what `twohead predict` writes, by its names."""
+    x, model = case.x[:rows], case.model
+    outcomes = model.potential_outcomes(x)
+    two, (first, *others) = len(model.arms) == 2, model.arms
+    found = {
+        f"y{arm}" if two else f"y_{label}": y for arm, (label, y) in enumerate(zip(model.arms, outcomes, strict=True))
+    }
+    for arm, label in enumerate(others, start=1):
+        end = "" if two else f"_{label}"
+        found[f"effect{end}"] = outcomes[arm] - outcomes[0]
+        if model.has_intervals:
+            ends = model.effect_interval(x, case.alpha, control=first, treatment=label)
+            found[f"low{end}"], found[f"high{end}"] = ends
     return found
 
 
-@pytest.mark.parametrize(
-    "name", ["plain", "nets", "calibrated", "trees", "binary", "binary, trees", "targeted"]
-)
+@pytest.mark.parametrize("name", KINDS)
 def test_a_fresh_process_says_what_predict_says(
     name: str, made: dict[str, Case], served: dict[str, dict[int, dict[str, np.ndarray]]]
 ) -> None:
@@ -162,7 +95,9 @@ def test_rows_that_predict_refuses_are_nan_and_no_others(format: str, made: dict
 @pytest.mark.parametrize("activation", ["elu", "gelu", "identity", "leaky_relu", "relu", "sigmoid", "silu", "tanh"])
 def test_each_activation_of_onnx_is_that_of_the_nets(activation: str) -> None:
     x = np.linspace(-30, 30, 4001, dtype=np.float32)[:, None]
-    found = on_onnx(lambda ops, value: ops.activation(activation, ops.astype(value, np.dtype(np.float32))), x.astype(float))
+    found = on_onnx(
+        lambda ops, value: ops.activation(activation, ops.astype(value, np.dtype(np.float32))), x.astype(float)
+    )
     np.testing.assert_allclose(found, ACTIVATIONS[activation](x), rtol=3e-7, atol=3e-7)
 
 
@@ -180,7 +115,7 @@ def test_the_file_says_what_it_takes(made: dict[str, Case], tmp_path: Path) -> N
     export_model(case.model, tmp_path / "new" / "model.onnx", alpha=0.2)
     export_model(case.model, tmp_path / "model.zip", format="stablehlo", alpha=0.2)
     graph = onnx.load(tmp_path / "new" / "model.onnx")
-    names = ["income", "owner", "rooms", "const", "Ø height", "constant_3"]
+    names = list(NAMES)
     assert [one.name for one in graph.graph.input] == names
     assert [one.name for one in graph.graph.output] == ["y0", "y1", "effect", "low", "high"]
     about = json.loads({one.key: one.value for one in graph.metadata_props}["twohead"])
@@ -216,7 +151,7 @@ def test_unusable_arguments_leave_the_file_as_it_was(
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize(("name", "got"), [("y1", "y1"), ("", ""), ("owner", "owner")])
+@pytest.mark.parametrize(("name", "got"), [("y1", "'y1'"), ("", "''"), ("owner", "'owner'")])
 def test_columns_whose_names_onnx_cannot_tell_apart(name: str, got: str, made: dict[str, Case], tmp_path: Path) -> None:
     ensemble = made["plain"].model.ensemble
     ensemble = ensemble._replace(feature_names=(name, *ensemble.feature_names[1:]))

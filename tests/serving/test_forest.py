@@ -85,7 +85,9 @@ def test_trees_that_do_not_split(write: Any) -> None:
 
 @WRITERS
 @given(
-    ends=st.lists(hnp.arrays(float, st.integers(1, 9), elements=st.floats(-100, 100), unique=True), min_size=1, max_size=4),
+    ends=st.lists(
+        hnp.arrays(float, st.integers(1, 9), elements=st.floats(-100, 100), unique=True), min_size=1, max_size=4
+    ),
     data=st.data(),
 )
 def test_a_place_is_how_many_ends_are_not_above(write: Any, ends: list[np.ndarray], data: st.DataObject) -> None:
@@ -100,7 +102,9 @@ def test_a_place_is_how_many_ends_are_not_above(write: Any, ends: list[np.ndarra
 
 def test_other_trees_are_refused() -> None:
     model, _, mean, std = trained([3], grow_policy="Depthwise")
-    with pytest.raises(ValueError, match="trees: expected oblivious ones, as CatBoost makes them by default, got others"):
+    with pytest.raises(
+        ValueError, match="trees: expected oblivious ones, as CatBoost makes them by default, got others"
+    ):
         read_forest(model, mean, std)
 
 

@@ -19,6 +19,8 @@ OURS = ("flax_impl", "torch_ref")
 FRAMEWORKS = ("flax", "optax", "chex", "torch", "catboost", "sklearn", "onnx", "safetensors", "jaxtyping")
 BLOCK = "import sys\nfor name in {names!r}:\n    sys.modules[name] = None\n"
 _ONNX = """
+import json
+import numpy as np
 import onnxruntime
 
 def load(path):
@@ -27,7 +29,16 @@ def load(path):
     session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
     inputs = [one.name for one in session.get_inputs()]
     outputs = [one.name for one in session.get_outputs()]
-    return lambda x: dict(zip(outputs, session.run(None, dict(zip(inputs, x.T)))))
+    columns = json.loads(session.get_modelmeta().custom_metadata_map["twohead"])["columns"]
+    return lambda x: dict(zip(outputs, session.run(None, dict(zip(inputs, map(as_in_a_table, columns, x.T))))))
+
+def as_in_a_table(column, values):
+    if column["levels"] is None:
+        return values
+    levels, text = column["levels"], isinstance(column["levels"][0], str)
+    unseen, gap = ("never seen", "") if text else (1e9, np.nan)
+    found = [gap if value != value else unseen if value < 0 else levels[int(value)] for value in values]
+    return np.array(found, object if text else float)
 """
 _STABLEHLO = """
 import zipfile
