@@ -22,6 +22,7 @@ from flax_impl.commands.pictures import loss_curves
 from flax_impl.commands.sides import FlaxSide, Side, TorchSide
 from flax_impl.effects import ate_error, sqrt_pehe
 from flax_impl.parity import largest_difference, relative_difference
+from torch_ref.common.data.design import finite_tables
 from torch_ref.common.files.array_file import replacing
 from torch_ref.data import Scales, TreatmentData, curves, load_data
 
@@ -100,7 +101,7 @@ def article_run() -> Comparison:
 def effects_run() -> tuple[Comparison, dict[str, dict[str, float]]]:
     """The two-head model on the first instance of ACIC 2016: the comparison, and each side's effect metrics."""
     print(f"two-head on acic2016:1, {STEPS} steps")
-    data, held_out = load_data("acic2016:1").split(HELD_OUT)
+    data, held_out = finite_tables(*load_data("acic2016:1").split(HELD_OUT))
     scales = Scales.of(data)
 
     def settings(package: ModuleType) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from torch_ref.common.checks.arguments import check_row_numbers
+from torch_ref.common.data.design import finite_tables
 from torch_ref.common.data.tables import read_npz
 from torch_ref.common.data.treatment_data import Scales, TreatmentData
 from torch_ref.common.files.array_file import replacing
@@ -172,7 +173,7 @@ def contestants(
             yield name, measures(parts, effects, [seconds] * len(parts))
     for name, peer in peers.items():
         effects, taken = [], []
-        for number, (train, test) in enumerate(parts, 1):
+        for number, (train, test) in enumerate((finite_tables(*both) for both in parts), 1):
             x, y, asked, unit = train.x, train.y[:, 0], [train.x, test.x], 1.0
             if args.source == "acic2016":  # as they lie, CATENets and causalml end in NaN on all ten
                 scales = Scales.of(train)

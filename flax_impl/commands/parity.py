@@ -29,7 +29,7 @@ from ..parity import html_page, step_page, text_table
 from .backends import Parser, import_backend, run_command
 from .own.pair import Side, check_own, converted, record_own
 from .own.watched import told, watch
-from .recipes import MODELS, OPTIMIZERS, Recipe, check, reference
+from .recipes import MODELS, OPTIMIZERS, Recipe, check, config_of, reference
 
 DEFAULT_OPTIMIZERS = ("sgd", "adam", "adamw")
 SHORT = """usage: twohead parity [OPTIONS]
@@ -49,6 +49,7 @@ a port of your own:
 the models of this project:
   --model two-head|two-in-two-out  --dtype float64|float32   default: both
   --optimizer NAME  --steps 20  --seed 0
+  --arms 2  --embedding         of the two-head model
   --record FILE                 write what the reference does, with torch alone
   --check FILE                  hold the port against it, with JAX alone
 
@@ -69,6 +70,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--optimizer", choices=OPTIMIZERS, help=f"default: {', '.join(DEFAULT_OPTIMIZERS)}")
     add("--steps", type=int, help="of each training (default: 20)")
     add("--seed", type=int, help="of weights and batches (default: 0)")
+    add("--arms", type=int, metavar="K", help="of the two-head model (default: 2)")
+    add("--embedding", action="store_true", default=None, help="gives the two-head model a categorical feature")
     add("--record", type=Path, metavar="FILE", help="write the reference's trace: of one pair, by default two-head, "
         "float64, adam")  # fmt: skip
     add("--check", type=Path, metavar="FILE", help="hold the port against such a file")
@@ -92,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     if args.record:
         recipe = recipes(args, "adam")[0]
         reference(recipe).save(args.record)
-        print(f"recorded {recipe.model}, {recipe.dtype}, {recipe.optimizer}, {recipe.steps} steps: {args.record}")
+        print(f"recorded {recipe.title}, {recipe.dtype}, {recipe.optimizer}, {recipe.steps} steps: {args.record}")
         return 0
     if args.check:
         return show([check(*recorded(args))], args)
@@ -109,7 +112,7 @@ def run_own(args: argparse.Namespace) -> int:
     for name in ("reference", "port"):
         if not getattr(args, name):
             raise ValueError(f"--{name}: expected a file, as the other side has one")
-    for name in ("model", "dtype", "optimizer", "steps", "seed", "record", "check"):
+    for name in ("model", "dtype", "optimizer", "steps", "seed", "arms", "embedding", "record", "check"):
         if getattr(args, name) is not None:
             raise ValueError(f"--{name}: expected without --reference and --port")
     reference, port = Side.of("--reference", args.reference), Side.of("--port", args.port)
@@ -149,7 +152,12 @@ def write_own(report: Any, port: Side, args: argparse.Namespace) -> None:
 
 def recipes(args: argparse.Namespace, *optimizers: str) -> list[Recipe]:
     """Returns the pairs that the arguments choose; `optimizers` are those of no choice."""
-    models = [args.model] if args.model else list(MODELS)
+    config = config_of(args.arms or 2, bool(args.embedding))
+    if args.arms is not None and not 2 <= args.arms <= 100:
+        raise ValueError(f"--arms: expected a whole number from 2 to 100, got {args.arms}")
+    if config and args.model not in (None, "two-head"):
+        raise ValueError(f"--{'arms' if 'arms' in config else 'embedding'}: expected with --model two-head")
+    models = [args.model] if args.model else ["two-head"] if config else list(MODELS)
     dtypes = [args.dtype] if args.dtype else ["float64", "float32"]
     chosen = {}
     for name, default, least in (("steps", 20, 1), ("seed", 0, 0)):
@@ -158,7 +166,7 @@ def recipes(args: argparse.Namespace, *optimizers: str) -> list[Recipe]:
         if not least <= chosen[name] <= 10_000:
             raise ValueError(f"--{name}: expected a whole number from {least} to 10000, got {value}")
     pairs = product(models, dtypes, [args.optimizer] if args.optimizer else optimizers)
-    return [Recipe(*pair, **chosen) for pair in pairs]
+    return [Recipe(*pair, **chosen, config=config) for pair in pairs]
 
 
 def recorded(args: argparse.Namespace) -> tuple[Recipe, Trace]:
@@ -182,8 +190,9 @@ def recorded(args: argparse.Namespace) -> tuple[Recipe, Trace]:
         recipe.batches()
     except (TypeError, ValueError, LookupError, AttributeError) as error:
         raise ValueError(f"{expected}, got {error}") from error
-    for name in ("model", "dtype", "optimizer", "steps", "seed"):
-        asked, got = getattr(args, name), getattr(recipe, name)
+    made = {name: getattr(recipe, name) for name in ("model", "dtype", "optimizer", "steps", "seed", "arms")}
+    for name, got in (made | {"embedding": "embeddings" in recipe.config}).items():
+        asked = getattr(args, name)
         if asked is not None and asked != got:
             raise ValueError(f"--{name}: expected {got}, as {args.check} has it, got {asked}")
     return recipe, trace

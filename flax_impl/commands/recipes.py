@@ -81,6 +81,17 @@ class Recipe:
         """Returns the recipe as the metadata of a trace holds it."""
         return asdict(self)
 
+    @property
+    def arms(self) -> int:
+        """How many arms the model has, if it has any."""
+        return int(self.config.get("arms", 2))
+
+    @property
+    def title(self) -> str:
+        """What the tables call the model."""
+        more = [f"{self.arms} arms"] * (self.arms > 2) + ["embedding"] * ("embeddings" in self.config)
+        return ", ".join([self.model, *more])
+
     def make(self, package: ModuleType) -> dict[str, Any]:
         """Returns the package's loss, the optimiser's settings and `forward`."""
         _, loss, forward, _ = MODELS[self.model]
@@ -90,7 +101,8 @@ class Recipe:
         schedule = make_schedule(self.schedule[0], **self.schedule[1])
         settings = {"clip_norm": 1.0, "schedule": schedule, **OPTIMIZERS[self.optimizer], **self.settings}
         optimizer = make_optimizer(self.optimizer, **settings)
-        return {"loss": getattr(package, loss)(**self.loss), "optimizer": optimizer, "forward": forward}
+        asked = ({"arms": self.arms} if self.model == "two-head" else {}) | dict(self.loss)
+        return {"loss": getattr(package, loss)(**asked), "optimizer": optimizer, "forward": forward}
 
     def build(self, package: ModuleType) -> Any:
         """Returns the model."""
@@ -101,7 +113,8 @@ class Recipe:
         """Returns a batch for each step.
 
         They hold what is hard for a port: weights, masked rows with labels that are NaN, rows of zeros, where a ReLU
-        has its kink, and no treated row in the second step.
+        has its kink, and no treated row in the second step. Of more than two arms, the last but one never has a row;
+        where the model has embeddings, one level in a few is unseen.
 
         Args:
             order: draws the row numbers and the mask of each step; arguments as `batch_order`.
@@ -119,6 +132,10 @@ class Recipe:
             if name.startswith("x"):
                 array[::8] = 0
         data["w"] = generator.uniform(0.2, 2, ROWS)
+        if self.arms > 2:
+            data["t"] = generator.choice([arm for arm in range(self.arms) if arm != self.arms - 2], ROWS)
+        for levels, _ in self.config.get("embeddings", ()):
+            data["x"] = np.column_stack([data["x"], generator.integers(-1, levels, ROWS)])
         index, mask = order(ROWS, batch_size=BATCH, steps=self.steps, shuffle=True, seed=self.seed)
         batches: list[dict[str, np.ndarray]] = []
         for step, (rows, counts) in enumerate(zip(index, mask, strict=True)):
@@ -145,6 +162,9 @@ def reference(recipe: Recipe) -> Any:
     with torch.no_grad():
         first = next(p for name, p in model.named_parameters() if name.endswith("bias"))
         first[:3] = 0  # with rows of zeros: exactly at the kink
+        for name, parameter in model.named_parameters():
+            if name.startswith("embedding."):  # tables of zeros would hide which row is taken
+                parameter.copy_(torch.linspace(-1, 1, parameter.numel()).reshape(parameter.shape))
     return package.record(model, recipe.batches(), recipe=recipe.as_json(), progress=False, **recipe.make(package))
 
 
@@ -178,4 +198,10 @@ def check(
         params = (package or port).models.from_numpy(model, trace.params(0)) if converts else None
         batches = recipe.batches(order)
         report = port.check_parity(trace, model, params=params, batches=batches, progress=False, **settings)
-    return replace(report, model=recipe.model, optimizer=recipe.optimizer)
+    return replace(report, model=recipe.title, optimizer=recipe.optimizer)
+
+
+def config_of(arms: int, embedding: bool) -> dict[str, Any]:
+    """Returns the arguments of a two-head model with as many arms, and perhaps an embedding of seven levels."""
+    more: dict[str, Any] = {"in_features": 7, "embeddings": [[7, 3]]} if embedding else {}
+    return ({"arms": arms} if arms > 2 else {}) | more

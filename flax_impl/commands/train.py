@@ -17,13 +17,14 @@ import numpy as np
 
 from torch_ref.common.data.load import load_curves, load_data
 from torch_ref.common.data.tables import write_csv
+from torch_ref.common.data.treatment_data import TreatmentData
 from torch_ref.common.files.array_file import replacing
 from torch_ref.common.settings.optimizers import Optimizer, make_optimizer
 from torch_ref.common.settings.schedules import make_schedule
 
 from ..effects import EffectReport, ate_error, effect_figures, sqrt_pehe
 from ..effects.effect_model import EffectModel
-from ..effects.overlap import arm_names, examine_overlap
+from ..effects.overlap import examine_overlap
 from ..effects.prepare import check_every_arm
 from ..effects.settings import EffectSettings
 from .backends import BACKENDS, Parser, import_backend, join_processes, run_command
@@ -37,8 +38,9 @@ Trains a two-head model on a table and estimates the effect of a treatment:
 a summary, each row's outcomes and effect, the weights, and pictures.
 
   --data SOURCE       a .csv, .parquet or .npz file, acic2016:1, or synthetic
-  --treatment COLUMN  who was treated, 0 or 1 (default: t)
+  --treatment COLUMN  each row's arm (default: t); --control LABEL comes first
   --outcome COLUMN    what came out (default: y); --binary where it is 0 or 1
+  --ignore COLUMN ... no features; --drop-missing drops rows without arm, outcome
   --out DIR           where to write (default: out/train)
   --learners nets trees  boosted trees beside the nets, weighed by rows not seen
   --members N         nets (default: 20); --no-intervals for 5 and no intervals
@@ -55,8 +57,8 @@ examples:
 # Options that only one of the models has a use for.
 _ONLY = {
     "two-head": (
-        "treatment", "outcome", "binary", "weight", "groups", "replication", "learners", "bins", "trim", "bootstrap",
-        "representation_features", "head_features",
+        "treatment", "control", "outcome", "binary", "weight", "groups", "ignore", "drop_missing", "replication",
+        "learners", "bins", "trim", "bootstrap", "representation_features", "head_features",
         "reduction", "cfr_weights", "balance", "balance_weight", "targeted", "members",
         "intervals", "validation_share", "patience",
     ),
@@ -78,11 +80,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
     table = parser.add_argument_group("the table, two-head only")
     add = table.add_argument
-    add("--treatment", metavar="COLUMN", help="column that is 0 or 1 (default: t)")
+    add("--treatment", metavar="COLUMN", help="column with each row's arm, of any label (default: t)")
+    add("--control", metavar="LABEL", help="the arm to compare with (default: the first in order)")
     add("--outcome", metavar="COLUMN", help="column with the outcome (default: y)")
     add("--binary", action="store_true", default=None, help="the outcome is 0 or 1")
     add("--weight", metavar="COLUMN", help="column with the rows' weights in the loss")
-    add("--groups", metavar="COLUMN", help="column with the rows' clusters: numbers")
+    add("--groups", metavar="COLUMN", help="column with the rows' clusters: numbers or texts")
+    add("--ignore", nargs="+", metavar="COLUMN", help="columns that are no features")
+    add("--drop-missing", action="store_true", default=None, help="leave out rows without treatment or outcome")
     add("--replication", type=int, help="which replication of an .npz file (default: 1)")
 
     model = parser.add_argument_group("the model")
@@ -181,16 +186,15 @@ def optimizer_of(args: argparse.Namespace) -> Optimizer:
 
 def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[str, Any], writes: bool) -> list[Path]:
     """Trains the two-head model, reports the effects, and returns the files it wrote."""
-    data = load_data(args.data, **given(args, "treatment", "outcome", "weight", "groups", "replication"))
+    named = given(args, "treatment", "control", "outcome", "weight", "groups", "ignore", "replication")
+    data = load_data(args.data, missing="drop" if args.drop_missing else "error", **named)
     try:
         check_every_arm(data)
     except ValueError as error:
         raise ValueError(f"{args.data}: {error}") from error
     if args.final_activation != "identity":
         raise ValueError(f"--final-activation: expected identity, as effects want it, got {args.final_activation}")
-    counts = np.bincount(data.t).tolist()
-    of_arms = [f"{counts[1]} treated"] if data.arms == (0, 1) else map("{} {}".format, counts, arm_names(data.arms))
-    say(writes, f"{args.data}: {len(data)} rows, {', '.join(of_arms)}, {data.x.shape[1]} features")
+    say(writes, f"{args.data}: {_counts(data)}")
     if writes:
         args.out.mkdir(parents=True, exist_ok=True)
     one = args.backend == "torch"
@@ -222,14 +226,33 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
     if data.mu0 is not None and data.mu1 is not None:
         outcomes = *report.outcomes[:, :, None], data.mu0, data.mu1
         print(f"known effects: sqrt PEHE {sqrt_pehe(*outcomes):.4g}, ATE error {ate_error(*outcomes):.4g}")
-    return write_effects(args, model, report)
+    kept = np.setdiff1d(np.arange(len(data) + len(data.dropped)), data.dropped)
+    return write_effects(args, model, report, kept.tolist())
 
 
-def write_effects(args: argparse.Namespace, model: EffectModel, report: EffectReport) -> list[Path]:
-    """Writes effects, nets, losses, summary and pictures, and returns the files."""
+def _counts(data: TreatmentData) -> str:
+    """Returns how many rows, arms and features there are, and how many rows were dropped."""
+    rows = np.bincount(data.t, minlength=len(data.arms)).tolist()
+    arms = f"{rows[1]} treated"
+    if data.arms != (0, 1):
+        arms = ", ".join(f"{count} of {arm}" for arm, count in zip(data.arms, rows, strict=True))
+    kinds = {
+        "categories": sum(column.levels is not None for column in data.columns or ()),
+        "with gaps": sum(column.gaps for column in data.columns or ()),
+    }
+    some = [f"{count} {kind}" for kind, count in kinds.items() if count]
+    features = f"{data.x.shape[1]} features" + (f" ({', '.join(some)})" if some else "")
+    dropped = f" ({len(data.dropped)} without treatment or outcome dropped)" if data.dropped else ""
+    return f"{len(data)} rows{dropped}, {arms}, {features}"
+
+
+def write_effects(
+    args: argparse.Namespace, model: EffectModel, report: EffectReport, rows: Sequence[int]
+) -> list[Path]:
+    """Writes effects, nets, losses, summary and pictures, and returns the files; `rows` are numbers in the source."""
     paths = {name: args.out / name for name in ("effects.csv", "model.safetensors", "losses.csv", "summary.txt")}
     columns = report.columns()
-    write_csv(paths["effects.csv"], ("row", *columns), zip(*columns.values(), strict=True))
+    write_csv(paths["effects.csv"], ("row", *columns), zip(*columns.values(), strict=True), rows)
     model.save(paths["model.safetensors"])
     parts = [*(f"loss of head {arm}" for arm in range(len(report.arms))), *(["balance"] if args.balance else [])]
     parts += ["propensity", "targeted"] if args.targeted else []

@@ -10,6 +10,7 @@ from .fit import (
     fit_effects_each as fit_effects_each,
     load_effect_model as load_effect_model,
 )
+from .judging.balance import Balance as Balance, covariate_balance as covariate_balance
 from .judging.metrics import ate_error as ate_error, sqrt_pehe as sqrt_pehe
 from .judging.rate import Rate as Rate, rate as rate, toc_curve as toc_curve
 from .judging.scores import (
@@ -19,8 +20,9 @@ from .judging.scores import (
     r_loss as r_loss,
 )
 from .judging.uplift import qini_coefficient as qini_coefficient, qini_curve as qini_curve
+from .learners.contrast import Contrast as Contrast
 from .learners.cross_fit import CrossFit as CrossFit
 from .plots import effect_figures as effect_figures
 from .propensities import propensity as propensity
-from .report import EffectReport as EffectReport
+from .report import EffectReport as EffectReport, PairEffects as PairEffects
 from .settings import EffectSettings as EffectSettings

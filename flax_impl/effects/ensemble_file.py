@@ -137,7 +137,7 @@ def read_ensemble(path: str | os.PathLike[str]) -> Ensemble:
         check_shape("y_std", scales.y_std, (1,))
         taken = config["in_features"] - (0 if design is None else len(design.embedded))  # without codes
         columns = taken if encoding is None else len(encoding.widths)
-        features, given = (columns, columns) if design is None else (len(design.columns), len(design.net_columns))
+        features, given = (columns, columns) if design is None else (len(design.columns), len(design.net_entries))
         for name, count, array in (
             ("x_mean", columns, scales.x_mean), ("x_std", columns, scales.x_std), ("feature_names", features, names),
         ):  # fmt: skip

@@ -13,12 +13,15 @@ try:
     from sklearn.metrics import d2_log_loss_score, r2_score
     from sklearn.utils import check_consistent_length, column_or_1d
     from sklearn.utils.metadata_routing import UNUSED
-    from sklearn.utils.validation import check_is_fitted, validate_data
+    from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
 except ImportError as error:
     raise ImportError("TwoHeadEstimator needs scikit-learn: pip install 'twohead[estimator]'") from error
 
 from torch_ref.common.checks.arguments import check_choice
-from torch_ref.common.checks.arrays import check_binary
+from torch_ref.common.data.arms import code_arms, find_arms
+from torch_ref.common.data.columns import Column
+from torch_ref.common.data.design import array_columns, is_table
+from torch_ref.common.data.features import describe, to_numbers
 from torch_ref.common.data.treatment_data import TreatmentData
 from torch_ref.common.settings.optimizers import OPTIMIZERS, Optimizer, make_optimizer
 from torch_ref.common.settings.schedules import SCHEDULES, make_schedule
@@ -36,11 +39,12 @@ if TYPE_CHECKING:
 
 
 class TwoHeadEstimator(BaseEstimator):
-    """Estimates the effect of a binary treatment from a table, with an ensemble of two-head nets.
+    """Estimates the effect of a treatment, or of several, from a table, with an ensemble of two-head nets.
 
     The settings are those of `EffectSettings`, which says more of each.
 
     Args:
+        control: label of the treatment to compare with; None is 0, or the first in order.
         binary: the outcome is 0 or 1, and effects are differences of probabilities.
         representation_features: width of each representation layer.
         head_features: width of each hidden layer of a head.
@@ -81,7 +85,7 @@ class TwoHeadEstimator(BaseEstimator):
         ImportError: scikit-learn is not installed, when the name is first used, or CatBoost, when `fit` trains trees;
             the message names the extra.
         ValueError: from `fit`, since scikit-learn's constructors check nothing: an argument out of bounds; from the
-            other methods: features unlike those of `fit`, a `T0` or `T1` that is not 0 or 1, or an interval without
+            other methods: features unlike those of `fit`, a `T0` or `T1` that no treatment has, or an interval without
             `bootstrap=True` and at least 2 members.
 
     Example:
@@ -101,6 +105,7 @@ class TwoHeadEstimator(BaseEstimator):
     def __init__(
         self,
         *,
+        control: Any = None,
         binary: bool = False,
         representation_features: Sequence[int] = (100, 100, 100),
         head_features: Sequence[int] = (100, 100, 100, 100),
@@ -129,6 +134,7 @@ class TwoHeadEstimator(BaseEstimator):
         progress: bool = True,
         mesh: "Mesh | None" = None,
     ) -> None:
+        self.control = control
         self.binary = binary
         self.representation_features = representation_features
         self.head_features = head_features
@@ -171,9 +177,10 @@ class TwoHeadEstimator(BaseEstimator):
         """Trains the ensemble.
 
         Args:
-            X: the features [rows, features], an array or a frame of numbers.
+            X: the features [rows, features]: a table of pandas, polars or pyarrow, whose text and categories are
+                categories; or an array of numbers. Missing values (NaN in an array) are taken as such.
             y: the outcome that was observed [rows].
-            treatment: who was treated, 0 or 1 [rows].
+            treatment: the label of each row's treatment [rows]: 0 and 1, or others, of two treatments or of several.
             sample_weight: weights of the rows in the loss [rows], or None.
             groups: the cluster of each row [rows], whose rows are held out together and counted as one; or None.
             Y: `y` by EconML's name.
@@ -183,8 +190,8 @@ class TwoHeadEstimator(BaseEstimator):
             The estimator.
 
         Raises:
-            ValueError: missing values, text, other lengths, a treatment that is not 0 or 1, an arm without rows, or an
-                argument out of bounds.
+            ValueError: text in an array, dates, infinity, other lengths, a single treatment, or an argument out of
+                bounds.
             FloatingPointError: a net diverged twice.
 
         Warns:
@@ -197,7 +204,7 @@ class TwoHeadEstimator(BaseEstimator):
             check_consistent_length(data.x, groups)
             data = replace(data, groups=np.asarray(groups))
         arguments = self.get_params(deep=False)
-        progress, mesh = arguments.pop("progress"), arguments.pop("mesh")
+        progress, mesh, _ = (arguments.pop(name) for name in ("progress", "mesh", "control"))
         check_choice("scoring", arguments.pop("scoring"), ("outcome", "r_loss", "dr_loss"))
         if self.optimizer is None:
             del arguments["optimizer"]
@@ -328,14 +335,14 @@ class TwoHeadEstimator(BaseEstimator):
         Args:
             X: the features [rows, features].
             y: the outcome [rows].
-            treatment: who was treated, 0 or 1 [rows].
+            treatment: the label of each row's treatment [rows].
             sample_weight: weights of the rows [rows], or None.
             T: `treatment` by EconML's name.
         """
         model = self._model()
         data = self._table(X, y, _one_of("treatment", treatment, "T", T), sample_weight, reset=False)
         if self.scoring != "outcome":
-            return score_effects(model.effect(data.x), data, self.scoring)
+            return score_effects(self.predict(X).reshape(len(data), -1).T, data, self.scoring)
         factual, observed = np.choose(data.t, model.potential_outcomes(data.x)), data.y[:, 0]
         if self.binary:
             return float(d2_log_loss_score(observed, factual, sample_weight=data.w, labels=[0, 1]))
@@ -399,6 +406,7 @@ class TwoHeadEstimator(BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
+        tags.input_tags.allow_nan = tags.input_tags.categorical = True
         return tags
 
     def _model(self) -> EffectModel:
@@ -411,22 +419,42 @@ class TwoHeadEstimator(BaseEstimator):
         return self._table_of_fit
 
     def _features(self, X: Any) -> Float[np.ndarray, "rows features"]:  # noqa: N803
-        check_is_fitted(self)
-        checked: Any = validate_data(self, X, reset=False, dtype=np.float64)
+        columns = self._model().columns
+        if columns is not None and is_table(X):
+            validate_data(self, X, reset=False, skip_check_array=True)  # names and their order
+            return to_numbers(X, columns)
+        finite = True if columns is None else "allow-nan"
+        checked: Any = validate_data(self, X, reset=False, dtype=np.float64, ensure_all_finite=finite)
         return checked
 
     def _table(self, X: Any, y: Any, treatment: Any, sample_weight: Any, *, reset: bool) -> TreatmentData:  # noqa: N803
         """Returns the table, checked in scikit-learn's words where it has some."""
-        checked: Any = validate_data(self, X, y, reset=reset, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
+        columns = _described_columns(X) if reset else self._model().columns
+        numeric: dict[str, Any] = {"dtype": np.float64, "y_numeric": True, "ensure_min_samples": 2}
+        numeric["ensure_all_finite"] = "allow-nan" if reset or columns is not None else True
+        if columns is not None and is_table(X):
+            validate_data(self, X, y, reset=reset, skip_check_array=True)
+            checked: Any = check_X_y(to_numbers(X, columns), y, estimator=self, **numeric)
+        else:
+            checked = validate_data(self, X, y, reset=reset, **numeric)
         x, y = checked
         if treatment is None:
-            raise ValueError("treatment: expected 0 or 1 for each row, got None")
+            raise ValueError("treatment: expected a label for each row, got None")
         t = column_or_1d(treatment)
         check_consistent_length(x, y, t)
-        check_binary("treatment", t)
+        t, arms = code_arms(t, self.control) if reset else (find_arms(t, self.treatments_), self.treatments_)
         w = None if sample_weight is None else np.asarray(sample_weight, np.float64)
         names = tuple(getattr(self, "feature_names_in_", ()))
-        return TreatmentData(x, t.astype(np.int32), np.asarray(y, np.float64)[:, None], w, feature_names=names)
+        return TreatmentData(
+            x, t, np.asarray(y, np.float64)[:, None], w, feature_names=names, arms=arms,
+            columns=columns or array_columns(x, names),
+        )  # fmt: skip
+
+
+def _described_columns(X: Any) -> tuple[Column, ...] | None:  # noqa: N803
+    """Returns what the columns of a table are, where some are categories or have gaps; None for numbers alone."""
+    described = describe(X) if is_table(X) else ()
+    return described if any(column.levels is not None or column.gaps for column in described) else None
 
 
 def _one_of(name: str, value: Any, alias: str, other: Any) -> Any:

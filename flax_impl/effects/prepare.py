@@ -87,7 +87,7 @@ def prepare(data: TreatmentData, settings: EffectSettings) -> Preparation:
     design = None if data.columns is None else Design.of(data.x, data.columns)
     scales, codes, gaps = Scales.of(replace(data, x=finite_features(data)), settings.binary), None, None
     if design is not None:
-        scales = replace(scales, x_mean=design.mean[design.net_columns], x_std=design.std[design.net_columns])
+        scales = design.net_scales(scales)
         opened, codes = design.for_nets(data.x), design.codes(data.x)
         gaps = np.isnan(opened)
         data = replace(data, x=np.where(gaps, scales.x_mean, opened))

@@ -1,3 +1,3 @@
 from . import nnx as nnx
-from .layers import ACTIVATIONS as ACTIVATIONS, MLP as MLP, InputGate as InputGate
+from .layers import ACTIVATIONS as ACTIVATIONS, MLP as MLP, Embedding as Embedding, InputGate as InputGate
 from .weights import from_numpy as from_numpy, to_numpy as to_numpy

@@ -15,7 +15,14 @@ from jax import Array
 from jax.nn.initializers import variance_scaling
 from jaxtyping import Bool, Float
 
-from torch_ref.common.checks.arguments import check_choice, check_groups, check_integer, check_widths
+from torch_ref.common.checks.arguments import (
+    check_choice,
+    check_groups,
+    check_integer,
+    check_shape,
+    check_tables,
+    check_widths,
+)
 
 Params = dict[str, Any]  # arrays by module and name: params["representation"]["layer0"]["kernel"]
 
@@ -146,6 +153,59 @@ class InputGate(nn.Module):
         """
         scale = self.param("scale", nn.initializers.ones, (len(self.groups),), jnp.float32)
         return x * repeat_groups(scale**4, self.groups)[None, :]
+
+
+class Embedding(nn.Module):
+    """A few columns for each category, learned: a row of `table0`, `table1`, … for each code.
+
+    A code that is no level's, such as -1 for a level that training did not see, gives zeros and no gradient. Tables
+    start at zero, too: so an unseen level lies in the middle of the others, and decay keeps rare ones near it.
+
+    Twin: `torch_ref.models.Embedding`.
+
+    Args:
+        tables: levels and width of each, such as `[(200, 8)]`.
+
+    Raises:
+        ValueError: no table, or one without levels or columns.
+
+    Example:
+        >>> embedding = Embedding([(3, 2), (5, 1)])
+        >>> variables = embedding.init(jax.random.key(0), jnp.zeros((1, 2)))
+        >>> embedding.apply(variables, jnp.array([[2.0, 4.0], [-1.0, 0.0]])).shape
+        (2, 3)
+
+    Source: Guo, Berkhahn, "Entity embeddings of categorical variables", 2016.
+    """
+
+    tables: Sequence[Sequence[int]]
+
+    def __post_init__(self) -> None:
+        self.tables = check_tables("tables", self.tables)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, codes: Float[Array, "batch tables"]) -> Float[Array, "batch out"]:
+        """Returns the columns of each code, side by side.
+
+        Args:
+            codes: whole numbers from 0 to below the levels of their table [batch, tables]; others are no level's.
+
+        Raises:
+            ValueError: `codes` without a column for each table.
+        """
+        check_shape("codes", codes, ("batch", len(self.tables)))
+        tables = [
+            self.param(f"table{i}", nn.initializers.zeros, (levels, width), jnp.float32)
+            for i, (levels, width) in enumerate(self.tables)
+        ]
+        return jnp.concatenate([look_up(table, codes[:, i]) for i, table in enumerate(tables)], axis=1)
+
+
+def look_up(table: Float[Array, "levels width"], code: Float[Array, " batch"]) -> Float[Array, "batch width"]:
+    """Returns the row of each code, and zeros, which send no gradient back, where there is no such row."""
+    known = (code >= 0) & (code < len(table)) & (code == jnp.floor(code))
+    return keep_rows(table[jnp.where(known, code, 0).astype(jnp.int32)], known)
 
 
 def repeat_groups(values: Float[Array, " groups"], groups: Sequence[int]) -> Float[Array, " in"]:

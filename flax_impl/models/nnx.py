@@ -13,96 +13,17 @@ import numpy as np
 from flax import nnx
 from jax import Array
 from jax.core import Tracer
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from torch_ref.common.checks.arguments import check_groups, check_shape
-from torch_ref.common.checks.arrays import check_binary
+from torch_ref.common.checks.arguments import check_shape
+from torch_ref.common.checks.arrays import check_arms
 
-from . import layers, two_head, two_in_two_out
-from .layers import ACTIVATIONS, Params, keep_rows, linear_initializers, repeat_groups
+from . import two_head, two_in_two_out
+from .layers import ACTIVATIONS, Params, keep_rows
+from .nnx_layers import MLP, Embedding, InputGate, linear
 from .pure import params_of
 
-__all__ = ["MLP", "InputGate", "TwoHead", "TwoInTwoOut"]
-
-
-def linear(in_features: int, out_features: int, rngs: nnx.Rngs) -> nnx.Linear:
-    """Returns a linear layer whose weights are drawn as `torch.nn.Linear` draws them, its bias included."""
-    return nnx.Linear(in_features, out_features, **linear_initializers(in_features), rngs=rngs)
-
-
-class MLP(nnx.Module):
-    """Linear layers `layer0`, `layer1`, …, each with an activation after it, the last one included.
-
-    Twin: `torch_ref.models.MLP`, which leaves rows out, where this one masks them; in Linen `flax_impl.models.MLP`.
-
-    Args:
-        in_features: columns of the input.
-        features: the width of each layer; an empty sequence passes the input on.
-        activation: after every layer but the last.
-        final_activation: after the last layer; None means `activation`.
-        rngs: where the first weights come from.
-
-    Raises:
-        ValueError: a width below 1, or an unknown activation.
-
-    Example:
-        >>> MLP(3, [4, 2], rngs=nnx.Rngs(0))(jnp.zeros((5, 3))).shape
-        (5, 2)
-    """
-
-    def __init__(
-        self,
-        in_features: int,
-        features: Sequence[int],
-        activation: str = "elu",
-        final_activation: str | None = None,
-        *,
-        rngs: nnx.Rngs,
-    ) -> None:
-        self.linen = layers.MLP(in_features, features, activation, final_activation, parent=None)  # checks and keeps
-        for i, widths in enumerate(pairwise((self.linen.in_features, *self.linen.features))):
-            setattr(self, f"layer{i}", linear(*widths, rngs))
-
-    def __call__(
-        self, x: Float[Array, "batch in"], rows: Bool[Array, " batch"] | None = None
-    ) -> Float[Array, "batch out"]:
-        """Returns the last layer's output, after its activation; a row that is not in `rows` passes as zeros."""
-        x = keep_rows(x, rows)
-        depth, hidden = len(self.linen.features), self.linen.activation
-        for i in range(depth):
-            x = keep_rows(getattr(self, f"layer{i}")(x), rows)
-            x = ACTIVATIONS[self.linen.final_activation or hidden if i == depth - 1 else hidden](x)
-        return x
-
-
-class InputGate(nnx.Module):
-    """A factor for each group of input columns, that decay turns off where the group tells nothing.
-
-    The factor is the fourth power of its parameter. So decay, which shrinks the parameter and the weights behind it
-    alike, presses small groups to zero and leaves large ones.
-
-    Twin: `torch_ref.models.InputGate`; in Linen `flax_impl.models.InputGate`.
-
-    Args:
-        groups: how many columns each group has; they lie side by side.
-
-    Raises:
-        ValueError: no group, or one without columns.
-
-    Example:
-        >>> InputGate([1, 2])(jnp.ones((1, 3))).tolist()
-        [[1.0, 1.0, 1.0]]
-
-    Source: Hoff, "Lasso, fractional norm and structured sparse estimation using a Hadamard product", 2017.
-    """
-
-    def __init__(self, groups: Sequence[int]) -> None:
-        self.groups = check_groups("groups", groups)
-        self.scale = nnx.Param(jnp.ones(len(self.groups), jnp.float32))
-
-    def __call__(self, x: Float[Array, "batch in"]) -> Float[Array, "batch in"]:
-        """Returns the input, each column times the factor of its group."""
-        return x * repeat_groups(self.scale[...] ** 4, self.groups)[None, :]
+__all__ = ["MLP", "Embedding", "InputGate", "TwoHead", "TwoInTwoOut"]
 
 
 class _Model(nnx.Module):
@@ -133,7 +54,7 @@ class TwoHead(_Model):
     """Shared representation, then `head0` for the untreated outcome and `head1` for the treated one.
 
     Called with `x` alone it gives both potential outcomes of every row. Called with the treatment `t` it gives the
-    factual outcome, by `jnp.where`, without splitting.
+    factual outcome, by `jnp.where`, without splitting. With more `arms` there is a head, and an outcome, for each.
 
     Twin: `torch_ref.TwoHead`, which splits the rows on `t`; in Linen `flax_impl.TwoHead`.
 
@@ -144,14 +65,18 @@ class TwoHead(_Model):
         out_features: columns of an outcome.
         activation: after every layer but a head's last.
         final_activation: after a head's last layer; `"identity"` is what regression wants.
-        input_groups: columns of `x` in each group that has an `InputGate`; None has no gates.
+        input_groups: columns of `x` in each group that has an `InputGate`, codes left out; None has no gates.
         propensity_head: adds `propensity`, a linear layer from the representation to the logit of treatment, and the
-            scalar `epsilon`, which starts at 0: what `TargetedLoss` trains.
+            scalar `epsilon`, which starts at 0: what `TargetedLoss` trains. For two arms only.
+        arms: how many treatments there are, the one to compare with among them.
+        embeddings: levels and width of the table of each categorical feature. As many last columns of `x` hold codes,
+            0 to levels - 1; any other is an unseen level. None has no such columns.
         rngs: where the first weights come from.
 
     Raises:
-        ValueError: a width below 1, an unknown activation, groups of other columns than `x` has, or a
-            `propensity_head` that is neither True nor False.
+        ValueError: a width below 1, an unknown activation, groups of other columns than `x` has, a `propensity_head`
+            that is neither True nor False, or with more than two arms; less than two arms, tables without levels, or
+            more of them than `x` has columns.
 
     Example:
         >>> model = TwoHead(in_features=25, final_activation="identity", rngs=nnx.Rngs(0))
@@ -175,23 +100,38 @@ class TwoHead(_Model):
         final_activation: str = "elu",
         input_groups: Sequence[int] | None = None,
         propensity_head: bool = False,
+        arms: int = 2,
+        embeddings: Sequence[Sequence[int]] | None = None,
         *,
         rngs: nnx.Rngs,
     ) -> None:
         self.linen = made = two_head.TwoHead(
             in_features, representation_features, head_features, out_features, activation, final_activation,
-            input_groups, propensity_head, parent=None,
+            input_groups, propensity_head, arms, embeddings, parent=None,
         )  # fmt: skip
+        columns = made.in_features + sum(width - 1 for _, width in made.embeddings or ())
         widths = (*made.head_features, made.out_features)
-        code_features = (made.in_features, *made.representation_features)[-1]
+        code_features = (columns, *made.representation_features)[-1]
         if made.input_groups is not None:
             self.gate = InputGate(made.input_groups)
-        self.representation = MLP(made.in_features, made.representation_features, activation, rngs=rngs)
-        self.head0 = MLP(code_features, widths, activation, final_activation, rngs=rngs)
-        self.head1 = MLP(code_features, widths, activation, final_activation, rngs=rngs)
+        if made.embeddings is not None:
+            self.embedding = Embedding(made.embeddings)
+        self.representation = MLP(columns, made.representation_features, activation, rngs=rngs)
+        for arm in range(made.arms):
+            setattr(self, f"head{arm}", MLP(code_features, widths, activation, final_activation, rngs=rngs))
         if made.propensity_head:
             self.propensity = linear(code_features, 1, rngs)
             self.epsilon = nnx.Param(jnp.zeros(1))
+
+    @property
+    def arms(self) -> int:
+        """How many treatments there are."""
+        return self.linen.arms
+
+    @property
+    def code_columns(self) -> int:
+        """How many columns of `x`, the last, hold codes."""
+        return self.linen.code_columns
 
     def __call__(
         self,
@@ -202,30 +142,54 @@ class TwoHead(_Model):
     ) -> Any:
         """Returns both potential outcomes `(y0, y1)`, each [batch, out], or with `t` the factual outcome [batch, out].
 
+        With more arms a potential outcome for each.
         With `return_representation` a pair: that, and the representation [batch, code].
         With `return_propensity` a pair comes last: the logit of treatment [batch], and `epsilon` [1].
 
         Raises:
-            ValueError: `x` without `in_features` columns; `t` of another length, or with values other than 0 and 1.
-                Under `jit` the values are not there to look at: what is not 1 is taken for 0.
+            ValueError: `x` without `in_features` columns; `t` of another length, or with values that are no arm's.
+                Under `jit` the values are not there to look at: what is no arm's is taken for 0.
                 Or `return_propensity` of a model without the head.
         """
         check_shape("x", x, ("batch", self.linen.in_features))
-        x = x if self.linen.input_groups is None else self.gate(x)
+        x = self._inputs(x)
         code = self.representation(x)
         more: list[Any] = [code] * return_representation
         if return_propensity:
             more.append(self._propensity(code))
         if t is None:
-            outcomes = self.head0(code), self.head1(code)
+            outcomes = tuple(head(code) for head in self._heads())
             return (outcomes, *more) if more else outcomes
         check_shape("t", t, (len(x),))
         if not isinstance(t, Tracer):
-            check_binary("t", np.asarray(t))
-        treated = t.astype(jnp.int32) == 1
-        y0, y1 = self.head0(code, ~treated), self.head1(code, treated)
-        outcome = jnp.where(treated[:, None], y1, y0)
+            check_arms("t", np.asarray(t), self.arms)
+        outcome = self._factual(code, t.astype(jnp.int32))
         return (outcome, *more) if more else outcome
+
+    def _factual(self, code: Float[Array, "batch code"], t: Int[Array, " batch"]) -> Float[Array, "batch out"]:
+        """Returns what each row's own head makes of it; a head sees zeros in the rows of the others."""
+        if self.arms == 2:
+            treated = t == 1
+            head0, head1 = self._heads()
+            y0, y1 = head0(code, ~treated), head1(code, treated)
+            return jnp.where(treated[:, None], y1, y0)
+        own = jnp.where((t >= 0) & (t < self.arms), t, 0)
+        parts = [keep_rows(head(code, own == arm), own == arm) for arm, head in enumerate(self._heads())]
+        return sum(parts[1:], parts[0])
+
+    def _heads(self) -> list[MLP]:
+        return [getattr(self, f"head{arm}") for arm in range(self.arms)]
+
+    def _inputs(self, x: Float[Array, "batch in"]) -> Float[Array, "batch columns"]:
+        """Returns what the representation takes: the columns through their gates, and behind them those of the codes."""
+        if self.linen.embeddings is None:
+            return x if self.linen.input_groups is None else self.gate(x)
+        plain = self.linen.in_features - self.code_columns
+        features, codes = x[:, :plain], x[:, plain:]
+        columns = self.embedding(codes)
+        features = features.astype(columns.dtype)  # where a training rounds, it leaves that to the model: codes stay
+        features = features if self.linen.input_groups is None else self.gate(features)
+        return jnp.concatenate((features, columns), axis=1)
 
     def _propensity(self, code: Float[Array, "batch code"]) -> tuple[Float[Array, " batch"], Float[Array, "1"]]:
         """Returns the logit of treatment, and `epsilon`."""
@@ -234,8 +198,8 @@ class TwoHead(_Model):
             raise ValueError("return_propensity: expected a model with propensity_head, got one without")
         return self.propensity(code)[:, 0], self.epsilon[...]
 
-    def concatenated(self, x: Float[Array, "batch in"]) -> Float[Array, "batch 2*out"]:
-        """Returns both potential outcomes in one array, `y0` first: the article's outputs wanted together.
+    def concatenated(self, x: Float[Array, "batch in"]) -> Float[Array, "batch arms*out"]:
+        """Returns all potential outcomes in one array, `y0` first: the article's outputs wanted together.
 
         Args:
             x: the features [batch, in].

@@ -24,10 +24,12 @@ class PureNNX:
     Args:
         structure: of the module, as `nnx.split` gives it.
         shapes: of its parameters, by path.
+        code_columns: how many of the last columns of its first input hold codes.
     """
 
     structure: nnx.GraphDef[Any]
     shapes: tuple[tuple[tuple[Any, ...], tuple[int, ...]], ...]
+    code_columns: int = 0
 
     def apply(self, variables: Mapping[str, Params], *args: Any, **kwargs: Any) -> Any:
         """Returns what the module makes of its inputs with `variables["params"]`.
@@ -62,7 +64,13 @@ def as_pure(model: Any) -> Pure:
     structure, params, others = nnx.split(model, nnx.Param, ...)
     if more := [f"{_name(path)} ({type(leaf).__name__})" for path, leaf in nnx.to_flat_state(others)]:
         raise ValueError(f"model: expected parameters and nothing else that moves, got {listed(sorted(more))}")
-    return PureNNX(structure, tuple((path, tuple(leaf.shape)) for path, leaf in nnx.to_flat_state(params)))
+    shapes = tuple((path, tuple(leaf.shape)) for path, leaf in nnx.to_flat_state(params))
+    return PureNNX(structure, shapes, code_columns_of(model))
+
+
+def code_columns_of(model: Any) -> int:
+    """Returns how many of the last columns of a model's first input hold codes, which nothing may round."""
+    return getattr(model, "code_columns", 0)
 
 
 def params_of(model: nnx.Module) -> Params:

@@ -25,7 +25,7 @@ MODELS: dict[str, type[TwoHead] | type[TwoInTwoOut]] = {"TwoHead": TwoHead, "Two
 def to_numpy(params: Params) -> dict[str, np.ndarray]:
     """Returns a copy of the parameters, such as `representation.layer0.weight` [out, in].
 
-    The rule: a path is joined by dots; `kernel` [in, out] becomes `weight` [out, in].
+    The rule: a path is joined by dots; `kernel` [in, out] becomes `weight` [out, in]. Others keep name and layout.
 
     Twin: `torch_ref.models.to_numpy`, which takes the model.
 
@@ -45,7 +45,7 @@ def to_numpy(params: Params) -> dict[str, np.ndarray]:
     """
     leaves: dict[tuple[str, ...], Any] = flatten_dict(params)
     # Turned over on the host: on the device each shape would be a program to compile.
-    return {_name(path): np.array(np.asarray(leaf).T, order="C") for path, leaf in leaves.items()}
+    return {_name(path): np.array(_turned(path, np.asarray(leaf)), order="C") for path, leaf in leaves.items()}
 
 
 def from_numpy(model: AnyModel, weights: Mapping[str, np.ndarray]) -> Params:
@@ -78,7 +78,8 @@ def from_numpy(model: AnyModel, weights: Mapping[str, np.ndarray]) -> Params:
                 f"{name}: expected float32 while JAX's 64-bit mode is off, got {array.dtype}; "
                 "turn it on (jax.enable_x64) or convert the weights"
             )
-    return unflatten_dict({_path(name): jnp.asarray(array.T) for name, array in weights.items()})
+    by_path = {_path(name): array for name, array in weights.items()}
+    return unflatten_dict({path: jnp.asarray(_turned(path, array)) for path, array in by_path.items()})
 
 
 def save_model(path: str | os.PathLike[str], model: AnyModel, params: Params) -> None:
@@ -157,7 +158,12 @@ def rebuild(kind: type[Model], config: Mapping[str, Any], weights: Mapping[str, 
 def _shapes(model: AnyModel) -> dict[str, tuple[int, ...]]:
     """Returns the shape of each weight in torch's layout; it takes no memory, since a file's sizes are not trusted."""
     leaves: dict[tuple[str, ...], Any] = flatten_dict(jax.eval_shape(model.init_params))
-    return {_name(path): leaf.shape[::-1] for path, leaf in leaves.items()}
+    return {_name(path): leaf.shape[::-1] if path[-1] == "kernel" else leaf.shape for path, leaf in leaves.items()}
+
+
+def _turned(path: tuple[str, ...], array: np.ndarray) -> np.ndarray:
+    """Returns an array as the other side has it: a kernel turned over, any other as it is."""
+    return array.T if path[-1] == "kernel" else array
 
 
 def _name(path: tuple[str, ...]) -> str:

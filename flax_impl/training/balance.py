@@ -6,6 +6,7 @@ A penalty takes the codes of all rows for both arms, with weights 0 for the rows
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import jax
@@ -166,12 +167,15 @@ BALANCES: dict[str, Callable[[Array, Array, Array, Array], Array]] = {
 class CFRLoss(FactualLoss):
     """The factual loss, and as a third part a penalty on the distance between the arms' representations.
 
+    Of more arms it is the mean over all pairs of them, and the last part.
+
     Twin: `torch_ref.CFRLoss`.
 
     Args:
         criterion: as for `FactualLoss`.
         reduction: as for `FactualLoss`.
-        head_weights: factors of the two heads' parts.
+        head_weights: factors of the heads' parts; None is 1 for each.
+        arms: as for `FactualLoss`.
         balance: `"linear_mmd"`, `"rbf_mmd"` or `"wasserstein"`. Weights of the rows count in it, within each arm.
         balance_weight: factor of the penalty.
 
@@ -209,12 +213,12 @@ class CFRLoss(FactualLoss):
         w: Float[Array, " batch"] | None = None,
         mask: Bool[Array, " batch"] | None = None,
     ) -> tuple[Float[Array, ""], ...]:
-        """Returns `(loss0, loss1, penalty)`.
+        """Returns `(loss0, loss1, penalty)`, or the parts of more arms and the penalty.
 
         Args:
             model: gives the factual outcome for `x` and `t`, and with `return_representation` the code beside it.
             x: the features.
-            t: the treatment, 0 or 1.
+            t: the treatment, 0 to `arms - 1`.
             y: the outcome under that treatment.
             w: weights of the rows; None is 1 for each.
             mask: False for rows that are padding; None means that all rows count.
@@ -233,8 +237,9 @@ class CFRLoss(FactualLoss):
         [code] = codes
         w = jnp.ones(len(x), code.dtype) if w is None else w
         counts = jnp.ones(len(x), bool) if mask is None else mask.astype(bool)
-        w0, w1 = (jnp.where(counts & (t == arm), w, 0) for arm in (0, 1))
-        penalty = BALANCES[self.balance](code, code, w0, w1)
+        of_arm = [jnp.where(counts & (t == arm), w, 0) for arm in range(self.arms)]
+        pairs = combinations(of_arm, 2)
+        penalty = jnp.stack([BALANCES[self.balance](code, code, w0, w1) for w0, w1 in pairs]).mean()
         return *losses, (self.balance_weight * penalty).astype(losses[0].dtype)
 
 

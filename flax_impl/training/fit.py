@@ -69,7 +69,7 @@ def train_step(
     """
     check_choice("precision", precision, PRECISIONS)
     if not any(isinstance(array, Tracer) for array in batch.values()):  # in somebody's own jit there are no values yet
-        batch = check_batch(batch, loss, dtype=dtype_of(params), whole=False)
+        batch = check_batch(batch, loss, dtype=dtype_of(params), whole=False, model=model)
     return take_step(as_pure(model), params, optimizer, opt_state, batch, as_pytree(loss), precision)
 
 
@@ -146,7 +146,7 @@ def fit(
     check_choice("precision", precision, PRECISIONS)
     plan = make_plan(
         model,
-        check_batch(data, loss, dtype=dtype_of(params), whole=True),
+        check_batch(data, loss, dtype=dtype_of(params), whole=True, model=model),
         optimizer=optimizer,
         loss=loss,
         rows=rows,

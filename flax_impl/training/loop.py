@@ -54,7 +54,7 @@ def take_step(
 
 def losses_of(model: Pure, params: Params, batch: Mapping[str, Array], loss: Loss, precision: str) -> Array:
     """Returns the losses [outputs] of a batch."""
-    return jnp.stack(loss(partial(lowered(model.apply, precision), {"params": params}), **batch))
+    return jnp.stack(loss(partial(lowered(model, precision), {"params": params}), **batch))
 
 
 @jax.jit

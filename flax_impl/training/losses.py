@@ -5,7 +5,7 @@ before the loss and not after it, since 0 times NaN is NaN on the way back.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -15,8 +15,8 @@ from jax import Array
 from jax.core import Tracer
 from jaxtyping import Bool, Float, Int
 
-from torch_ref.common.checks.arguments import check_choice, check_pair, check_shape
-from torch_ref.common.checks.arrays import check_binary, check_rows
+from torch_ref.common.checks.arguments import check_choice, check_each, check_integer, check_pair, check_shape
+from torch_ref.common.checks.arrays import check_arms, check_rows
 
 from ..models.layers import keep_rows
 from .traced_settings import traced
@@ -91,11 +91,13 @@ class FactualLoss:
     Args:
         criterion: `"squared_error"` or `"sigmoid_binary_cross_entropy"`.
         reduction: `"per_head"` divides each head's weighted sum by its own number of rows, as the article does;
-            `"batch"` divides both by the number of rows in the batch, as CFR does with `treatment_weights`.
-        head_weights: factors of the two parts.
+            `"batch"` divides all by the number of rows in the batch, as CFR does with `treatment_weights`.
+        head_weights: factors of the parts; None is 1 for each.
+        arms: how many treatments there are, and heads, and parts.
 
     Raises:
-        ValueError: an unknown criterion or reduction, or weights that are not two numbers of at least 0.
+        ValueError: an unknown criterion or reduction, less than two arms, or weights that are not a number of at least
+            0 for each.
 
     Example:
         >>> def model(x, t):
@@ -109,12 +111,15 @@ class FactualLoss:
 
     criterion: str = "squared_error"
     reduction: Literal["per_head", "batch"] = "per_head"
-    head_weights: tuple[float, float] = (1.0, 1.0)
+    head_weights: tuple[float, ...] | None = None
+    arms: int = field(default=2, kw_only=True)
 
     def __post_init__(self) -> None:
         check_choice("criterion", self.criterion, CRITERIA)
         check_choice("reduction", self.reduction, ("per_head", "batch"))
-        object.__setattr__(self, "head_weights", check_pair("head_weights", self.head_weights, at_least=0))
+        object.__setattr__(self, "arms", check_integer("arms", self.arms, at_least=2))
+        weights = (1.0,) * self.arms if self.head_weights is None else self.head_weights
+        object.__setattr__(self, "head_weights", check_each("head_weights", weights, self.arms, at_least=0))
 
     def __call__(
         self,
@@ -125,12 +130,12 @@ class FactualLoss:
         w: Float[Array, " batch"] | None = None,
         mask: Bool[Array, " batch"] | None = None,
     ) -> tuple[Float[Array, ""], ...]:
-        """Returns `(loss0, loss1)`.
+        """Returns `(loss0, loss1)`, or a part for each of more arms.
 
         Args:
             model: gives the factual outcome for `x` and `t`.
             x: the features.
-            t: the treatment, 0 or 1.
+            t: the treatment, 0 to `arms - 1`.
             y: the outcome under that treatment.
             w: weights of the rows; None is 1 for each. A mean divides by the number of rows, not by their weight.
             mask: False for rows that are padding; None means that all rows count.
@@ -141,17 +146,19 @@ class FactualLoss:
         w, mask = _rows(w, mask, x=x)
         check_shape("t", t, (len(x),))
         if not isinstance(t, Tracer) and not isinstance(mask, Tracer):
-            check_binary("t", np.where(mask, t, 0))
+            check_arms("t", np.where(mask, t, 0), self.arms)
         x, t = _fill_rows(x, mask), _fill_rows(t, mask)
-        rows0, rows1 = (t == 0) & mask, (t == 1) & mask
-        count0, count1 = rows0.sum(), rows1.sum()
+        rows = [(t == arm) & mask for arm in range(self.arms)]
+        counts = [of_arm.sum() for of_arm in rows]
         if self.reduction == "batch":
-            count0 = count1 = count0 + count1
+            counts = [sum(counts[1:], counts[0])] * self.arms
         outcome = model(x, t)
         check_shape("y", y, (len(x), outcome.shape[1]))
-        loss0 = self.head_weights[0] * _masked_mean(CRITERIA[self.criterion], outcome, y, w, rows0, count0)
-        loss1 = self.head_weights[1] * _masked_mean(CRITERIA[self.criterion], outcome, y, w, rows1, count1)
-        return loss0, loss1
+        assert self.head_weights is not None  # __post_init__ has seen to it
+        return tuple(
+            weight * _masked_mean(CRITERIA[self.criterion], outcome, y, w, of_arm, count)
+            for weight, of_arm, count in zip(self.head_weights, rows, counts, strict=True)
+        )
 
 
 @traced("output_weights")

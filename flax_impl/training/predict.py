@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from torch_ref.common.checks.arguments import check_integer, listed
-from torch_ref.common.checks.arrays import check_data, check_inputs, check_outputs
+from torch_ref.common.checks.arrays import arms_of, check_data, check_inputs, check_outputs
 
 from ..models.layers import Params
 from ..models.pure import Module, Pure, as_pure
@@ -17,7 +17,7 @@ from .loop import dtype_of
 
 
 def predict(model: Module, params: Params, *inputs: Any, batch_size: int = 65_536) -> tuple[np.ndarray, ...]:
-    """Returns the model's outputs for all rows of its inputs: for a two-head model `(y0, y1)`.
+    """Returns the model's outputs for all rows of its inputs: for a two-head model an outcome for each arm.
 
     Twin: `torch_ref.predict`, whose model holds its parameters.
 
@@ -45,7 +45,7 @@ def predict(model: Module, params: Params, *inputs: Any, batch_size: int = 65_53
 
 
 def predict_replicas(model: Module, params: Params, *inputs: Any, batch_size: int = 65_536) -> tuple[np.ndarray, ...]:
-    """Returns the outputs of every replica for all rows: for a two-head model `(y0, y1)`, each [replicas, rows, out].
+    """Returns the outputs of every replica for all rows: for a two-head model one for each arm [replicas, rows, out].
 
     Args:
         model: the model.
@@ -87,7 +87,8 @@ def _predict_in_parts(
 ) -> tuple[np.ndarray, ...]:
     """Returns `call(model, params, *inputs)`, taking `part` rows of the inputs at a time: outputs [..., rows, out]."""
     names = check_inputs(model.__call__, inputs)
-    arrays = check_data(dict(zip(names, inputs, strict=True)), names, dtype=dtype_of(params))
+    named = dict(zip(names, inputs, strict=True))
+    arrays = check_data(named, names, dtype=dtype_of(params), arms=arms_of(model) or 2)
     parts, held = [], as_pure(model)
     for start in range(0, len(arrays[names[0]]), part):
         outputs = call(held, params, *(arrays[name][start : start + part] for name in names))

@@ -33,13 +33,14 @@ class TargetedLoss(FactualLoss):
     Args:
         criterion: as for `FactualLoss`.
         reduction: as for `FactualLoss`; of its two parts only.
-        head_weights: factors of the two heads' parts.
+        head_weights: factors of the two heads' parts; None is 1 for each.
+        arms: 2, as there is one propensity.
         propensity_weight: factor of the cross entropy.
         targeted_weight: factor of the targeted part.
         clip: how near to 0 and 1 a propensity may come in the targeted part; below 0.5.
 
     Raises:
-        ValueError: as for `FactualLoss`; a factor below 0, or a `clip` that is not between 0 and 0.5.
+        ValueError: as for `FactualLoss`; a factor below 0, a `clip` that is not between 0 and 0.5, or more arms.
 
     Example:
         >>> def model(x, t, return_propensity):  # every propensity is a half
@@ -58,6 +59,8 @@ class TargetedLoss(FactualLoss):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.arms > 2:
+            raise ValueError(f"arms: expected 2, as targeted regularisation is for two arms, got {self.arms}")
         for name in ("propensity_weight", "targeted_weight"):
             object.__setattr__(self, name, check_number(name, getattr(self, name), at_least=0))
         object.__setattr__(self, "clip", check_number("clip", self.clip, above=0, below=0.5))

@@ -155,7 +155,8 @@ def flax_contestants(task: Task) -> dict[str, Contestant]:
     defaults = package.effects.EffectSettings()
     encoding = Encoding.of(task.data["x"], defaults.bins)
     pieces = task.data | {"x": encoding.encode(task.data["x"])}
-    gated = package.TwoHead(**task.config | {"in_features": pieces["x"].shape[1], "input_groups": encoding.widths.tolist()})
+    shape = {"in_features": pieces["x"].shape[1], "input_groups": encoding.widths.tolist()}
+    gated = package.TwoHead(**task.config | shape)
 
     many = model.init_params(range(task.replicas))
 

@@ -78,6 +78,24 @@ def test_torch_trains_one_net_and_keeps_its_best(tmp_path: Path, capsys: pytest.
     assert np.isfinite(held_out).sum() == 5  # once an epoch
 
 
+def test_rows_without_outcome_are_dropped_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file of effects has the numbers of the table's own rows."""
+    data = torch_ref.data.synthetic(rows=60, features=4)
+    outcomes = ["" if row in (0, 7) else f"{y:.6f}" for row, y in enumerate(data.y[:, 0])]
+    arms = ["drug" if t else "none" for t in data.t]
+    lines = [",".join([*map(str, x), *more]) for x, *more in zip(data.x.tolist(), arms, outcomes, strict=True)]
+    (tmp_path / "my.csv").write_text("\n".join(["a,b,c,d,arm,y", *lines]))
+    arguments = ("--data", "my.csv", "--treatment", "arm", "--control", "none", "--drop-missing", "--ignore", "d")
+    arguments += ("--members", "1", "--no-intervals", "--steps", "20", "--batch-size", "16", *NARROW)
+    assert call(train.main, *arguments, folder=tmp_path) == 0, capsys.readouterr().err
+    treated = int(data.t.sum() - data.t[[0, 7]].sum())
+    first = capsys.readouterr().out.splitlines()[0]
+    expected = "my.csv: 58 rows (2 without treatment or outcome dropped)"
+    assert first == f"{expected}, {58 - treated} of none, {treated} of drug, 3 features"
+    rows = np.loadtxt(tmp_path / "out" / "train" / "effects.csv", delimiter=",", skiprows=1)[:, 0]
+    assert rows.tolist() == [row for row in range(60) if row not in (0, 7)]
+
+
 @pytest.mark.parametrize("backend", ["torch", pytest.param("flax", marks=pytest.mark.slow)])
 def test_train_two_in_two_out(tmp_path: Path, backend: str) -> None:
     done = run(
@@ -148,17 +166,38 @@ def test_binary_outcomes_become_probabilities(tmp_path: Path) -> None:
             2,
             "as sigmoid_binary_cross_entropy takes logits",
         ),
-        (["--data", "one_arm.csv"], 2, "error: one_arm.csv: expected treated and untreated rows, got 0 treated of 3"),
+        (["--data", "one_arm.csv"], 2, "error: one_arm.csv: treatment: expected at least two arms, got 0 in every row"),
         (["--out", "one_arm.csv"], 2, "File exists"),
-        (["--data", "gap.csv"], 2, "error: gap.csv, line 3, column x: expected a finite number, got an empty cell"),
-        (["--data", "words.csv"], 2, "error: words.csv, line 2, column city: expected a finite number, got 'Rome'"),
+        (
+            ["--data", "gap.csv"],
+            2,
+            "error: gap.csv: column y: expected a value in every row, got none in row 1; drop such rows by "
+            "missing='drop' or --drop-missing",
+        ),
+        (["--data", "gap.csv", "--control", "b"], 2, "error: gap.csv: column y: expected a value in every row"),
+        (
+            ["--data", "gap.csv", "--drop-missing", "--control", "b"],
+            2,
+            "gap.csv: control: expected one of 0, 1, got 'b'",
+        ),
+        (["--data", "gap.csv", "--ignore", "z"], 2, "gap.csv: ignore: expected columns besides t, y, got z"),
+        (
+            ["--data", "synthetic", "--drop-missing"],
+            2,
+            "missing: expected 'error', as synthetic has no use for another",
+        ),
+        (
+            ["--data", "words.csv", "--outcome", "city"],
+            2,
+            "error: words.csv: column city: expected numbers, got 'Oslo' and 'Rome'; code them as 0 and 1",
+        ),
     ],
 )
 def test_bad_arguments(
     tmp_path: Path, arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "one_arm.csv").write_text("t,y,x\n0,1,2\n0,2,1\n0,3,1\n")
-    (tmp_path / "gap.csv").write_text("t,y,x\n0,1,2\n1,2,\n0,3,1\n")
+    (tmp_path / "gap.csv").write_text("t,y,x\n0,1,2\n1,,2\n1,2,2\n0,3,1\n")
     (tmp_path / "words.csv").write_text("t,y,city\n0,1,Rome\n1,2,Oslo\n")
     fails(train.main, arguments, tmp_path, message, capsys, code)
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.parent != tmp_path]
@@ -171,7 +210,8 @@ def test_bad_arguments(
         ("jax", ["--backend", "flax"], "error: flax_impl needs jax: pip install 'twohead[jax]'"),
         ("optax", [], "error: flax_impl needs optax: pip install 'twohead[jax]'"),
         ("causallib", ["--data", "acic2016:1"], "pip install 'twohead[data]'"),
-        ("pyarrow", ["--data", "my.parquet"], "pip install 'twohead[data]'"),
+        ("pyarrow", ["--data", "my.parquet"], "my.parquet: .parquet needs pyarrow: pip install 'twohead[data]'"),
+        ("pyarrow", ["--data", "my.csv"], "my.csv: .csv needs pyarrow: pip install 'twohead[data]'"),
     ],
 )
 def test_what_is_not_installed_is_named(
@@ -183,6 +223,7 @@ def test_what_is_not_installed_is_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "my.parquet").touch()
+    (tmp_path / "my.csv").write_text("t,y,x\n0,1,2\n1,2,3\n")
     for name in [missing, *(name for name in sys.modules if name.startswith(f"{missing}."))]:
         monkeypatch.setitem(sys.modules, name, None)
     fails(train.main, arguments, tmp_path, message, capsys)

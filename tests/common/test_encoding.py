@@ -189,3 +189,13 @@ def test_another_number_of_features() -> None:
     for x in (np.zeros((3, 3)), np.zeros((3, 1)), np.zeros(2)):
         with pytest.raises(ValueError, match=r"^x: expected shape \[rows, 2\], got "):
             encoding.encode(x)
+
+
+def test_a_gap_is_zero_in_all_columns_and_moves_no_other_row() -> None:
+    column = np.array([5.0, np.nan, 6.0, 9.0, np.nan, 30.0])[:, None]
+    there = ~np.isnan(column[:, 0])
+    encoding, whole = Encoding.of(column, bins=3), Encoding.of(column[there], bins=3)
+    np.testing.assert_array_equal(encoding.encode(column)[there], whole.encode(column[there]))
+    np.testing.assert_array_equal(encoding.encode(column)[~there], np.zeros((2, 5)))
+    nothing = Encoding.of(np.full((2, 1), np.nan), bins=3)
+    np.testing.assert_array_equal(nothing.encode(np.array([[np.nan], [np.nan]])), np.zeros((2, 1)))

@@ -56,13 +56,16 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {"numpy", "flax"},
     ),
     "flax_impl.commands": (
-        {COMMON, "flax_impl", "flax_impl.models", "flax_impl.training", "flax_impl.effects", "flax_impl.serving",
-            "flax_impl.parity", "flax_impl.parity.report"},
+        {COMMON, "flax_impl", "flax_impl.models", "flax_impl.training", "flax_impl.effects",
+            "flax_impl.serving", "flax_impl.parity", "flax_impl.parity.report"},
         {"torch", "jax", "numpy", "jaxtyping", "tqdm", "matplotlib", "pytest"},
     ),
     "flax_impl": ({COMMON}, set()),
 }  # fmt: skip
-HEAVY = {"causallib", "catboost", "pyarrow", "onnx", "shap", "matplotlib", "sklearn", "scipy", "ot", "ott", "torch.distributed"}
+HEAVY = {
+    "causallib", "catboost", "pyarrow", "onnx", "shap", "matplotlib", "sklearn", "scipy", "ot", "ott",
+    "torch.distributed",
+}  # fmt: skip
 
 
 def modules() -> dict[str, Path]:

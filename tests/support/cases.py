@@ -34,7 +34,7 @@ def widths(least: int, most: int) -> st.SearchStrategy[list[int]]:
 
 @st.composite
 def two_head_cases(draw: st.DrawFn) -> Case:
-    """Draws depths from none to three, and for each model treatments mixed, all 0 and all 1, some of a single row."""
+    """Draws depths from none to three, two to five arms, embeddings or none; treatments mixed, all 0 and all the last."""
     config = {
         "in_features": draw(st.integers(1, 6)),
         "representation_features": draw(widths(0, 3)),
@@ -46,12 +46,17 @@ def two_head_cases(draw: st.DrawFn) -> Case:
     rows, seed = draw(st.integers(1, 12)), draw(st.integers(0, 2**32 - 1))
     generator = np.random.default_rng(seed)
     more = draw(st.sets(st.sampled_from(("w", "mask"))))
+    arms = config["arms"] = draw(st.sampled_from((2, 2, 3, 5)))
+    tables = draw(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 3)), max_size=2))
+    plain = config["in_features"]
+    config |= {"in_features": plain + len(tables), "embeddings": tables} if tables else {}
     batches = []
-    for t in (generator.integers(0, 2, rows), np.zeros(rows), np.ones(rows)):
-        batch = {"x": generator.normal(size=(rows, config["in_features"])), "t": t.astype(np.int32)}
-        batch["y"] = labels(draw, generator, (rows, config["out_features"]))
+    for t in (generator.integers(0, arms, rows), np.zeros(rows), np.full(rows, arms - 1)):
+        codes = [generator.integers(-1, levels + 1, rows) for levels, _ in tables]  # at both ends a level that is none
+        x = np.column_stack([generator.normal(size=(rows, plain)), *codes])
+        batch = {"x": x, "t": t.astype(np.int32), "y": labels(draw, generator, (rows, config["out_features"]))}
         batches.append(batch | weights_and_mask(generator, rows, more))
-    loss = {"criterion": draw(criteria), "reduction": draw(st.sampled_from(("per_head", "batch")))}
+    loss = {"criterion": draw(criteria), "reduction": draw(st.sampled_from(("per_head", "batch"))), "arms": arms}
     return Case(config, batches, loss, seed)
 
 

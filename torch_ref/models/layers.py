@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..common.checks.arguments import check_choice, check_groups, check_integer, check_widths
+from ..common.checks.arguments import check_choice, check_groups, check_integer, check_shape, check_tables, check_widths
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "elu": F.elu,
@@ -107,3 +107,50 @@ class InputGate(nn.Module):
         """
         group_of = [group for group, columns in enumerate(self.groups) for _ in range(columns)]
         return x * (self.scale**4)[torch.tensor(group_of, device=x.device)]
+
+
+class Embedding(nn.Module):
+    """A few columns for each category, learned: a row of `table0`, `table1`, … for each code.
+
+    A code that is no level's, such as -1 for a level that training did not see, gives zeros and no gradient. Tables
+    start at zero, too: so an unseen level lies in the middle of the others, and decay keeps rare ones near it.
+
+    Twin: `flax_impl.models.Embedding`.
+
+    Args:
+        tables: levels and width of each, such as `[(200, 8)]`.
+
+    Raises:
+        ValueError: no table, or one without levels or columns.
+
+    Example:
+        >>> embedding = Embedding([(3, 2), (5, 1)])
+        >>> embedding(torch.tensor([[2.0, 4.0], [-1.0, 0.0]])).shape
+        torch.Size([2, 3])
+
+    Source: Guo, Berkhahn, "Entity embeddings of categorical variables", 2016.
+    """
+
+    def __init__(self, tables: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        self.tables = check_tables("tables", tables)
+        for i, (levels, width) in enumerate(self.tables):
+            self.register_parameter(f"table{i}", nn.Parameter(torch.zeros(levels, width)))
+
+    def forward(self, codes: Float[Tensor, "batch tables"]) -> Float[Tensor, "batch out"]:
+        """Returns the columns of each code, side by side.
+
+        Args:
+            codes: whole numbers from 0 to below the levels of their table [batch, tables]; others are no level's.
+
+        Raises:
+            ValueError: `codes` without a column for each table.
+        """
+        check_shape("codes", codes, ("batch", len(self.tables)))
+        return torch.cat([look_up(table, codes[:, i]) for i, table in enumerate(self.parameters())], dim=1)
+
+
+def look_up(table: Float[Tensor, "levels width"], code: Float[Tensor, " batch"]) -> Float[Tensor, "batch width"]:
+    """Returns the row of each code, and zeros, which send no gradient back, where there is no such row."""
+    known = (code >= 0) & (code < len(table)) & (code == torch.floor(code))
+    return torch.where(known[:, None], table[torch.where(known, code, 0).long()], 0)

@@ -5,6 +5,7 @@ A penalty takes the codes of each arm's own rows, as the batch was split.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -157,12 +158,15 @@ BALANCES: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
 class CFRLoss(FactualLoss):
     """The factual loss, and as a third part a penalty on the distance between the arms' representations.
 
+    Of more arms it is the mean over all pairs of them, and the last part.
+
     Twin: `flax_impl.CFRLoss`.
 
     Args:
         criterion: as for `FactualLoss`.
         reduction: as for `FactualLoss`.
-        head_weights: factors of the two heads' parts.
+        head_weights: factors of the heads' parts; None is 1 for each.
+        arms: as for `FactualLoss`.
         balance: `"linear_mmd"`, `"rbf_mmd"` or `"wasserstein"`. Weights of the rows count in it, within each arm.
         balance_weight: factor of the penalty.
 
@@ -200,12 +204,12 @@ class CFRLoss(FactualLoss):
         w: Float[Tensor, " batch"] | None = None,
         mask: Bool[Tensor, " batch"] | None = None,
     ) -> tuple[Float[Tensor, ""], ...]:
-        """Returns `(loss0, loss1, penalty)`.
+        """Returns `(loss0, loss1, penalty)`, or the parts of more arms and the penalty.
 
         Args:
-            model: gives `(y0, y1)` for `x`, and with `return_representation` the code beside them.
+            model: gives an outcome for each arm for `x`, and with `return_representation` the code beside them.
             x: the features.
-            t: the treatment, 0 or 1.
+            t: the treatment, 0 to `arms - 1`.
             y: the outcome under that treatment.
             w: weights of the rows; None is 1 for each.
             mask: False for rows that are padding; None means that all rows count.
@@ -223,9 +227,10 @@ class CFRLoss(FactualLoss):
         losses = super().__call__(keep_code, x, t, y, w, mask)
         w = x.new_ones(len(x)) if w is None else w
         counts = x.new_ones(len(x), dtype=torch.bool) if mask is None else mask.to(torch.bool)
-        code0, code1 = codes
-        penalty = BALANCES[self.balance](code0, code1, w[(t == 0) & counts], w[(t == 1) & counts])
-        return *losses, self.balance_weight * penalty
+        of_arm = [w[(t == arm) & counts] for arm in range(self.arms)]
+        pairs = combinations(range(self.arms), 2)
+        penalties = [BALANCES[self.balance](codes[a], codes[b], of_arm[a], of_arm[b]) for a, b in pairs]
+        return *losses, self.balance_weight * torch.stack(penalties).mean()
 
 
 def _check(code0: Tensor, code1: Tensor, w0: Tensor, w1: Tensor) -> None:

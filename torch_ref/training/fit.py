@@ -60,7 +60,7 @@ def train_step(
         torch.Size([2])
     """
     check_choice("precision", precision, PRECISIONS)
-    tensors = to_tensors(model, check_batch(batch, loss, dtype=dtype_of(model), whole=False))
+    tensors = to_tensors(model, check_batch(batch, loss, dtype=dtype_of(model), whole=False, model=model))
     with Share(None).over(model, loss) as losses_of:
         return _step(model, optimizer, tensors, losses_of, precision)
 
@@ -131,7 +131,7 @@ def fit(
     """
     check_optimizer(optimizer)
     check_choice("precision", precision, PRECISIONS)
-    arrays = to_tensors(model, check_batch(data, loss, dtype=dtype_of(model), whole=True))
+    arrays = to_tensors(model, check_batch(data, loss, dtype=dtype_of(model), whole=True, model=model))
     first = next(iter(arrays.values()))
     rows_of = {"rows": rows, "validation_rows": validation_rows, "patience": patience}
     chosen, held_out, steps = choose_rows(len(first), **rows_of, batch_size=batch_size, epochs=epochs, steps=steps)

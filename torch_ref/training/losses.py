@@ -4,7 +4,7 @@ The factual loss is written as the article writes it: the batch is split on `t`,
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..common.checks.arguments import check_choice, check_pair, check_shape
-from ..common.checks.arrays import check_binary, check_rows
+from ..common.checks.arguments import check_choice, check_each, check_integer, check_pair, check_shape
+from ..common.checks.arrays import check_arms, check_rows
 
 
 def squared_error(prediction: Float[Tensor, "*shape"], target: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -84,11 +84,13 @@ class FactualLoss:
     Args:
         criterion: `"squared_error"` or `"sigmoid_binary_cross_entropy"`.
         reduction: `"per_head"` divides each head's weighted sum by its own number of rows, as the article does;
-            `"batch"` divides both by the number of rows in the batch, as CFR does with `treatment_weights`.
-        head_weights: factors of the two parts.
+            `"batch"` divides all by the number of rows in the batch, as CFR does with `treatment_weights`.
+        head_weights: factors of the parts; None is 1 for each.
+        arms: how many treatments there are, and heads, and parts.
 
     Raises:
-        ValueError: an unknown criterion or reduction, or weights that are not two numbers of at least 0.
+        ValueError: an unknown criterion or reduction, less than two arms, or weights that are not a number of at least
+            0 for each.
 
     Example:
         >>> def model(x):
@@ -102,12 +104,15 @@ class FactualLoss:
 
     criterion: str = "squared_error"
     reduction: Literal["per_head", "batch"] = "per_head"
-    head_weights: tuple[float, float] = (1.0, 1.0)
+    head_weights: tuple[float, ...] | None = None
+    arms: int = field(default=2, kw_only=True)
 
     def __post_init__(self) -> None:
         check_choice("criterion", self.criterion, CRITERIA)
         check_choice("reduction", self.reduction, ("per_head", "batch"))
-        object.__setattr__(self, "head_weights", check_pair("head_weights", self.head_weights, at_least=0))
+        object.__setattr__(self, "arms", check_integer("arms", self.arms, at_least=2))
+        weights = (1.0,) * self.arms if self.head_weights is None else self.head_weights
+        object.__setattr__(self, "head_weights", check_each("head_weights", weights, self.arms, at_least=0))
 
     def __call__(
         self,
@@ -118,41 +123,47 @@ class FactualLoss:
         w: Float[Tensor, " batch"] | None = None,
         mask: Bool[Tensor, " batch"] | None = None,
     ) -> tuple[Float[Tensor, ""], ...]:
-        """Returns `(loss0, loss1)`.
+        """Returns `(loss0, loss1)`, or a part for each of more arms.
 
         Args:
-            model: gives `(y0, y1)` for `x`.
+            model: gives `(y0, y1)` for `x`, or an outcome for each of more arms.
             x: the features.
-            t: the treatment, 0 or 1.
+            t: the treatment, 0 to `arms - 1`.
             y: the outcome under that treatment.
             w: weights of the rows; None is 1 for each. A mean divides by the number of rows, not by their weight.
             mask: False for rows that are padding; None means that all rows count.
 
         Raises:
-            ValueError: an empty batch, or shapes that do not fit.
+            ValueError: an empty batch, shapes that do not fit, or a model of other arms.
         """
         w, mask = _rows(w, mask, x=x)
         check_shape("t", t, (len(x),))
-        check_binary("t", torch.where(mask, t, 0).cpu().numpy())
-        rows0, rows1 = (t == 0) & mask, (t == 1) & mask
-        count0, count1, *_ = self.counts(t, mask)
-        y0, _ = model(x[rows0])
-        _, y1 = model(x[rows1])
-        check_shape("y", y, (len(x), y0.shape[1]))
-        loss0 = self.head_weights[0] * _mean(CRITERIA[self.criterion](y0, y[rows0]), w[rows0], count0)
-        loss1 = self.head_weights[1] * _mean(CRITERIA[self.criterion](y1, y[rows1]), w[rows1], count1)
-        return loss0, loss1
+        check_arms("t", torch.where(mask, t, 0).cpu().numpy(), self.arms)
+        rows = [(t == arm) & mask for arm in range(self.arms)]
+        outcomes = [self._of_arm(model(x[chosen]), arm) for arm, chosen in enumerate(rows)]
+        check_shape("y", y, (len(x), outcomes[0].shape[1]))
+        assert self.head_weights is not None  # __post_init__ has seen to it
+        parts = zip(self.head_weights, outcomes, rows, self.counts(t, mask)[: self.arms], strict=True)
+        return tuple(
+            weight * _mean(CRITERIA[self.criterion](outcome, y[chosen]), w[chosen], count)
+            for weight, outcome, chosen, count in parts
+        )
+
+    def _of_arm(self, outcomes: Any, arm: int) -> Float[Tensor, "rows out"]:
+        if len(outcomes) != self.arms:
+            raise ValueError(f"model: expected outcomes under {self.arms} arms, got {len(outcomes)}")
+        return outcomes[arm]
 
     def counts(self, t: Int[Tensor, " batch"], mask: Bool[Tensor, " batch"], **batch: Tensor) -> tuple[int, ...]:
         """Returns how many rows each part's mean divides by.
 
         Args:
-            t: the treatment, 0 or 1 [batch].
+            t: the treatment, 0 to `arms - 1` [batch].
             mask: False for rows that are padding [batch].
             batch: the other arrays, which do not matter here.
         """
-        count0, count1 = (int(((t == arm) & mask).sum()) for arm in (0, 1))
-        return (count0, count1) if self.reduction == "per_head" else (count0 + count1, count0 + count1)
+        counts = tuple(int(((t == arm) & mask).sum()) for arm in range(self.arms))
+        return counts if self.reduction == "per_head" else (sum(counts),) * self.arms
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ..common.checks.arguments import check_integer
-from ..common.checks.arrays import check_data, check_inputs, check_outputs
+from ..common.checks.arrays import arms_of, check_data, check_inputs, check_outputs
 
 
 def predict(model: nn.Module, *inputs: Any, batch_size: int = 65_536) -> tuple[np.ndarray, ...]:
-    """Returns the model's outputs for all rows of its inputs: for a two-head model `(y0, y1)`.
+    """Returns the model's outputs for all rows of its inputs: for a two-head model an outcome for each arm.
 
     Twin: `flax_impl.predict`, which takes the parameters as well.
 
@@ -37,7 +37,8 @@ def predict(model: nn.Module, *inputs: Any, batch_size: int = 65_536) -> tuple[n
     """
     batch_size = check_integer("batch_size", batch_size, at_least=1)
     names = check_inputs(model.forward, inputs)
-    arrays = to_tensors(model, check_data(dict(zip(names, inputs, strict=True)), names, dtype=dtype_of(model)))
+    named = dict(zip(names, inputs, strict=True))
+    arrays = to_tensors(model, check_data(named, names, dtype=dtype_of(model), arms=arms_of(model) or 2))
     parts = []
     with torch.no_grad():
         for start in range(0, len(arrays[names[0]]), batch_size):

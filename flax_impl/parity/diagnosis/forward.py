@@ -22,7 +22,8 @@ def forward_findings(first: Divergence, ported: Trace, reference: Trace) -> list
         return buffer_findings(name, actual, expected, reference, step)
     if first.phase == "activation" and not first.before and (found := _in_linear(first, actual, reference)):
         return found
-    return _another_entry(first, actual, expected, ported, reference) or _precision(first, actual, expected, reference)
+    found = _another_entry(first, actual, expected, ported, reference) or _zeros(first, actual, expected, reference)
+    return found or _precision(first, actual, expected, reference)
 
 
 def _another_entry(
@@ -67,6 +68,19 @@ def _another_entry(
                 text = f"`{other}` gets in the port what `{name}` gets in the reference"
                 return [Finding(f"{text}: the modules are called in another order; call `{name}` first")]
     return []
+
+
+def _zeros(first: Divergence, actual: np.ndarray, expected: np.ndarray, reference: Trace) -> list[Finding]:
+    """Finds rows that the reference leaves at zero, as those of an unseen level, where the others agree."""
+    if first.before or actual.ndim < 2:
+        return []
+    rows = ~expected.reshape(len(expected), -1).any(axis=1) & actual.reshape(len(actual), -1).any(axis=1)
+    if not rows.any() or rows.all() or not close(actual[~rows], expected[~rows], reference.dtype):
+        return []
+    text = (
+        f"`{first.entry.name}` is zeros in the reference in {int(rows.sum())} of {len(rows)} rows, and not in the port"
+    )
+    return [Finding(f"{text}: a code that is no level's takes no row of a table; put jnp.where around it")]
 
 
 def _precision(first: Divergence, actual: np.ndarray, expected: np.ndarray, reference: Trace) -> list[Finding]:

@@ -8,6 +8,7 @@ import numpy as np
 from torch_ref.common.trace import Trace
 
 from ..report.entries import Divergence, Finding
+from .arms import Trained, arm_findings, count_causes
 from .numbers import close, constant, factor_between, neat
 
 
@@ -101,6 +102,8 @@ def _rows(pairs: list[_Pair], batch: Mapping[str, np.ndarray]) -> list[Finding]:
     other = [pair for pair in pairs if (pair.rows != pair.rows_expected).any()]
     if not other:
         return []
+    if of_arms := arm_findings([Trained(pair.name, pair.rows, pair.rows_expected) for pair in pairs], batch):
+        return of_arms
     for name in _binary(batch):
         chosen = batch[name].astype(bool)
         both = [
@@ -141,9 +144,8 @@ def _factors(pairs: list[_Pair], batch: Mapping[str, np.ndarray], dtype: str) ->
     if all(factor is not None for factor in factors):
         numbers = [float(factor) for factor in factors if factor is not None]
         counts = [int(pair.rows_expected.sum()) for pair in seen]
-        return _whole_factor(
-            numbers, counts, length, batch, [int(np.prod(pair.output.shape[1:])) for pair in seen], dtype
-        )
+        widths = [int(np.prod(pair.output.shape[1:])) for pair in seen]
+        return _whole_factor(numbers, counts, length, batch, widths, dtype, [pair.name for pair in seen])
     for name, weights in batch.items():
         if weights.shape != (length,) or weights.dtype.kind != "f" or not np.isfinite(weights).all():
             continue
@@ -166,6 +168,7 @@ def _whole_factor(
     batch: Mapping[str, np.ndarray],
     widths: list[int],
     dtype: str,
+    names: list[str],
 ) -> list[Finding]:
     total = sum(counts)
     weights = {n: a for n, a in batch.items() if a.shape == (length,) and a.dtype.kind == "f" and np.isfinite(a).all()}
@@ -218,7 +221,7 @@ def _whole_factor(
         if len(sums) == len(counts):
             text = f"divided by the sum of `{name}` where the reference's divides by the number of rows: divide by that"
             known.append(([n / s if s else 1.0 for n, s in zip(counts, sums, strict=True)], text))
-    for expected, text in known:
+    for expected, text in known + count_causes(counts, names):
         if are(expected) and not are([1.0] * len(factors)):
             return [Finding(f"the port's loss is {text}")]
     if are([1.0] * len(factors)):

@@ -104,7 +104,7 @@ def fit_replicas(
     )
     for settings in optimizers:
         check_optimizer(settings)
-    tables = _checked_tables(datas, losses[0], dtype_of(params))
+    tables = _checked_tables(datas, losses[0], dtype_of(params), model)
     own_rows = _rows_for_each("rows", rows, count)
     own_validation_rows = _rows_for_each("validation_rows", validation_rows, count)
     settings = {"patience": patience, "batch_size": batch_size, "epochs": epochs, "steps": steps, "shuffle": shuffle}
@@ -173,17 +173,17 @@ def _check_alike(plans: Sequence[Plan]) -> None:
             raise ValueError(f"{name}: expected as many in each replica, got from {min(lengths)} to {max(lengths)}")
 
 
-def _checked_tables(datas: Sequence[Any], loss: Any, dtype: str) -> list[dict[str, np.ndarray]]:
+def _checked_tables(datas: Sequence[Any], loss: Any, dtype: str, model: Module) -> list[dict[str, np.ndarray]]:
     """Returns each replica's table, checked; what is the same object as in the first one stays one."""
-    first = datas[0]
-    tables = [check_batch(first, loss, dtype=dtype, whole=True)]
+    first, asked = datas[0], {"dtype": dtype, "whole": True, "model": model}
+    tables = [check_batch(first, loss, **asked)]
     for number, data in enumerate(datas[1:], 1):
         if data is datas[number - 1]:
             tables.append(tables[-1])
             continue
         named = data if isinstance(data, Mapping) else {}
         known = {name: tables[0][name] for name in named if name in tables[0] and named[name] is first[name]}
-        tables.append(check_batch({**named, **known} if named else data, loss, dtype=dtype, whole=True) | known)
+        tables.append(check_batch({**named, **known} if named else data, loss, **asked) | known)
         expected, got = ({name: len(array) for name, array in table.items()} for table in (tables[0], tables[-1]))
         if got != expected:
             raise ValueError(

@@ -12,6 +12,8 @@ _LARGEST_NUMBER = float(np.finfo(np.float32).max)
 
 _LARGEST_INTEGER = int(np.iinfo(np.int32).max)
 
+_MOST_LEVELS = 2**24  # float32, in which a model may take its input, counts no further
+
 
 def listed(names: Iterable[object]) -> str:
     """Returns names as a text that stays short, however many there are."""
@@ -66,11 +68,16 @@ def check_number(
 
 def check_pair(argument: str, value: Any, **bounds: float) -> tuple[float, float]:
     """Returns two numbers as floats; raises ValueError unless there are two, as `check_number` takes them."""
-    pair = tuple(value) if isinstance(value, Sequence) else ()
-    if len(pair) != 2:
-        raise ValueError(f"{argument}: expected two numbers, got {shown(value)}")
-    first, second = (check_number(f"{argument}[{i}]", number, **bounds) for i, number in enumerate(pair))
+    first, second = check_each(argument, value, 2, **bounds)
     return first, second
+
+
+def check_each(argument: str, value: Any, count: int, **bounds: float) -> tuple[float, ...]:
+    """Returns numbers as floats; raises ValueError unless there are `count`, as `check_number` takes them."""
+    each = tuple(value) if isinstance(value, Sequence) else ()
+    if len(each) != count:
+        raise ValueError(f"{argument}: expected {'two' if count == 2 else count} numbers, got {shown(value)}")
+    return tuple(check_number(f"{argument}[{i}]", number, **bounds) for i, number in enumerate(each))
 
 
 def check_numbers(settings: object, **bounds: Mapping[str, float]) -> None:
@@ -114,6 +121,22 @@ def check_groups(argument: str, groups: object, columns: int | None = None) -> t
     if columns is not None and sum(checked) != columns:
         raise ValueError(f"{argument}: expected {columns} columns in all groups, got {sum(checked)}")
     return checked
+
+
+def check_tables(argument: str, tables: object) -> tuple[tuple[int, int], ...]:
+    """Returns levels and width of each table; raises ValueError unless they are pairs of whole numbers above 0."""
+    if isinstance(tables, str) or not isinstance(tables, Sequence) or not len(tables):
+        raise ValueError(f"{argument}: expected pairs of levels and width, got {shown(tables)}")
+    checked = []
+    for i, table in enumerate(tables):
+        pair = tuple(table) if isinstance(table, Sequence) and not isinstance(table, str) else ()
+        if len(pair) != 2:
+            raise ValueError(f"{argument}[{i}]: expected a pair of levels and width, got {shown(table)}")
+        levels, width = (check_integer(f"{argument}[{i}]", number, at_least=1) for number in pair)
+        if levels > _MOST_LEVELS:
+            raise ValueError(f"{argument}[{i}]: expected at most {_MOST_LEVELS} levels, got {levels}")
+        checked.append((levels, width))
+    return tuple(checked)
 
 
 def check_shape(argument: str, array: Any, expected: tuple[int | str, ...]) -> None:

@@ -19,20 +19,22 @@ def check_rows(argument: str, array: Any) -> None:
 
 def check_binary(argument: str, array: np.ndarray) -> None:
     """Raises ValueError, naming the first row, where the array holds anything but 0 and 1, of whatever dtype."""
-    wrong = np.argwhere((array != 0) & (array != 1))
-    if len(wrong):
-        got = f"{array[tuple(wrong[0])]} in row {wrong[0][0]}{_more(len(wrong))}"
-        raise ValueError(f"{argument}: expected 0 or 1 in every row, got {got}")
+    check_arms(argument, array, 2)
 
 
 def check_arms(argument: str, array: np.ndarray, arms: int) -> None:
-    """Raises ValueError, naming the first row, where the array holds anything but 0 to `arms - 1`, of whatever dtype."""
-    if arms == 2:
-        return check_binary(argument, array)
+    """Raises ValueError, naming the first row, where the array holds anything but 0 to `arms - 1`, of any dtype."""
     wrong = np.argwhere(~np.isin(array, np.arange(arms)))
     if len(wrong):
         got = f"{array[tuple(wrong[0])]} in row {wrong[0][0]}{_more(len(wrong))}"
-        raise ValueError(f"{argument}: expected a whole number from 0 to {arms - 1} in every row, got {got}")
+        expected = "0 or 1" if arms == 2 else f"0 to {arms - 1}"
+        raise ValueError(f"{argument}: expected {expected} in every row, got {got}")
+
+
+def arms_of(made: Any) -> int | None:
+    """Returns how many arms a model or a loss is for, or None where it does not say."""
+    arms = getattr(made, "arms", None)
+    return arms if isinstance(arms, int) else None
 
 
 def check_finite(argument: str, array: np.ndarray) -> None:
@@ -56,11 +58,11 @@ def check_data(
         required: the names that must be there.
         optional: the names that may be there too.
         dtype: of all but `t`, which becomes int32, and `mask`, which becomes bool.
-        arms: how many there are: `t` is from 0 to `arms - 1`.
+        arms: how many there are; `t` is 0 to `arms - 1`.
 
     Raises:
         ValueError: names missing or unexpected; no rows, or arrays that differ in rows; values that are no numbers, or
-            not finite in `dtype`; a `t` that is no arm, a `mask` that is neither 0 nor 1; a negative weight `w`.
+            not finite in `dtype`; a `t` of no arm, a `mask` that is neither 0 nor 1; a negative weight `w`.
     """
     if not isinstance(data, Mapping):
         raise ValueError(f"data: expected arrays by name, got {type(data).__name__}")
@@ -103,7 +105,9 @@ def as_dtype(arrays: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarr
     return {name: array if name in ("t", "mask") else _converted(name, array, dtype) for name, array in arrays.items()}
 
 
-def check_batch(data: Mapping[str, Any], loss: Any, *, dtype: str, whole: bool) -> dict[str, np.ndarray]:
+def check_batch(
+    data: Mapping[str, Any], loss: Any, *, dtype: str, whole: bool, model: Any = None
+) -> dict[str, np.ndarray]:
     """Checks a batch, or the whole data of a training, against the arguments of the loss; returns it as `check_data`.
 
     Args:
@@ -112,10 +116,11 @@ def check_batch(data: Mapping[str, Any], loss: Any, *, dtype: str, whole: bool) 
         dtype: as in `check_data`.
         whole: the data of a whole training: the mask is the training's own, so the loss must take one, and the data
             holds none.
+        model: whose `arms` those of the loss have to be; where neither says, there are two.
 
     Raises:
-        ValueError: as `check_data`; or the loss is none, takes no mask, gets labels that it cannot take, or weights
-            that are all zero.
+        ValueError: as `check_data`; or the loss is none, takes no mask, is for other arms than the model, gets labels
+            that it cannot take, or weights that are all zero.
     """
     if not callable(loss):
         raise ValueError(f"loss: expected a loss such as FactualLoss(), got {shown(loss)}")
@@ -128,7 +133,10 @@ def check_batch(data: Mapping[str, Any], loss: Any, *, dtype: str, whole: bool) 
     arguments = [argument for argument in arguments if not (whole and argument.name == "mask")]
     required = [argument.name for argument in arguments if argument.default is argument.empty]
     optional = [argument.name for argument in arguments if argument.default is not argument.empty]
-    arrays = check_data(data, required, optional, dtype)
+    of_model, of_loss = arms_of(model), arms_of(loss)
+    if None not in (of_model, of_loss) and of_model != of_loss:
+        raise ValueError(f"loss: expected one with arms={of_model}, as the model has, got arms={of_loss}")
+    arrays = check_data(data, required, optional, dtype, of_loss or of_model or 2)
     check_labels(getattr(loss, "criterion", ""), arrays)
     if whole:
         check_some_weight(arrays)

@@ -54,6 +54,28 @@ def code_arms(
     return np.array([places[label] for label in labels], np.int32), tuple(arms)
 
 
+def find_arms(values: Shaped[np.ndarray, " rows"], arms: Sequence[Any]) -> Int32[np.ndarray, " rows"]:
+    """Returns the place of each row's label among arms that are known.
+
+    Args:
+        values: the label of each row's arm [rows].
+        arms: the label of each arm.
+
+    Raises:
+        ValueError: a label that no arm has.
+
+    Example:
+        >>> find_arms(np.array(["drug", "none"]), ("none", "drug")).tolist()
+        [1, 0]
+    """
+    places = {label: place for place, label in enumerate(arms)}
+    labels = [_label(value) for value in np.asarray(values).tolist()]
+    for row, label in enumerate(labels):
+        if label not in places:
+            raise ValueError(f"treatment: expected one of {listed(map(shown, arms))}, got {shown(label)} in row {row}")
+    return np.array([places[label] for label in labels], np.int32)
+
+
 def _label(value: Any) -> Any:
     """Returns whole numbers as such: a column with gaps holds them as 0.0 and 1.0."""
     return int(value) if isinstance(value, float) and value.is_integer() else value

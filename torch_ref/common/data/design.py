@@ -23,9 +23,9 @@ _MOST_LEVELS = 30  # that have a column of their own
 class Design:
     """How a table's features become columns of finite numbers; `Design.of` learns it from the rows to train on.
 
-    A number is a column. One with gaps in training has a second column, which is 1 where it has none. A category has a
-    column of 0 and 1 for each level, and one for gaps where training had some. Of more than 30 levels, the 30 most
-    frequent have columns of their own, and one column is for all others.
+    A number is a column. One with gaps in training has a second column, which is 1 where it has none. After the numbers
+    come the categories, with a column of 0 and 1 for each level but the first, and one for gaps where training had
+    some. Of more than 30 levels the 30 most frequent have a column, and the others share a row of zeros.
 
     A gap or a level that the training rows had not lies at their mean in all columns of its feature.
 
@@ -34,25 +34,25 @@ class Design:
 
     Args:
         columns: what the features are, as `describe` says [features].
-        source: which feature each column of the design comes from [design].
-        meaning: what it holds [design]: the code of its level, or `VALUE`, `GAP` or `OTHERS`.
-        mean: its mean over the training rows that have a value [design].
-        std: its standard deviation over them, 1 where it is constant [design].
+        source: which feature each entry comes from [entries]. An entry is a column, or what a row of zeros stands for.
+        meaning: what it holds [entries]: the code of its level, or `VALUE`, `GAP` or `OTHERS`.
+        mean: its mean over the training rows that have a value [entries].
+        std: its standard deviation over them, 1 where it is constant [entries].
 
     Example:
-        >>> columns = (Column("age", gaps=True), Column("city", levels=("Oslo", "Rome")))
-        >>> design = Design.of(np.array([[30.0, 0], [50.0, 1], [np.nan, 1]]), columns)
+        >>> columns = (Column("age", gaps=True), Column("city", levels=("Bonn", "Oslo", "Rome")))
+        >>> design = Design.of(np.array([[30.0, 0], [50.0, 1], [np.nan, 2]]), columns)
         >>> design.names
         ('age', 'age is missing', 'city is Oslo', 'city is Rome')
         >>> design.finite(np.array([[np.nan, 1], [60.0, -1]])).round(2).tolist()  # the second city was not in training
-        [[40.0, 1.0, 0.0, 1.0], [60.0, 0.0, 0.33, 0.67]]
+        [[40.0, 1.0, 1.0, 0.0], [60.0, 0.0, 0.33, 0.33]]
     """
 
     columns: tuple[Column, ...]
-    source: Int[np.ndarray, " design"]
-    meaning: Int[np.ndarray, " design"]
-    mean: Float[np.ndarray, " design"]
-    std: Float[np.ndarray, " design"]
+    source: Int[np.ndarray, " entries"]
+    meaning: Int[np.ndarray, " entries"]
+    mean: Float[np.ndarray, " entries"]
+    std: Float[np.ndarray, " entries"]
 
     @classmethod
     def of(cls, x: Float[np.ndarray, "rows features"], columns: Sequence[Column]) -> "Design":
@@ -67,23 +67,42 @@ class Design:
         """
         check_rows("x", x)
         x = check_features(x, columns)
-        places = [
-            (feature, meaning) for feature, column in enumerate(columns) for meaning in _meanings(column, x[:, feature])
-        ]
+        order = sorted(range(len(columns)), key=lambda feature: columns[feature].levels is not None)
+        places = [(feature, meaning) for feature in order for meaning in _meanings(columns[feature], x[:, feature])]
         source, meaning = np.array(places, np.int64).T
         # As long as nothing is known of the rows, no level counts as one that they had not.
         made = cls(tuple(columns), source, meaning, np.ones(len(source)), np.ones(len(source)))
-        seen = [column[~np.isnan(column)] for column in made._open(x).T]
-        mean, std = np.array([moments(values) if len(values) else (0.0, 1.0) for values in seen]).T
+        opened = made._open(x)
+        gaps = np.isnan(opened)
+        whole, mean, std = ~gaps.any(axis=0), np.zeros(len(source)), np.ones(len(source))
+        mean[whole], std[whole] = moments(opened[:, whole])
+        for entry in np.flatnonzero(~whole & ~gaps.all(axis=0)):
+            mean[entry], std[entry] = moments(opened[~gaps[:, entry], entry])
         return replace(made, mean=mean, std=std)
 
     @property
+    def finite_entries(self) -> Int[np.ndarray, " design"]:
+        """The places of the entries that are columns: all but what a category's row of zeros stands for [design]."""
+        zeros = set()
+        for feature in np.flatnonzero([column.levels is not None for column in self.columns]):
+            [own] = np.nonzero(self.source == feature)
+            if len(own) > 1:  # a constant one keeps its column
+                others = own[self.meaning[own] == OTHERS]
+                zeros.add(int(others[0] if len(others) else own[0]))
+        return np.array([entry for entry in range(len(self.source)) if entry not in zeros])
+
+    @property
+    def net_entries(self) -> Int[np.ndarray, " net"]:
+        """The places of the entries that are columns of nets [net]."""
+        finite = self.finite_entries
+        return finite[~np.isin(self.source[finite], self.embedded)]
+
+    @property
     def names(self) -> tuple[str, ...]:
-        """A name for each column of the design."""
-        return tuple(
-            _name(self.columns[feature], meaning)
-            for feature, meaning in zip(self.source.tolist(), self.meaning.tolist(), strict=True)
-        )
+        """A name for each column of `finite`."""
+        entries = self.finite_entries
+        pairs = zip(self.source[entries].tolist(), self.meaning[entries].tolist(), strict=True)
+        return tuple(_name(self.columns[feature], meaning) for feature, meaning in pairs)
 
     @property
     def embedded(self) -> tuple[int, ...]:
@@ -91,17 +110,12 @@ class Design:
         return tuple(i for i, column in enumerate(self.columns) if len(column.levels or ()) > FEW_LEVELS)
 
     @property
-    def net_columns(self) -> Int[np.ndarray, " net"]:
-        """The places of the columns that nets take [net]."""
-        return np.flatnonzero(~np.isin(self.source, self.embedded))
-
-    @property
     def code_counts(self) -> tuple[int, ...]:
         """How many codes each embedded feature has: its levels, and one more where training had gaps."""
         return tuple(len(self.columns[i].levels or ()) + self.columns[i].gaps for i in self.embedded)
 
     def finite(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows design"]:
-        """Returns the columns of the design, all finite: what everything but nets takes.
+        """Returns columns that are all finite: what everything but nets takes.
 
         Args:
             x: the features [rows, features], as `Column` says.
@@ -110,7 +124,7 @@ class Design:
             ValueError: another number of features, or values that `columns` does not allow.
         """
         opened = self._open(check_features(x, self.columns))
-        return np.where(np.isnan(opened), self.mean, opened)
+        return np.where(np.isnan(opened), self.mean, opened)[:, self.finite_entries]
 
     def for_nets(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows net"]:
         """Returns the columns that nets take, with NaN where a feature tells nothing.
@@ -121,7 +135,7 @@ class Design:
         Raises:
             ValueError: another number of features, or values that `columns` does not allow.
         """
-        return self._open(check_features(x, self.columns))[:, self.net_columns]
+        return self._open(check_features(x, self.columns))[:, self.net_entries]
 
     def codes(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows embedded"]:
         """Returns the codes of the features with many levels; a gap is the code after the last level.
@@ -137,11 +151,18 @@ class Design:
         return np.where(np.isnan(codes), gap, codes)
 
     def scales(self, scales: Scales) -> Scales:
-        """Returns scales of the design's columns, and of the outcome as in `scales`."""
-        return replace(scales, x_mean=self.mean, x_std=self.std)
+        """Returns scales of the columns of `finite`, and of the outcome as in `scales`."""
+        return self._scales(scales, self.finite_entries)
 
-    def _open(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows design"]:
-        """Returns the columns of the design, with NaN where a feature tells nothing."""
+    def net_scales(self, scales: Scales) -> Scales:
+        """Returns scales of the columns of `for_nets`, and of the outcome as in `scales`."""
+        return self._scales(scales, self.net_entries)
+
+    def _scales(self, scales: Scales, entries: Int[np.ndarray, " some"]) -> Scales:
+        return replace(scales, x_mean=self.mean[entries], x_std=self.std[entries])
+
+    def _open(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows entries"]:
+        """Returns all entries, with NaN where a feature tells nothing."""
         opened = np.empty((len(x), len(self.source)))
         for feature, column in enumerate(self.columns):
             values, gaps = x[:, feature], np.isnan(x[:, feature])
@@ -157,7 +178,7 @@ class Design:
                 else:
                     opened[:, place] = values == meaning
             marks = own[meanings != VALUE]
-            # A column that was 0 in all rows of the training stands for what they had not.
+            # An entry that was 0 in all rows of the training stands for what they had not.
             known = opened[:, marks[self.mean[marks] > 0]].any(axis=1)
             if column.levels is None:
                 known |= ~gaps
@@ -184,14 +205,32 @@ def finite_features(data: TreatmentData) -> Float[np.ndarray, "rows design"]:
     return data.x if data.columns is None else Design.of(data.x, data.columns).finite(data.x)
 
 
+def finite_tables(train: TreatmentData, *others: TreatmentData) -> list[TreatmentData]:
+    """Returns tables with finite numbers for features, by the design of the first one; for whom takes numbers alone.
+
+    Args:
+        train: the rows to train on.
+        others: rows with the same columns.
+
+    Raises:
+        ValueError: features that the columns do not allow.
+    """
+    if train.columns is None:
+        return [train, *others]
+    design = Design.of(train.x, train.columns)
+    return [
+        replace(data, x=design.finite(data.x), feature_names=design.names, columns=None) for data in (train, *others)
+    ]
+
+
 def array_columns(x: Float[np.ndarray, "rows features"], names: Sequence[str]) -> tuple[Column, ...] | None:
     """Returns what the columns of an array are, all of numbers: None where none has a gap (NaN).
 
     Args:
         x: the features [rows, features].
-        names: of the columns.
+        names: of the columns; none at all calls them x1, x2, …
     """
-    gaps = np.isnan(x).any(axis=0)
+    gaps, names = np.isnan(x).any(axis=0), names or [f"x{i + 1}" for i in range(x.shape[1])]
     return tuple(Column(name, None, bool(gap)) for name, gap in zip(names, gaps, strict=True)) if gaps.any() else None
 
 

@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from jaxtyping import Float64
 from ..checks.arguments import listed, shown
 from .cells import Cells, Table, as_number, open_table, read_cells, refused
 from .columns import Column
-from .treatment_data import TreatmentData
 
 _FEW_LEVELS = 20  # as many may differ in every row
 _IDENTIFIER = 0.9  # levels per cell, from which on a column names rows and says nothing about them
@@ -76,40 +74,6 @@ def to_numbers(table: Table, columns: Sequence[Column]) -> Float64[np.ndarray, "
         raise ValueError(f"expected the columns that the model was trained on, but {listed(missing)} are missing")
     check_rows(found)
     return np.stack([code_cells(column, read_cells(column.name, found[column.name])) for column in columns], axis=1)
-
-
-def dummies(data: TreatmentData) -> TreatmentData:
-    """Returns a table of numbers only: behind the numbers a column of 0 and 1 for each level but the first.
-
-    For models that know no categories. A level that training did not see is 0 in all of them, a gap is NaN.
-
-    Args:
-        data: the rows, with `columns` or without.
-
-    Example:
-        >>> columns = Column("city", ("Bonn", "Oslo", "Rome")), Column("age")
-        >>> x, t, y = np.array([[2.0, 31.0], [0.0, 42.0]]), np.array([0, 1]), np.ones((2, 1))
-        >>> found = dummies(TreatmentData(x, t, y, columns=columns))
-        >>> found.feature_names, found.x.tolist()
-        (('age', 'city_Oslo', 'city_Rome'), [[31.0, 0.0, 1.0], [42.0, 0.0, 0.0]])
-    """
-    if data.columns is None:
-        return data
-    numbers = [(column.name, x) for column, x in zip(data.columns, data.x.T, strict=True) if column.levels is None]
-    indicators = [
-        (f"{column.name}_{level}", np.where(np.isnan(x), np.nan, x == place))
-        for column, x in zip(data.columns, data.x.T, strict=True)
-        for place, level in enumerate(column.levels or ())
-        if place
-    ]
-    names, arrays = zip(*numbers, *indicators, strict=True)
-    gaps = {column.name for column in data.columns if column.gaps}
-    columns = tuple(
-        Column(name, None, bool(np.isnan(array).any()) or name in gaps)
-        for name, array in zip(names, arrays, strict=True)
-    )
-    plain = not any(column.gaps for column in columns)
-    return replace(data, x=np.stack(arrays, axis=1), feature_names=names, columns=None if plain else columns)
 
 
 def check_rows(columns: Mapping[str, Any]) -> None:
