@@ -12,36 +12,38 @@ Layer = tuple[tuple[np.ndarray, ...], np.ndarray]
 
 
 class Opener(NamedTuple):
-    """How features with gaps and categories become the columns of a `Design`.
+    """How features with gaps and categories become the entries of a `Design`, and these the columns for nets and trees.
 
     Attributes:
-        source: the place of each column's feature [design].
-        is_value: the column is a number itself [1, design].
-        may_lack: it is a number that had gaps in training [1, design].
-        level: the code whose rows the column marks with 1, NaN for none [1, design].
-        is_gap: 1 where it marks gaps [1, design].
-        is_other: 1 where it marks the levels that have no column of their own [1, design].
-        siblings: 1 from each level's column to its feature's column of other levels [design, design]; or None.
-        seen: 1 where the column marked a row of the training [1, design].
-        feature_of: 1 from each column to its feature [design, features].
-        mean: what stands for what training had not [1, design].
-        for_nets: the places of the columns that nets take [net].
+        source: the place of each entry's feature [entries].
+        is_value: the entry is a number itself [1, entries].
+        may_lack: it is a number that had gaps in training [1, entries].
+        level: the code whose rows the entry marks with 1, NaN for none [1, entries].
+        is_gap: 1 where it marks gaps [1, entries].
+        is_other: 1 where it marks the levels that have no entry of their own [1, entries].
+        siblings: 1 from each level's entry to its feature's entry of other levels [entries, entries]; or None.
+        seen: 1 where the entry marked a row of the training [1, entries].
+        feature_of: 1 from each entry to its feature [entries, features].
+        mean: what stands for what training had not [1, entries].
+        columns: the places of the entries that trees and propensities take [columns].
+        for_nets: the places of the entries that nets take [net].
         categories: the places of the features that are categories [categories].
         highest: the last code of each [1, categories].
         embedded: the places of the features whose codes nets take.
         gap_codes: the code of a gap of each, -1 for none.
     """
 
-    source: Int[np.ndarray, " design"]
-    is_value: Bool[np.ndarray, "1 design"]
-    may_lack: Bool[np.ndarray, "1 design"]
-    level: Float[np.ndarray, "1 design"]
-    is_gap: Float[np.ndarray, "1 design"]
-    is_other: Float[np.ndarray, "1 design"]
-    siblings: Float[np.ndarray, "design design"] | None
-    seen: Float[np.ndarray, "1 design"]
-    feature_of: Float[np.ndarray, "design features"]
-    mean: Float[np.ndarray, "1 design"]
+    source: Int[np.ndarray, " entries"]
+    is_value: Bool[np.ndarray, "1 entries"]
+    may_lack: Bool[np.ndarray, "1 entries"]
+    level: Float[np.ndarray, "1 entries"]
+    is_gap: Float[np.ndarray, "1 entries"]
+    is_other: Float[np.ndarray, "1 entries"]
+    siblings: Float[np.ndarray, "entries entries"] | None
+    seen: Float[np.ndarray, "1 entries"]
+    feature_of: Float[np.ndarray, "entries features"]
+    mean: Float[np.ndarray, "1 entries"]
+    columns: Int[np.ndarray, " columns"]
     for_nets: Int[np.ndarray, " net"]
     categories: Int[np.ndarray, " categories"]
     highest: Float[np.ndarray, "1 categories"]

@@ -15,7 +15,7 @@ class Opened(NamedTuple):
     """Features as numbers.
 
     Attributes:
-        finite: for trees and propensities [rows, design].
+        finite: for trees and propensities [rows, columns].
         numbers: for nets, before they are encoded [rows, net].
         told: 1 where these say something, 0 where they stand for what training had not [rows, net]; or None.
         codes: of the categories that nets embed, from 0 on for an unseen level [rows] each.
@@ -69,14 +69,16 @@ def open_features(ops: Operations, opener: Opener, x: Value) -> Opened:
     told = ops.where(opener.is_value, there, ops.take(known, opener.source))
     # A gap where training had none stays NaN, and with it the row.
     value = ops.where(opener.is_value, ops.where(is_gap & opener.may_lack, 0.0, given), mark)
-    finite = value * told + (1.0 - told) * opener.mean
+    entries = value * told + (1.0 - told) * opener.mean
     codes = []
     for feature, gap_code in zip(opener.embedded, opener.gap_codes, strict=True):
         code = ops.squeeze(ops.take(x, np.array([feature])), 1)
         codes.append(ops.astype(ops.where(ops.is_nan(code), gap_code, code) + 1.0, np.dtype(np.int64)))
-    return Opened(
-        finite, ops.take(finite, opener.for_nets), ops.take(told, opener.for_nets), codes, _allowed(ops, opener, x)
+    finite, numbers, told = (
+        ops.take(value, places)
+        for value, places in ((entries, opener.columns), (entries, opener.for_nets), (told, opener.for_nets))
     )
+    return Opened(finite, numbers, told, codes, _allowed(ops, opener, x))
 
 
 def _allowed(ops: Operations, opener: Opener, x: Value) -> Value | None:
