@@ -10,8 +10,8 @@ from .forest import Forest
 Value = Any  # an array while JAX traces, or a symbol of a graph; both know the signs of arithmetic, & and |
 
 
-class Operations(Protocol):
-    """Operations on values; the names are numpy's where numpy has them."""
+class FormatOperations(Protocol):
+    """FormatOperations on values; the names are numpy's where numpy has them."""
 
     def astype(self, value: Value, dtype: np.dtype) -> Value:
         """Converts to another dtype."""

@@ -99,11 +99,20 @@ def _encoder(mean: np.ndarray, std: np.ndarray, encoding: Encoding | None) -> En
         high += [*knots[1:], *unused]
     rises = np.array(low) < _NEVER
     return Encoder(
-        mean[None], std[None], places, tuple(values),
-        np.cumsum([0, *map(len, line_x)])[:-1], *(np.concatenate([none, *lines]) for lines in (line_x, line_y, slope)),
-        np.array(piece_of, np.int64), np.array(low, float)[None],
-        np.where(rises, np.subtract(high, low), 1.0)[None], np.array(order, np.int64), np.array(column_of, np.int64),
-    )  # fmt: skip
+        mean=mean[None],
+        std=std[None],
+        ranked=places,
+        values=tuple(values),
+        starts=np.cumsum([0, *map(len, line_x)])[:-1],
+        line_x=np.concatenate([none, *line_x]),
+        line_y=np.concatenate([none, *line_y]),
+        slope=np.concatenate([none, *slope]),
+        piece_of=np.array(piece_of, np.int64),
+        low=np.array(low, float)[None],
+        width=np.where(rises, np.subtract(high, low), 1.0)[None],
+        order=np.array(order, np.int64),
+        column_of=np.array(column_of, np.int64),
+    )
 
 
 def _split(values: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:

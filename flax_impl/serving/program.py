@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .operations import Operations, Value
+from .operations import FormatOperations, Value
 from .plan import Encoder, Joined, Layer, Margin, Nets, Opener, Plan
 
 _FLOAT64 = np.dtype(np.float64)
@@ -29,7 +29,7 @@ class Opened(NamedTuple):
     allowed: Value | None = None
 
 
-def run(ops: Operations, plan: Plan, x: Value) -> dict[str, Value]:
+def run(ops: FormatOperations, plan: Plan, x: Value) -> dict[str, Value]:
     """Returns outcomes, effects and the ends of intervals by name, each [rows], in the unit of the table.
 
     A row with a number that the nets cannot take, or whose outcome is not finite, gets NaN everywhere.
@@ -55,7 +55,7 @@ def run(ops: Operations, plan: Plan, x: Value) -> dict[str, Value]:
     return {name: ops.where(finite, value, np.nan) for name, value in found.items()}
 
 
-def open_features(ops: Operations, opener: Opener, x: Value) -> Opened:
+def open_features(ops: FormatOperations, opener: Opener, x: Value) -> Opened:
     """Returns features with gaps and categories as numbers, as `Design` does."""
     given = ops.take(x, opener.source)
     is_gap = ops.is_nan(given)
@@ -81,7 +81,7 @@ def open_features(ops: Operations, opener: Opener, x: Value) -> Opened:
     return Opened(finite, numbers, told, codes, _allowed(ops, opener, x))
 
 
-def _allowed(ops: Operations, opener: Opener, x: Value) -> Value | None:
+def _allowed(ops: FormatOperations, opener: Opener, x: Value) -> Value | None:
     if not len(opener.categories):
         return None
     code = ops.take(x, opener.categories)
@@ -89,7 +89,7 @@ def _allowed(ops: Operations, opener: Opener, x: Value) -> Value | None:
     return ops.all(ops.equal(code, nearest) | ops.is_nan(code), 1)
 
 
-def encode(ops: Operations, encoder: Encoder, opened: Opened) -> Value:
+def encode(ops: FormatOperations, encoder: Encoder, opened: Opened) -> Value:
     """Returns the nets' columns [rows, columns], in float64, those of codes left out; see `Encoding`."""
     parts = [(opened.numbers - encoder.mean) / encoder.std]
     if len(encoder.ranked):
@@ -104,7 +104,9 @@ def encode(ops: Operations, encoder: Encoder, opened: Opened) -> Value:
     return columns if opened.told is None else columns * ops.take(opened.told, encoder.column_of)
 
 
-def _net_outcomes(ops: Operations, plan: Plan, columns: Value, codes: Sequence[Value]) -> tuple[list[Value], Value]:
+def _net_outcomes(
+    ops: FormatOperations, plan: Plan, columns: Value, codes: Sequence[Value]
+) -> tuple[list[Value], Value]:
     """Returns each arm's outcome by each net [members, rows] in the unit of the table, and which rows are finite."""
     nets = plan.nets
     narrowed = ops.astype(columns, nets.dtype)
@@ -120,7 +122,7 @@ def _net_outcomes(ops: Operations, plan: Plan, columns: Value, codes: Sequence[V
     return outcomes, finite
 
 
-def _layers(ops: Operations, nets: Nets, values: list[Value], layers: Sequence[Layer], last: str) -> list[Value]:
+def _layers(ops: FormatOperations, nets: Nets, values: list[Value], layers: Sequence[Layer], last: str) -> list[Value]:
     """Returns what comes after some layers; the first of a net takes its input in parts."""
     for number, (kernels, bias) in enumerate(layers, start=1):
         products = [ops.matmul(value, kernel) for value, kernel in zip(values, kernels, strict=True)]
@@ -128,15 +130,15 @@ def _layers(ops: Operations, nets: Nets, values: list[Value], layers: Sequence[L
     return values
 
 
-def _in_unit(ops: Operations, plan: Plan, value: Value) -> Value:
+def _in_unit(ops: FormatOperations, plan: Plan, value: Value) -> Value:
     return _sigmoid(ops, value) if plan.binary else value * plan.std + plan.mean
 
 
-def _sigmoid(ops: Operations, logit: Value) -> Value:
+def _sigmoid(ops: FormatOperations, logit: Value) -> Value:
     return 1.0 / (ops.exp(-logit) + 1.0)
 
 
-def _join(ops: Operations, plan: Plan, joined: Joined, x: Value, of_nets: list[Value]) -> list[Value]:
+def _join(ops: FormatOperations, plan: Plan, joined: Joined, x: Value, of_nets: list[Value]) -> list[Value]:
     """Returns the outcomes by nets and trees, as `Blend.join` does."""
     scores = _scores(ops, joined, x)
     of_trees = [_in_unit(ops, plan, ops.forest(x, forest)) for forest in joined.of_outcomes]
@@ -155,7 +157,7 @@ def _join(ops: Operations, plan: Plan, joined: Joined, x: Value, of_nets: list[V
     return [ops.clip(outcome, 0.0, 1.0) for outcome in outcomes] if plan.binary else outcomes
 
 
-def _scores(ops: Operations, joined: Joined, x: Value) -> list[Value]:
+def _scores(ops: FormatOperations, joined: Joined, x: Value) -> list[Value]:
     """Returns each arm's propensity [rows], as `logistic_scores` does."""
     odds = ops.matmul(x, joined.slopes) + joined.intercepts
     logits = [ops.squeeze(ops.take(odds, np.array([arm])), 1) for arm in range(joined.slopes.shape[1])]
@@ -179,7 +181,7 @@ def _sum(values: Sequence[Value]) -> Value:
     return sum(rest, start=first)
 
 
-def _margin(ops: Operations, margin: Margin, effects: Value, members: int) -> Value:
+def _margin(ops: FormatOperations, margin: Margin, effects: Value, members: int) -> Value:
     apart = effects - ops.expand_dims(ops.mean(effects, 0), 0)
     variance = ops.mean(apart * apart, 0) * (members / (members - 1))
     return ops.sqrt(variance * margin.share + margin.more) * margin.factor

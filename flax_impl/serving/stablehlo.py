@@ -24,38 +24,38 @@ _TREES = 64  # that are asked at a time: all at once would take much memory
 
 
 class JaxOperations:
-    """The operations of `Operations`, on arrays that JAX traces."""
+    """The operations of `FormatOperations`, on arrays that JAX traces."""
 
     def astype(self, value: Array, dtype: np.dtype) -> Array:
-        """See `Operations`."""
+        """See `FormatOperations`."""
         return value.astype(dtype)
 
     def expand_dims(self, value: Array, axis: int) -> Array:
-        """See `Operations`."""
+        """See `FormatOperations`."""
         return jnp.expand_dims(value, axis)
 
     def squeeze(self, value: Array, axis: int) -> Array:
-        """See `Operations`."""
+        """See `FormatOperations`."""
         return jnp.squeeze(value, axis)
 
     def concatenate(self, values: Sequence[Array]) -> Array:
-        """See `Operations`."""
+        """See `FormatOperations`."""
         return jnp.concatenate(values, axis=1)
 
     def take(self, value: Array, columns: np.ndarray) -> Array:
-        """See `Operations`."""
+        """See `FormatOperations`."""
         return value[:, columns]
 
     def lookup(self, table: np.ndarray, places: Array) -> Array:
-        """See `Operations`."""
+        """See `FormatOperations`."""
         return jnp.asarray(table)[places]
 
     def rows(self, table: np.ndarray, places: Array) -> Array:
-        """See `Operations`."""
+        """See `FormatOperations`."""
         return jnp.take(jnp.asarray(table), places, axis=1)
 
     def locate(self, value: Array, ends: Sequence[np.ndarray], starts: np.ndarray) -> Array:
-        """See `Operations`."""
+        """See `FormatOperations`."""
         counts = np.array(list(map(len, ends)), np.int32)
         padded = np.full((len(ends), counts.max()), np.inf)
         for row, of_column in zip(padded, ends, strict=True):
@@ -65,7 +65,7 @@ class JaxOperations:
         return found + starts.astype(np.int32)[None]
 
     def forest(self, value: Array, forest: Forest) -> Array:
-        """See `Operations`."""
+        """See `FormatOperations`."""
         trees, depth = forest.features.shape
         parts = -(-trees // _TREES)
         more = ((0, parts * _TREES - trees), (0, 0))  # trees that say 0
@@ -85,59 +85,59 @@ class JaxOperations:
         return total
 
     def matmul(self, value: Array, other: np.ndarray) -> Array:
-        """See `Operations`."""
+        """See `FormatOperations`."""
         return value @ other
 
     def activation(self, name: str, value: Array) -> Array:
-        """See `Operations`."""
+        """See `FormatOperations`."""
         return ACTIVATIONS[name](value)
 
     def exp(self, value: Array) -> Array:
-        """See `Operations`."""
+        """See `FormatOperations`."""
         return jnp.exp(value)
 
     def sqrt(self, value: Array) -> Array:
-        """See `Operations`."""
+        """See `FormatOperations`."""
         return jnp.sqrt(value)
 
     def floor(self, value: Array) -> Array:
-        """See `Operations`."""
+        """See `FormatOperations`."""
         return jnp.floor(value)
 
     def clip(self, value: Array, low: float, high: float) -> Array:
-        """See `Operations`."""
+        """See `FormatOperations`."""
         return jnp.clip(value, low, high)
 
     def minimum(self, value: Array, other: Any) -> Array:
-        """See `Operations`."""
+        """See `FormatOperations`."""
         return jnp.minimum(value, other)
 
     def maximum(self, value: Array, other: Any) -> Array:
-        """See `Operations`."""
+        """See `FormatOperations`."""
         return jnp.maximum(value, other)
 
     def mean(self, value: Array, axis: int) -> Array:
-        """See `Operations`."""
+        """See `FormatOperations`."""
         return value.mean(axis=axis)
 
     def is_nan(self, value: Array) -> Array:
-        """See `Operations`."""
+        """See `FormatOperations`."""
         return jnp.isnan(value)
 
     def is_finite(self, value: Array) -> Array:
-        """See `Operations`."""
+        """See `FormatOperations`."""
         return jnp.isfinite(value)
 
     def equal(self, value: Array, other: Any) -> Array:
-        """See `Operations`."""
+        """See `FormatOperations`."""
         return value == other
 
     def all(self, condition: Array, axis: int) -> Array:
-        """See `Operations`."""
+        """See `FormatOperations`."""
         return condition.all(axis=axis)
 
     def where(self, condition: Any, value: Any, other: Any) -> Array:
-        """See `Operations`."""
+        """See `FormatOperations`."""
         return jnp.where(condition, value, other)
 
 

@@ -100,7 +100,7 @@ def on_onnx(compute: Any, x: np.ndarray) -> np.ndarray:
         opset_imports=[helper.make_opsetid(*each) for each in DOMAINS.items()], ir_version=10,
     )  # fmt: skip
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"x": x})[0]
+    return np.asarray(session.run(None, {"x": x})[0])
 
 
 def on_jax(compute: Any, x: np.ndarray) -> np.ndarray:

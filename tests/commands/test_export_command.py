@@ -38,7 +38,7 @@ def test_it_writes_what_onnxruntime_runs(folder: Path, capsys: pytest.CaptureFix
     x = flax_impl.data.synthetic(rows=5, features=4, seed=1).x
     session = onnxruntime.InferenceSession((folder / "new" / "model.onnx").read_bytes())
     found = session.run(["low", "high"], dict(zip(model.feature_names, x.T, strict=True)))
-    np.testing.assert_allclose(found, model.effect_interval(x, 0.1), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(np.stack(list(map(np.asarray, found))), model.effect_interval(x, 0.1), rtol=0, atol=1e-5)
 
 
 def test_stablehlo_is_a_zip_by_default(folder: Path) -> None:
@@ -51,7 +51,7 @@ def test_stablehlo_is_a_zip_by_default(folder: Path) -> None:
     [
         ([], "error: out/train/model.safetensors: expected a safetensors file, found none"),
         (["--model", "damaged"], "the file is damaged"),
-        (["--model", "weights"], "error: weights: format: expected one of 'effects/2', 'effects/1', got 'model"),
+        (["--model", "weights"], "error: weights: format: expected one of 'effects/"),
         (["--model", "model", "--format", "pickle"], "argument --format: invalid choice: 'pickle'"),
         (["--model", "model", "--alpha", "2"], "error: alpha: expected a finite number above 0 and below 1, got 2"),
         (["--model", "model", "--out", "model/below"], "error: "),
