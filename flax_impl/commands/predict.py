@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """Predicts and writes; returns 0."""
     package = import_backend(args.backend, args.dtype)
     model = load_nets(args.model) if args.backend == "torch" else package.effects.load_effect_model(args.model)
-    x = load_features(args.data, model.feature_names)
+    x = load_features(args.data, model.columns or model.feature_names)
     two, (first, *others) = len(model.arms) == 2, model.arms
     outcomes = dict(zip(model.arms, model.potential_outcomes(x), strict=True))
     columns = {f"y{arm}" if two else f"y_{label}": outcomes[label] for arm, label in enumerate(outcomes)}

@@ -40,8 +40,9 @@ a summary, each row's outcomes and effect, the weights, and pictures.
   --data SOURCE       a .csv, .parquet or .npz file, acic2016:1, or synthetic
   --treatment COLUMN  each row's arm (default: t); --control LABEL comes first
   --outcome COLUMN    what came out (default: y); --binary where it is 0 or 1
-  --ignore COLUMN ... no features; --drop-missing drops rows without arm, outcome
+  --ignore COLUMN ... no features; --drop-missing: no rows without arm, outcome
   --out DIR           where to write (default: out/train)
+  --report FILE       an HTML page that shows it all, to send on
   --learners nets trees  boosted trees beside the nets, weighed by rows not seen
   --members N         nets (default: 20); --no-intervals for 5 and no intervals
   --epochs N          how often each net sees its rows at most (default: 300)
@@ -57,7 +58,7 @@ examples:
 # Options that only one of the models has a use for.
 _ONLY = {
     "two-head": (
-        "treatment", "control", "outcome", "binary", "weight", "groups", "ignore", "drop_missing", "replication",
+        "treatment", "control", "outcome", "binary", "weight", "groups", "ignore", "drop_missing", "replication", "report",
         "learners", "bins", "trim", "bootstrap", "representation_features", "head_features",
         "reduction", "cfr_weights", "balance", "balance_weight", "targeted", "members",
         "intervals", "validation_share", "patience",
@@ -74,6 +75,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--backend", choices=tuple(BACKENDS), default="flax", help="the framework (default: flax)")
     add("--data", metavar="SOURCE", default="synthetic", help="synthetic, acic2016:1 to acic2016:10, or a file: .csv, "
         ".parquet, .npz")  # fmt: skip
+    add("--report", type=Path, metavar="FILE", help="write an HTML page that shows it all: effects, who gains, "
+        "overlap, balance, sensitivity; two-head with flax")  # fmt: skip
     add("--out", type=Path, default=Path("out/train"), help="folder for what is written (default: out/train)")
     add("--seed", type=int, default=0, help="of the first weights and of the batches")
     add("--dtype", choices=("float32", "float64"), default="float32")
@@ -165,6 +168,10 @@ def check(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')}: expected with --distributed, got it alone")
     if args.compile_cache and args.backend != "flax":
         raise ValueError(f"--compile-cache: expected with --backend flax, got {args.backend}, which compiles nothing")
+    if args.report and args.backend != "flax":
+        raise ValueError(
+            f"--report: expected with --backend flax, got {args.backend}, whose single net has no averages"
+        )
     if args.backend == "torch" and args.learners == ["nets", "trees"]:
         raise ValueError("--learners: expected nets with --backend torch, got nets trees")
     if args.backend == "torch" and args.members not in (None, 1):
@@ -226,8 +233,13 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
     if data.mu0 is not None and data.mu1 is not None:
         outcomes = *report.outcomes[:, :, None], data.mu0, data.mu1
         print(f"known effects: sqrt PEHE {sqrt_pehe(*outcomes):.4g}, ATE error {ate_error(*outcomes):.4g}")
+    if args.report:
+        page = package.effects.effect_page(
+            model, data, report, outcome=args.outcome or "y", treatment=args.treatment or "t", seed=args.seed
+        )
+        page.save(args.report)
     kept = np.setdiff1d(np.arange(len(data) + len(data.dropped)), data.dropped)
-    return write_effects(args, model, report, kept.tolist())
+    return [*write_effects(args, model, report, kept.tolist()), *([args.report] if args.report else [])]
 
 
 def _counts(data: TreatmentData) -> str:

@@ -192,6 +192,8 @@ class EffectModel:
             alpha: the probability of missing the effect, above 0 and below 1.
             pair: the places of the two arms, the one to compare with first.
         """
+        if pair[0] == pair[1]:
+            return effects.mean(axis=0), effects.mean(axis=0)  # an arm gains nothing over itself
         if self.ensemble.calibration is not None:
             least = student_factor(self.members, alpha) if self.ensemble.bootstrap else 0.0
             pairs = list(combinations(range(len(self.arms)), 2))  # an interval is as wide back as forth

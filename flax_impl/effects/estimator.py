@@ -31,6 +31,7 @@ from .effect_model import EffectModel
 from .ensemble_file import write_ensemble
 from .fit import fit_effects, load_effect_model
 from .judging.fresh_rows import score_effects
+from .learners.contrast import find_pair
 from .report import EffectReport
 from .settings import EffectSettings
 
@@ -220,7 +221,7 @@ class TwoHeadEstimator(BaseEstimator):
             T0: the treatment to compare with, by EconML's name; None is the first of `treatments_`.
             T1: the treatment, by EconML's name; None is the second of two, and is refused where there are more.
         """
-        return self._model().effect(self._features(X), control=T0, treatment=T1)
+        return self._model().effect(self._features(X), **self._arms(T0, T1))
 
     def predict(self, X: Any) -> Float[np.ndarray, "rows ..."]:  # noqa: N803
         """Returns the effect, under the name by which pipelines and `cross_val_predict` ask for it.
@@ -255,7 +256,7 @@ class TwoHeadEstimator(BaseEstimator):
             T0: as for `effect`.
             T1: as for `effect`.
         """
-        return self._model().effect_interval(self._features(X), alpha, control=T0, treatment=T1)
+        return self._model().effect_interval(self._features(X), alpha, **self._arms(T0, T1))
 
     def ate(self, X: Any, *, T0: Any = None, T1: Any = None) -> float:  # noqa: N803
         """Returns the average effect over these rows (ATE), in the unit of the outcome.
@@ -265,7 +266,7 @@ class TwoHeadEstimator(BaseEstimator):
             T0: as for `effect`.
             T1: as for `effect`.
         """
-        return self._model().ate(self._features(X), control=T0, treatment=T1)
+        return self._model().ate(self._features(X), **self._arms(T0, T1))
 
     def ate_interval(
         self, X: Any, *, alpha: float = 0.05, T0: Any = None, T1: Any = None  # noqa: N803
@@ -278,7 +279,7 @@ class TwoHeadEstimator(BaseEstimator):
             T0: as for `effect`.
             T1: as for `effect`.
         """
-        return self._model().ate_interval(self._features(X), alpha, control=T0, treatment=T1)
+        return self._model().ate_interval(self._features(X), alpha, **self._arms(T0, T1))
 
     def average_effects(
         self,
@@ -307,7 +308,7 @@ class TwoHeadEstimator(BaseEstimator):
         if by is not None:
             check_consistent_length(self._rows_of_fit().x, by)
             labels = np.asarray(by)[found.rows]
-        return found.averages(control=T0, treatment=T1, by=labels, trim=trim, alpha=alpha, target=target)
+        return found.averages(**self._arms(T0, T1), by=labels, trim=trim, alpha=alpha, target=target)
 
     def report(self, *, trim: float | None = None) -> EffectReport:
         """Returns what was found in the rows of `fit`; `print` shows it, the average effects first.
@@ -412,6 +413,12 @@ class TwoHeadEstimator(BaseEstimator):
     def _model(self) -> EffectModel:
         check_is_fitted(self)
         return self.effect_model_
+
+    def _arms(self, T0: Any, T1: Any) -> dict[str, Any]:  # noqa: N803
+        """Returns the labels of two treatments as the model's methods take them."""
+        arms = self._model().arms
+        first, second = find_pair(arms, T0, T1, names=("T0", "T1"))
+        return {"control": arms[first], "treatment": arms[second]}
 
     def _rows_of_fit(self) -> TreatmentData:
         if not hasattr(self, "_table_of_fit"):

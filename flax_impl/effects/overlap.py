@@ -61,7 +61,7 @@ def examine_overlap(score: Float[np.ndarray, "arms rows"]) -> list[str]:
 
 def poor_overlap(score: Float[np.ndarray, "arms rows"]) -> Bool[np.ndarray, " rows"]:
     """Returns which rows are almost surely not in one of the arms."""
-    return (score < POOR).any(axis=0)
+    return np.any(score < POOR, axis=0)
 
 
 def arm_names(arms: Sequence[Any]) -> tuple[str, ...]:
@@ -81,8 +81,8 @@ def _determines(column: np.ndarray, t: np.ndarray) -> bool:
     if gaps.any():  # a gap is a side of its own
         of_gaps = np.unique(t[gaps])
         return len(of_gaps) == 1 and (_is_pure(gaps, t) or _determines(column[~gaps], t[~gaps]))
-    of_arms = [column[t == arm] for arm in range(int(t.max()) + 1)]
-    if not all(map(len, of_arms)):
+    of_arms = [column[t == arm] for arm in np.unique(t)]
+    if len(of_arms) < 2:
         return False
     return all(one.max() < two.min() or two.max() < one.min() for one, two in combinations(of_arms, 2))
 

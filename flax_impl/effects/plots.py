@@ -1,5 +1,6 @@
 """Pictures of the effects in a table."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,11 +28,12 @@ def figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def effect_figures(report: EffectReport) -> dict[str, "Figure"]:
+def effect_figures(report: EffectReport, only: Sequence[str] = ()) -> dict[str, "Figure"]:
     """Returns pictures by name: `losses`, `effects`, `outcomes`, `qini`, and `overlap` where there are propensities.
 
     Args:
         report: what to draw: of a table, from `EffectReport.of`.
+        only: the names of those to draw; none for all.
 
     Returns:
         Figures of matplotlib by name, each with a `savefig`; nothing is shown and no file is written.
@@ -53,6 +55,8 @@ def effect_figures(report: EffectReport) -> dict[str, "Figure"]:
         del drawn["overlap"]
     figures = {}
     for name, draw in drawn.items():
+        if only and name not in only:
+            continue
         wide = {"outcomes": len(report.arms), "effects": len(report.arms) - 1}.get(name, 1)
         figures[name] = figure(8 if wide == 1 else 5.5 * wide, 5)
         draw(report, figures[name])

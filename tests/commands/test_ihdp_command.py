@@ -70,7 +70,7 @@ def test_trees_are_a_contestant_where_catboost_is_there(monkeypatch: pytest.Monk
 def test_acic2016_is_split_as_published() -> None:
     pytest.importorskip("causallib")
     train, test = ihdp.split("acic2016", 3)
-    whole = flax_impl.data.dummies(flax_impl.data.load_data("acic2016:3"))
+    whole = flax_impl.data.load_data("acic2016:3")
     order = np.random.default_rng(44).permutation(4802)
     np.testing.assert_array_equal(train.y, whole.y[order[:4321]])
     np.testing.assert_array_equal(test.x, whole.x[order[4321:]])

@@ -112,7 +112,7 @@ def test_files_give_the_same_columns_and_numbers(write: Callable[[Path], Path], 
 def test_levels_are_those_seen_in_the_order_of_their_dtype(table: Callable[[], Any], levels: tuple[Any, ...]) -> None:
     (found,) = describe(table())
     assert found.levels == levels
-    assert {type(level) for level in found.levels} <= {str, int, bool}
+    assert {type(level) for level in found.levels or ()} <= {str, int, bool}
 
 
 def test_columns_are_picked_by_name_and_unseen_levels_are_minus_1() -> None:

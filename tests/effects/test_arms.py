@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flax_impl import AdamW
 from flax_impl.data import TreatmentData, synthetic
 from flax_impl.effects import (
     EffectModel,
@@ -56,6 +57,9 @@ def test_effects_between_any_two(model: EffectModel, data: TreatmentData) -> Non
     outcomes = model.potential_outcomes(data.x)
     np.testing.assert_allclose(outcomes[2] - outcomes[1], high - low, atol=1e-12)
     assert model.ate(data.x, treatment="high") == pytest.approx(high.mean())
+    np.testing.assert_array_equal(model.effect(data.x, control="low", treatment="low"), np.zeros(len(data)))
+    with pytest.raises(ValueError, match="treatment: expected another arm than 'low', got the same"):
+        model.cross_fit(data).averages(control="low", treatment="low")
 
 
 def test_intervals_of_any_two(model: EffectModel, data: TreatmentData) -> None:
@@ -134,7 +138,14 @@ def test_trees_beside_nets() -> None:
 
 def test_estimator_takes_labels(data: TreatmentData) -> None:
     labels = np.array(ARMS)[data.t]
-    settings = {"representation_features": (16,), "head_features": (8,), "members": 2, "epochs": 10, "bins": 0}
+    settings = {
+        "representation_features": (16,),
+        "head_features": (8,),
+        "members": 3,
+        "epochs": 60,
+        "bins": 0,
+        "optimizer": AdamW(lr=1e-2),
+    }
     estimator = TwoHeadEstimator(**settings, control="none", progress=False)
     estimator.fit(data.x, data.y[:, 0], treatment=labels)
     assert estimator.treatments_ == ("none", "high", "low")
@@ -149,9 +160,8 @@ def test_estimator_takes_labels(data: TreatmentData) -> None:
 @pytest.mark.parametrize(
     ("control", "treatment", "error"),
     [
-        (None, None, "treatment: expected one of low, high, as there are 3 arms, got None"),
+        (None, None, "treatment: expected one of none, low, high, as there are 3 arms, got None"),
         (None, "more", "treatment: expected one of none, low, high, got 'more'"),
-        ("low", "low", "treatment: expected another arm than 'low', got the same"),
         (["low"], "high", r"control: expected one of none, low, high, got \['low'\]"),
     ],
 )

@@ -25,8 +25,8 @@ def fitted(**changed: Any) -> Any:
 def test_the_averages_are_those_of_the_rows_that_nets_did_not_see() -> None:
     estimator = fitted()
     averages = estimator.average_effects()
-    found = estimator.effect_model_.cross_fit(DATA)
-    assert averages.ate.rows == len(DATA) == len(found.rows)  # five folds hold out every row
+    found = estimator.effect_model_.cross_fit(DATA).contrast()
+    assert averages.ate.rows == len(DATA) == len(found.t)  # five folds hold out every row
     pseudo = found.mu1 - found.mu0
     pseudo = pseudo + np.where(found.t == 1, found.y - found.mu1, 0) / found.score
     pseudo = pseudo - np.where(found.t == 0, found.y - found.mu0, 0) / (1 - found.score)
@@ -74,7 +74,7 @@ def test_trees_join_the_nets_and_survive_a_file(tmp_path: Path) -> None:
     pytest.importorskip("catboost")
     estimator = fitted(learners=("nets", "trees"))
     model = estimator.effect_model_
-    weights = model.cross_fit(DATA).weights
+    weights = model.cross_fit(DATA).contrast().weights
     assert sum(weights.values()) == pytest.approx(1)
     y0, y1 = estimator.potential_outcomes(NEW.x)
     np.testing.assert_allclose(y1 - y0, estimator.effect(NEW.x), atol=1e-12)
@@ -120,7 +120,7 @@ def test_other_learners_are_refused(learners: Any) -> None:
 
 def test_a_table_without_held_out_rows_has_no_averages() -> None:
     model = fit_effects(DATA, EffectSettings(**TINY, validation_share=0.0), progress=False)
-    assert EffectReport.of(model, DATA).averages is None
+    assert EffectReport.of(model, DATA).pair().averages is None
     with pytest.raises(ValueError, match="validation_share: expected above 0 with trees"):
         EffectSettings(**TINY, validation_share=0.0, learners=("nets", "trees"))
 
@@ -131,7 +131,7 @@ def test_an_arm_with_a_single_row_still_has_a_report() -> None:
     data = TreatmentData(DATA.x[:40], t, DATA.y[:40])
     with pytest.warns(UserWarning, match="only 1 of 40 rows are treated"):
         model = fit_effects(data, EffectSettings(**TINY), progress=False)
-    assert EffectReport.of(model, data).averages is None
+    assert EffectReport.of(model, data).pair().averages is None
 
 
 def test_a_tiny_arm_leaves_intervals_as_the_bootstrap_has_them() -> None:

@@ -11,7 +11,6 @@ import pytest
 from flax_impl.data import synthetic
 from flax_impl.effects import EffectSettings, fit_effects
 from flax_impl.effects.intervals.calibrated import (
-    MemberOutcomes,
     calibrate,
     calibrated_interval,
     draw_half,
@@ -32,10 +31,10 @@ def held(errors: np.ndarray, of_half: np.ndarray, noise: np.ndarray, alpha: floa
     scatter = generator.standard_normal((MEMBERS, 2, ROWS)) * np.linspace(0.05, 0.2, ROWS)
     scatter -= scatter.mean(axis=0)
     members = errors + scatter
-    outcomes = MemberOutcomes(members[:, 0], members[:, 1])
-    refit = MemberOutcomes(of_half[None, 0], of_half[None, 1])
-    calibration = calibrate(outcomes, np.ones((MEMBERS, ROWS), bool), t, noise, lambda rows: refit)
-    low, high = calibrated_interval(outcomes.y1 - outcomes.y0, calibration, alpha)
+    outcomes = members.swapaxes(0, 1)
+    refit = of_half[:, None]
+    [calibration] = calibrate(outcomes, np.ones((MEMBERS, ROWS), bool), t, noise, lambda rows: refit)
+    low, high = calibrated_interval(outcomes[1] - outcomes[0], calibration, alpha)
     return float(np.mean((low <= 0) & (high >= 0)))
 
 
@@ -61,10 +60,10 @@ def test_by_hand() -> None:
     rest = np.setdiff1d(np.arange(8), draw_half(t, seed=0))
     zeros, of_half = np.zeros(8), np.zeros(8)
     of_half[rest] = [1.0, 2.0, 3.0, 4.0]
-    members = MemberOutcomes(np.zeros((2, 8)), np.stack([zeros - 1, zeros + 1]))
-    refit = MemberOutcomes(np.zeros((1, 8)), of_half[None])
+    members = np.stack([np.zeros((2, 8)), np.stack([zeros - 1, zeros + 1])])
+    refit = np.stack([zeros, of_half])[:, None]
     unseen = np.ones((2, 8), bool)  # the residuals are as large as the half's distance, so nothing grows
-    calibration = calibrate(members, unseen, t, zeros, lambda rows: refit)
+    [calibration] = calibrate(members, unseen, t, zeros, lambda rows: refit)
     assert calibration.shape == (1002,)
     np.testing.assert_allclose(
         calibration[[0, 1, 101, 301, 501, 701, 901]], [2, *np.array([1, 1, 2, 3, 4, 4]) / 2**0.5]
@@ -75,14 +74,14 @@ def test_by_hand() -> None:
 
 def test_the_refit_gets_half_of_each_arm() -> None:
     t = np.array([0] * 5 + [1] * 8)
-    members = MemberOutcomes(*np.random.default_rng(0).standard_normal((2, 3, 13)))
+    members = np.random.default_rng(0).standard_normal((2, 3, 13))
     asked = []
 
-    def refit(rows: np.ndarray) -> MemberOutcomes:
+    def refit(rows: np.ndarray) -> np.ndarray:
         asked.append(rows)
         return members
 
-    calibration = calibrate(members, np.ones((3, 13), bool), t, np.zeros(13), refit, seed=3)
+    [calibration] = calibrate(members, np.ones((3, 13), bool), t, np.zeros(13), refit, seed=3)
     np.testing.assert_allclose(calibration[1:], 0, atol=1e-12)
     [rows] = asked
     np.testing.assert_array_equal(rows, draw_half(t, seed=3))
@@ -106,17 +105,17 @@ def test_rows_are_unseen_by_the_members_that_held_them_out() -> None:
         ({"y": np.array([0, 0, np.inf, 1])}, "y: expected finite numbers, got inf in row 2"),
         ({"y": np.zeros(3)}, "y: expected 4 rows, as t has, got 3"),
         (
-            {"outcomes": MemberOutcomes(np.zeros((1, 4)), np.zeros((1, 4)))},
+            {"outcomes": np.zeros((2, 1, 4))},
             "members: expected at least 2 for an interval",
         ),
-        ({"outcomes": MemberOutcomes(np.zeros((2, 4)), np.zeros((2, 3)))}, "y1: expected "),
+        ({"outcomes": np.zeros((2, 2, 3))}, "outcomes: expected "),
         ({"unseen": np.ones((3, 4), bool)}, "unseen: expected "),
-        ({"refit": lambda rows: MemberOutcomes(np.zeros((2, 2)), np.zeros((2, 2)))}, "refit: expected "),
+        ({"refit": lambda rows: np.zeros((2, 2, 2))}, "refit: expected "),
         ({"seed": -1}, "seed: expected a whole number of at least 0, got -1"),
     ],
 )
 def test_bad_arguments(change: dict[str, Any], message: str) -> None:
-    members = MemberOutcomes(np.zeros((2, 4)), np.ones((2, 4)))
+    members = np.stack([np.zeros((2, 4)), np.ones((2, 4))])
     given: dict[str, Any] = {"outcomes": members, "unseen": np.ones((2, 4), bool), "t": np.arange(4) % 2}
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         calibrate(**(given | {"y": np.zeros(4), "refit": lambda rows: members} | change))
@@ -145,9 +144,9 @@ def test_true_effects_are_held(kind: dict[str, Any], bootstrap: bool) -> None:
         data, new = synthetic(600, seed=seed, **kind), synthetic(1000, seed=1000 + seed, **kind)
         settings = EffectSettings(members=10, bootstrap=bootstrap, seed=seed)
 
-        def refit(rows: np.ndarray, data: Any = data, settings: EffectSettings = settings) -> MemberOutcomes:
+        def refit(rows: np.ndarray, data: Any = data, settings: EffectSettings = settings) -> np.ndarray:
             half = replace(data, x=data.x[rows], t=data.t[rows], y=data.y[rows], mu0=None, mu1=None)
-            return MemberOutcomes(*fit_effects(half, settings, progress=False).member_outcomes(data.x))
+            return fit_effects(half, settings, progress=False).member_outcomes(data.x)
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
@@ -155,8 +154,8 @@ def test_true_effects_are_held(kind: dict[str, Any], bootstrap: bool) -> None:
             assert model.training is not None
             assert model.training.held_out is not None
             unseen = in_held_out(model.training.held_out, len(data))
-            outcomes = MemberOutcomes(*model.member_outcomes(data.x))
-            calibration = calibrate(outcomes, unseen, data.t, data.y[:, 0], refit, seed=seed)
+            outcomes = model.member_outcomes(data.x)
+            [calibration] = calibrate(outcomes, unseen, data.t, data.y[:, 0], refit, seed=seed)
         y0, y1 = model.member_outcomes(new.x)
         low, high = calibrated_interval(y1 - y0, calibration)
         assert new.mu0 is not None

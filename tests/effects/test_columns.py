@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 import flax_impl
+from flax_impl.commands.predict import main
 from flax_impl.commands.torch_effects import load_nets
 from flax_impl.effects import EffectReport, EffectSettings, TwoHeadEstimator, fit_effects, load_effect_model
 from flax_impl.effects.judging.fresh_rows import score_effects
@@ -22,6 +23,7 @@ from flax_impl.effects.learners import trees as of_trees
 from flax_impl.effects.overlap import examine
 from flax_impl.effects.prepare import prepare
 from torch_ref.common.data.columns import Column
+from torch_ref.common.data.design import finite_features
 from torch_ref.common.files.array_file import read_arrays, write_arrays
 from torch_ref.data import TreatmentData
 
@@ -272,25 +274,13 @@ def test_another_process_predicts_from_a_raw_table(fitted: Any, tmp_path: Path) 
     assert UNSEEN in done.stderr
 
 
-def test_the_command_predicts_from_a_raw_table(fitted: Any, tmp_path: Path) -> None:
-    from flax_impl.commands.predict import main
-
+@pytest.mark.filterwarnings("always:training did not see some levels")
+def test_the_command_predicts_from_a_raw_table(fitted: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fitted.save(tmp_path / "model")
     NEW.to_csv(tmp_path / "new.csv", index=False)
-    with pytest.warns(UserWarning, match="^training did not see some levels"):
-        assert (
-            main(
-                [
-                    "--model",
-                    str(tmp_path / "model"),
-                    "--data",
-                    str(tmp_path / "new.csv"),
-                    "--out",
-                    str(tmp_path / "out.csv"),
-                ]
-            )
-            == 0
-        )
+    files = {"model": "model", "data": "new.csv", "out": "out.csv"}
+    assert main([f"--{name}={tmp_path / path}" for name, path in files.items()]) == 0
+    assert capsys.readouterr().err == f"warning: {UNSEEN}\n"
     with (tmp_path / "out.csv").open() as file:
         effects = [float(row["effect"]) for row in csv.DictReader(file)]
     np.testing.assert_allclose(effects, quiet_effect(fitted, NEW), rtol=1e-6)
@@ -325,3 +315,19 @@ def test_a_damaged_file(fitted: Any, tmp_path: Path, name: str, value: Any, mess
     write_arrays(path, arrays, metadata)
     with pytest.raises(ValueError, match=re.escape(message)):
         load_effect_model(path)
+
+
+def test_nets_see_acic2016_as_columns_made_by_hand() -> None:
+    datasets = pytest.importorskip("causallib.datasets")
+    made = datasets.load_acic16(instance=1)  # pandas' dummies, without the first level
+    data = flax_impl.data.load_data("acic2016:1")
+    by_hand = TreatmentData(made.X.to_numpy(float), data.t, data.y)
+    settings = EffectSettings(members=1)
+    found, expected = prepare(data, settings), prepare(by_hand, settings)
+    for name in ("x_mean", "x_std"):
+        np.testing.assert_array_equal(getattr(found.scales, name), getattr(expected.scales, name))
+    np.testing.assert_array_equal(found.arrays["x"], expected.arrays["x"])
+    assert found.encoding is not None
+    assert expected.encoding is not None
+    np.testing.assert_array_equal(found.encoding.widths, expected.encoding.widths)
+    np.testing.assert_array_equal(finite_features(data), by_hand.x)

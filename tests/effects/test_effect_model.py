@@ -127,7 +127,7 @@ def test_a_file_of_something_else(model: EffectModel, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     net = torch_ref.TwoHead(4, [3], [3])
     torch_ref.save_model(path, net)
-    message = f"^{re.escape(str(path))}: format: expected one of 'effects/2', 'effects/1', got 'model/1'$"
+    message = f"^{re.escape(str(path))}: format: expected one of 'effects/3', 'effects/2', 'effects/1', got 'model/1'$"
     with pytest.raises(ValueError, match=message):
         load_effect_model(path)
     model.save(path)

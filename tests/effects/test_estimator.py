@@ -124,9 +124,9 @@ def test_the_arguments_are_those_of_the_settings(fitted: Any) -> None:
     progress = changed.pop("progress", True)
     model = flax_impl.effects.fit_effects(DATA, flax_impl.effects.EffectSettings(**changed), progress=progress)
     fields = {field.name for field in dataclasses.fields(flax_impl.effects.EffectSettings)}
-    assert set(fitted.get_params()) == fields | {"progress", "mesh", "scoring"}
+    assert set(fitted.get_params()) == fields | {"progress", "mesh", "scoring", "control"}
     defaults = {**vars(flax_impl.effects.EffectSettings()), "optimizer": None, "progress": True, "mesh": None}
-    defaults |= {"scoring": "outcome"}
+    defaults |= {"scoring": "outcome", "control": None}
     assert TwoHeadEstimator().get_params() == defaults
     np.testing.assert_array_equal(fitted.effect(FRAME), model.effect(X))
     np.testing.assert_array_equal(fitted.predict(FRAME), model.effect(X))
@@ -219,7 +219,7 @@ def test_names_of_econml(fitted: Any) -> None:
     np.testing.assert_array_equal(fitted.effect(FRAME, T0=1, T1=1), np.zeros_like(effect))
     assert fitted.ate(FRAME, T0=1, T1=0) == pytest.approx(-fitted.ate(FRAME))
     for arms in ({"T0": 2}, {"T1": -1}):
-        with pytest.raises(ValueError, match=r"^T[01]: expected 0 or 1, got "):
+        with pytest.raises(ValueError, match=r"^T[01]: expected one of 0, 1, got "):
             fitted.effect(FRAME, **arms)
 
 
@@ -233,12 +233,10 @@ def test_an_arm_between_the_arms(fitted: Any) -> None:
     [
         ({"y": Y, "Y": Y, "treatment": T}, "y, Y: expected one of the two names, got both"),
         ({"y": Y, "T": T, "treatment": T}, "treatment, T: expected one of the two names, got both"),
-        ({"y": Y}, "treatment: expected 0 or 1 for each row, got None"),
-        ({"y": Y, "treatment": T + 1}, "treatment: expected 0 or 1 in every row, got 2 in row "),
-        ({"y": Y, "treatment": T * 0.5}, "treatment: expected 0 or 1 in every row, got 0.5 in row "),
-        ({"y": Y, "treatment": np.where(T == 1, np.nan, 0.0)}, "treatment: expected 0 or 1 in every row, got nan in"),
-        ({"y": Y, "treatment": np.where(T == 1, "yes", "no")}, "treatment: expected 0 or 1 in every row, got "),
-        ({"y": Y, "treatment": T * 0}, "t: expected treated and untreated rows, got 0 treated of 150"),
+        ({"y": Y}, "treatment: expected a label for each row, got None"),
+        ({"y": Y, "treatment": X[:, 0]}, "treatment: expected at most 20 arms, and several rows in each, got 150 "),
+        ({"y": Y, "treatment": np.where(T == 1, np.nan, 0.0)}, "treatment: expected an arm in every row, got none in"),
+        ({"y": Y, "treatment": T * 0}, "treatment: expected at least two arms, got 0 in every row"),
         ({"y": Y, "treatment": T, "sample_weight": -np.ones(150)}, "w: expected weights of at least 0, got -1.0"),
     ],
 )
@@ -258,7 +256,7 @@ def test_lengths_that_differ() -> None:
 
 
 def test_score_asks_for_the_treatment(fitted: Any) -> None:
-    with pytest.raises(ValueError, match=r"^treatment: expected 0 or 1 for each row, got None$"):
+    with pytest.raises(ValueError, match=r"^treatment: expected a label for each row, got None$"):
         fitted.score(FRAME, Y)
     with pytest.raises(ValueError, match=r"^treatment, T: expected one of the two names, got both$"):
         fitted.score(FRAME, Y, treatment=T, T=T)

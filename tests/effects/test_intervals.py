@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flax_impl.effects.effect_model import student_interval
+from flax_impl.effects.intervals.bootstrap import student_interval
 
 
 class TestInterval:

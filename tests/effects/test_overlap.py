@@ -52,12 +52,12 @@ class TestDoubts:
     def test_overlap(self) -> None:
         score = np.full(100, 0.5)
         score[:6], score[6:10] = 0.01, 0.99
-        assert examine_overlap(score) == []  # a tenth of them may
+        assert examine_overlap(np.stack([1 - score, score])) == []  # a tenth of them may
         score[10] = 0.981
-        assert examine_overlap(score) == [
+        assert examine_overlap(np.stack([1 - score, score])) == [
             "poor overlap: 11 of 100 rows have a propensity below 0.02 or above 0.98; their effects are extrapolated"
         ]
-        assert examine_overlap(np.full(100, 0.02)) == []
+        assert examine_overlap(np.stack([np.full(100, 0.98), np.full(100, 0.02)])) == []
 
     def test_names(self) -> None:
         assert feature_names(table()) == ("x1", "x2", "x3")

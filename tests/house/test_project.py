@@ -30,7 +30,7 @@ def test_the_wheel_holds_the_two_packages_and_nothing_else(tmp_path: Path) -> No
 def test_each_framework_is_an_extra_and_all_takes_every_extra() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     core = {re.split(r"[<>=\[]", line)[0] for line in project["dependencies"]}
-    assert core == {"jaxtyping", "numpy", "safetensors", "tqdm"}
+    assert core == {"jaxtyping", "narwhals", "numpy", "safetensors", "tqdm"}
     assert project["scripts"] == {"twohead": "flax_impl.commands.main:main"}
     extras = project["optional-dependencies"]
     (everything,) = extras["all"]

@@ -88,16 +88,23 @@ class Contrast:
         return self.score0 if (self.t < 0).any() else None
 
 
-def find_pair(arms: Sequence[Any], control: Any = None, treatment: Any = None) -> tuple[int, int]:
+def find_pair(
+    arms: Sequence[Any],
+    control: Any = None,
+    treatment: Any = None,
+    *,
+    names: tuple[str, str] = ("control", "treatment"),
+) -> tuple[int, int]:
     """Returns the places of two arms by their labels: the one to compare with, and the other.
 
     Args:
         arms: the labels.
         control: the label of the first; None is the first arm.
         treatment: the label of the second; None is the second of two arms.
+        names: of both arguments, for errors.
 
     Raises:
-        ValueError: a label that no arm has, the same twice, or None where there are more than two arms.
+        ValueError: a label that no arm has, or None where there are more than two arms.
 
     Example:
         >>> find_pair(("placebo", "drug")), find_pair(("placebo", "low", "high"), "low", "high")
@@ -106,13 +113,11 @@ def find_pair(arms: Sequence[Any], control: Any = None, treatment: Any = None) -
     control = arms[0] if control is None else control
     if treatment is None:
         if len(arms) > 2:
-            raise ValueError(f"treatment: expected one of {listed(arms[1:])}, as there are {len(arms)} arms, got None")
+            raise ValueError(f"{names[1]}: expected one of {listed(arms)}, as there are {len(arms)} arms, got None")
         treatment = next((label for label in arms if label != control), arms[1])
     places = []
-    for name, label in (("control", control), ("treatment", treatment)):
+    for name, label in zip(names, (control, treatment), strict=True):
         if not np.isscalar(label) or label not in arms:
             raise ValueError(f"{name}: expected one of {listed(arms)}, got {shown(label)}")
         places.append(list(arms).index(label))
-    if places[0] == places[1]:
-        raise ValueError(f"treatment: expected another arm than {shown(control)}, got the same")
     return places[0], places[1]

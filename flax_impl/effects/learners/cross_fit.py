@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from torch_ref.common.checks.arguments import shown
 from torch_ref.common.data.design import finite_features
 from torch_ref.common.data.treatment_data import TreatmentData
 
@@ -66,11 +67,13 @@ class CrossFit:
             ValueError: a label that no arm has, the same twice, or None where there are more than two arms.
         """
         first, second = find_pair(self.arms, control, treatment)
+        if first == second:
+            raise ValueError(f"treatment: expected another arm than {shown(self.arms[first])}, got the same")
         each = {
             name: np.vstack([np.zeros((1, len(self.rows))), of_arms]) for name, of_arms in self.effects.items()
         }  # the first arm gains nothing over itself
         ones = {name: np.append(1.0, of_arms)[:, None] for name, of_arms in self.weights.items()}
-        joined = sum(ones[name] * of_arms for name, of_arms in each.items())
+        joined = np.sum([ones[name] * of_arms for name, of_arms in each.items()], axis=0)
         t = np.where(self.t == second, 1, np.where(self.t == first, 0, -1))
         weights = {} if first else {name: float(of_arms[second - 1]) for name, of_arms in self.weights.items()}
         return Contrast(

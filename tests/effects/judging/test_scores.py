@@ -122,7 +122,7 @@ def test_bad_arguments(change: dict[str, Any], message: str) -> None:
         ({"t": np.array([0, 0.5, 1])}, "t: expected an arm from 0 to 2, got 0.5 in row 1"),
         ({"t": np.array([0, 1])}, r"t: expected shape \[3\], got \[2\]"),
         ({"mu": np.zeros((1, 3))}, "mu: expected at least 2 arms, got 1"),
-        ({"mu": np.zeros((3, 2))}, r"mu: expected shape \[arms, 3\], got \[3, 2\]"),
+        ({"mu": np.zeros((3, 2))}, r"mu: expected shape \[arms, 3\], got \[arms, 2\]"),
         ({"mu": np.array([[0, 0, 0], [0, 0, np.inf], [0, 0, 0]])}, "mu: expected finite .* inf in row 2 of arm 1"),
         ({"score": np.full((2, 3), 0.5)}, r"score: expected shape \[3, 3\], got \[2, 3\]"),
         ({"score": np.full((3, 3), 2)}, r"score: expected .* from 0 to 1, got 2 in row 0 of arm 0 \(9 in all\)"),

@@ -73,12 +73,12 @@ def test_trees_win_where_outcomes_have_steps() -> None:
     data, new = stepped(), stepped(seed=1)
     model = trained(data, members=5, steps=5)  # too few for nets
     blend = blend_of(model)
-    assert blend.effects[0] < 0.1
+    assert blend.effects[0, 0] < 0.1
     assert (blend.outcomes[:, 1] > 0.9).all()
     truth = (new.mu1 - new.mu0)[:, 0]  # pyright: ignore[reportOptionalOperand] (made-up data has both)
     y0, y1 = model.member_outcomes(new.x)
     assert np.std(model.effect(new.x) - truth) < np.std((y1 - y0).mean(axis=0) - truth) / 2
-    losses = model.cross_fit(data).losses()
+    losses = model.cross_fit(data).contrast().losses()
     assert list(losses) == [*LEARNERS, "all"]
     assert losses["all"][0] < losses["nets"][0]
     average = model.cross_fit(data).averages().ate
@@ -91,28 +91,29 @@ def test_nets_win_where_trees_are_bad(monkeypatch: pytest.MonkeyPatch) -> None:
     data = flax_impl.data.synthetic(rows=300, features=4)
     model = trained(data, members=5, steps=300, representation_features=[16], optimizer=flax_impl.AdamW(lr=1e-2))
     blend = blend_of(model)
-    assert blend.effects[0] > 0.5
+    assert blend.effects[0, 0] > 0.5
     assert (blend.outcomes[:, 0] > 0.8).all()
 
 
 def test_weights_are_shares(model: EffectModel, binary_model: EffectModel) -> None:
     for one in (model, binary_model):
         blend = blend_of(one)
-        assert (blend.effects.shape, blend.outcomes.shape) == ((3,), (2, 2))
+        assert (blend.effects.shape, blend.outcomes.shape) == ((1, 3), (2, 2))
         assert (blend.effects >= 0).all()
         assert (blend.outcomes >= 0).all()
         assert blend.effects.sum() == pytest.approx(1)
         np.testing.assert_allclose(blend.outcomes.sum(axis=1), 1)
-        assert cross_fit_of(one).weights == dict(zip(LEARNERS, blend.effects.tolist(), strict=True))
+        assert cross_fit_of(one).contrast().weights == dict(zip(LEARNERS, blend.effects[0].tolist(), strict=True))
 
 
 def test_the_effect_is_the_weighted_one(model: EffectModel) -> None:
     blend, x = blend_of(model), NEW.x
     y0, y1 = (outcomes.mean(axis=0) for outcomes in model.member_outcomes(x))
     t0, t1 = blend.trees.outcomes(x)
-    score = 1 / (1 + np.exp(-(blend.intercept + x @ blend.slopes)))
-    each = np.stack([y1 - y0, t1 - t0, blend.trees.effects(x, np.clip(score, 0.01, 0.99))], axis=1)
-    np.testing.assert_allclose(model.effect(x), each @ blend.effects, atol=1e-9)
+    score = 1 / (1 + np.exp(-(blend.intercepts[0] + x @ blend.slopes[0])))
+    clipped = np.clip(score, 0.01, 0.99)
+    each = np.stack([y1 - y0, t1 - t0, *blend.trees.effects(x, np.stack([1 - clipped, clipped]))], axis=1)
+    np.testing.assert_allclose(model.effect(x), each @ blend.effects[0], atol=1e-9)
     outcomes = model.potential_outcomes(x)
     np.testing.assert_allclose(outcomes[1] - outcomes[0], model.effect(x), atol=1e-9)
     expected = [np.stack(pair, axis=1) @ w for pair, w in zip(((y0, t0), (y1, t1)), blend.outcomes, strict=True)]
@@ -137,8 +138,8 @@ def test_a_binary_outcome_has_probabilities(binary_model: EffectModel) -> None:
             assert outcome.max() <= 1
         np.testing.assert_allclose(binary_model.effect(x), y1 - y0, atol=1e-9)
     found = cross_fit_of(binary_model)
-    assert min(found.mu0.min(), found.mu1.min()) >= 0
-    assert max(found.mu0.max(), found.mu1.max()) <= 1
+    assert found.mu.min() >= 0
+    assert found.mu.max() <= 1
 
 
 def test_what_was_not_seen(model: EffectModel) -> None:
@@ -147,7 +148,7 @@ def test_what_was_not_seen(model: EffectModel) -> None:
     assert model.training.held_out is not None
     np.testing.assert_array_equal(found.rows, np.unique(model.training.held_out))
     assert list(found.effects) == list(LEARNERS)
-    assert all(len(effect) == len(found.rows) for effect in found.effects.values())
+    assert all(effect.shape == (1, len(found.rows)) for effect in found.effects.values())
     assert all(np.isfinite(effect).all() for effect in found.effects.values())
     assert model.cross_fit(DATA) is found
 
@@ -155,7 +156,7 @@ def test_what_was_not_seen(model: EffectModel) -> None:
 def test_the_whole_pipeline_learns_nothing_from_noise() -> None:
     data = replace(DATA, y=np.random.default_rng(5).normal(size=(120, 1)))
     found = cross_fit_of(trained(data, members=5))
-    observed = np.where(found.t == 1, found.mu1, found.mu0)
+    observed = np.choose(found.t, found.mu)
     assert np.mean((found.y - observed) ** 2) > 0.9 * found.y.var()
 
 
@@ -270,10 +271,10 @@ def resaved(model: EffectModel, path: Path, change: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "damaged", "message"),
     [
-        ("blend.effects", np.ones(2), r"blend\.effects: expected shape \[3\], got \[2\]"),
-        ("blend.outcomes", np.ones(4), r"blend\.outcomes: expected shape \[2, 2\], got \[4\]"),
+        ("blend.effects", np.ones(2), r"blend\.effects: expected shape \[1, 3\], got \[1, 2\]"),
+        ("blend.outcomes", np.ones((3, 2)), r"blend\.outcomes: expected shape \[2, 2\], got \[3, 2\]"),
         ("blend.intercept", np.ones(0), r"blend\.intercept: expected shape \[1\], got \[0\]"),
-        ("blend.slopes", np.ones(5), r"blend\.slopes: expected shape \[4\], got \[5\]"),
+        ("blend.slopes", np.ones(5), r"blend\.slopes: expected shape \[1, 4\], got \[1, 5\]"),
         ("blend.slopes", np.full(4, np.nan), r"blend\.slopes: expected finite numbers, got nan in row 0"),
         ("blend.effects", None, "'effects'"),
         ("blend.trees.outcome1", None, r"trees\.outcome1: expected boosted trees, got KeyError"),
@@ -328,7 +329,9 @@ def test_an_older_file(tmp_path: Path) -> None:
     assert same.ensemble.blend is None
     assert same.ensemble.encoding is None
     write_arrays(path, arrays, metadata | {"format": "effects/0"})
-    with pytest.raises(ValueError, match=r"format: expected one of 'effects/2', 'effects/1', got 'effects/0'$"):
+    with pytest.raises(
+        ValueError, match=r"format: expected one of 'effects/3', 'effects/2', 'effects/1', got 'effects/0'$"
+    ):
         load_effect_model(path)
 
 

@@ -22,7 +22,7 @@ from flax_impl.effects.learners.cross_fit import (
     cross_fit,
     unseen_mean,
 )
-from flax_impl.effects.propensities import cross_fitted_propensity, logistic_score, logistic_weights, propensity
+from flax_impl.effects.propensities import cross_fitted_propensity, logistic_scores, logistic_weights, propensity
 from flax_impl.effects.rows import draw_folds
 
 DATA = flax_impl.data.synthetic(rows=120, features=4)
@@ -48,8 +48,9 @@ def made_up(rows: int = 4000, seed: int = 0) -> CrossFit:
     t = (generator.random(rows) < score).astype(int)
     effect = 2.0 + (x > 0)
     y = x + t * effect + 0.1 * generator.normal(size=rows)
-    effects = {"right": effect, "wrong": -x}
-    return CrossFit(np.arange(rows), t, y, None, None, x, x + effect, score, effects, {"right": 0.75, "wrong": 0.25})
+    effects, scores = {"right": effect[None], "wrong": -x[None]}, np.stack([1 - score, score])
+    weights = {"right": np.array([0.75]), "wrong": np.array([0.25])}
+    return CrossFit(np.arange(rows), t, y, None, None, (0, 1), np.stack([x, x + effect]), scores, effects, weights)
 
 
 class TestUnseenMean:
@@ -78,33 +79,33 @@ class TestPropensity:
     def test_it_is_that_of_scikit_learn(self) -> None:
         intercept, weights = logistic_weights(DATA.x, DATA.t)
         expected = np.clip(propensity(DATA.x, DATA.t), 0.01, 0.99)
-        np.testing.assert_allclose(logistic_score(intercept, weights, DATA.x), expected, rtol=1e-6)
+        np.testing.assert_allclose(logistic_scores(intercept, weights, DATA.x)[1], expected, rtol=1e-6)
 
     @pytest.mark.parametrize(("unit", "offset"), [(1e-9, 0), (1e9, -1e9), (1.0, 1e6)])
     def test_units_do_not_matter(self, unit: float, offset: float) -> None:
         moved = DATA.x * unit + offset
-        expected = logistic_score(*logistic_weights(DATA.x, DATA.t), DATA.x)
-        np.testing.assert_allclose(logistic_score(*logistic_weights(moved, DATA.t), moved), expected, rtol=1e-4)
+        expected = logistic_scores(*logistic_weights(DATA.x, DATA.t), DATA.x)
+        np.testing.assert_allclose(logistic_scores(*logistic_weights(moved, DATA.t), moved), expected, rtol=1e-4)
 
     def test_constant_features_tell_nothing(self) -> None:
         x = np.c_[DATA.x, np.full(120, 1e12)]
         intercept, weights = logistic_weights(x, DATA.t)
-        assert weights[4] == 0
-        plain = logistic_score(*logistic_weights(DATA.x, DATA.t), DATA.x)
-        np.testing.assert_allclose(logistic_score(intercept, weights, x), plain, rtol=1e-4)
+        assert weights[0, 4] == 0
+        plain = logistic_scores(*logistic_weights(DATA.x, DATA.t), DATA.x)
+        np.testing.assert_allclose(logistic_scores(intercept, weights, x), plain, rtol=1e-4)
 
     def test_it_keeps_away_from_0_and_1(self) -> None:
-        found = logistic_score(0.0, np.array([1.0]), np.array([[-1e6], [0], [1e6]]))
-        np.testing.assert_allclose(found, [0.01, 0.5, 0.99])
+        found = logistic_scores(np.zeros(1), np.ones((1, 1)), np.array([[-1e6], [0], [1e6]]))
+        np.testing.assert_allclose(found, [[0.99, 0.5, 0.01], [0.01, 0.5, 0.99]])
 
     def test_it_did_not_see_the_row(self) -> None:
         """With as many features as rows, those who saw a row know its arm."""
         generator = np.random.default_rng(0)
         x, t = generator.normal(size=(60, 60)), np.arange(60) % 2
-        seen = logistic_score(*logistic_weights(x, t), x)
+        seen = logistic_scores(*logistic_weights(x, t), x)
         found = cross_fitted_propensity(x, t, draw_folds(t, seed=0))
-        assert ((seen > 0.5) == t).mean() > 0.9
-        assert 0.25 < ((found > 0.5) == t).mean() < 0.75
+        assert ((seen[1] > 0.5) == t).mean() > 0.9
+        assert 0.25 < ((found[1] > 0.5) == t).mean() < 0.75
         assert found.min() >= 0.01
         assert found.max() <= 0.99
 
@@ -113,7 +114,7 @@ class TestPropensity:
         found = cross_fitted_propensity(DATA.x, DATA.t, folds)
         for unseen in folds:
             fitted = logistic_weights(DATA.x[~unseen], DATA.t[~unseen])
-            np.testing.assert_allclose(found[unseen], logistic_score(*fitted, DATA.x[unseen]))
+            np.testing.assert_allclose(found[:, unseen], logistic_scores(*fitted, DATA.x[unseen]))
 
     def test_without_scikit_learn(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
@@ -129,15 +130,15 @@ class TestCrossFit:
         np.testing.assert_array_equal(found.y, DATA.y[:, 0])
         assert found.w is None
         assert found.groups is None
-        assert found.weights == {"nets": 1.0}
-        np.testing.assert_allclose(found.effect, found.mu1 - found.mu0)
+        assert found.contrast().weights == {"nets": 1.0}
+        np.testing.assert_allclose(found.contrast().effect, found.mu[1] - found.mu[0])
         y0, y1 = model.member_outcomes(DATA.x)
         assert model.training is not None
         assert model.training.held_out is not None
         for row in (0, 50, 119):
             asked = [number for number, rows in enumerate(model.training.held_out) if row in rows]
             assert 0 < len(asked) < 5
-            np.testing.assert_allclose((found.mu0[row], found.mu1[row]), (y0[asked, row].mean(), y1[asked, row].mean()))
+            np.testing.assert_allclose(found.mu[:, row], (y0[asked, row].mean(), y1[asked, row].mean()))
 
     def test_the_rows_of_two_members(self) -> None:
         data = replace(DATA, w=np.arange(120.0), groups=np.arange(120) // 2)
@@ -150,7 +151,8 @@ class TestCrossFit:
         np.testing.assert_array_equal(found.w, found.rows)
         np.testing.assert_array_equal(found.groups, found.rows // 2)
         np.testing.assert_array_equal(found.y, data.y[found.rows, 0])
-        assert len(found.mu0) == len(found.mu1) == len(found.score) == len(found.effect) == len(found.rows) < 120
+        assert found.mu.shape == found.score.shape == (2, len(found.rows))
+        assert len(found.contrast().effect) == len(found.rows) < 120
 
     def test_lists_will_do(self, model: EffectModel) -> None:
         as_lists: Any = replace(DATA, x=DATA.x.tolist(), t=DATA.t.tolist(), y=DATA.y.tolist())
@@ -161,7 +163,7 @@ class TestCrossFit:
         found = model.cross_fit(DATA)
         y0, y1 = model.potential_outcomes(DATA.x)
         assert found.rows.tolist() == list(range(120))
-        np.testing.assert_allclose((found.mu0, found.mu1), (y0, y1))
+        np.testing.assert_allclose(found.mu, (y0, y1))
 
     def test_a_loaded_model(self, model: EffectModel, tmp_path: Any) -> None:
         model.save(tmp_path / "model")
@@ -172,14 +174,14 @@ class TestCrossFit:
         y = np.zeros((1, 4))
         data = replace(DATA.take(np.arange(4)), t=np.array([0, 0, 1, 0]))
         with pytest.raises(ValueError, match=r"^t: expected at least 2 rows of each arm for folds, got 1 of one$"):
-            cross_fit(data, y, y, None)
+            cross_fit(data, np.stack([y, y]), None)
 
 
 class TestAverages:
     def test_they_are_right(self) -> None:
         made = made_up()
         found = made.averages()
-        truth = made.effects["right"]
+        [truth] = made.effects["right"]
         for average, rows in ((found.ate, made.t >= 0), (found.att, made.t == 1), (found.atc, made.t == 0)):
             assert average.low < truth[rows].mean() < average.high
             assert average.high - average.low < 0.1
@@ -190,7 +192,7 @@ class TestAverages:
         made = replace(made_up(300), w=generator.uniform(size=300), groups=np.arange(300) // 3)
         by = np.arange(300) % 2
         found = made.averages(by=by, trim=0.1, alpha=0.2, target="sample")
-        columns = (made.t, made.y, made.mu0, made.mu1, made.score)
+        columns = (made.t, made.y, *made.mu, made.score[1])
         assert found == average_effects(
             *columns, w=made.w, groups=made.groups, by=by, trim=0.1, alpha=0.2, target="sample"
         )
@@ -208,21 +210,22 @@ class TestAverages:
 
 class TestLosses:
     def test_the_right_learner_has_the_least(self) -> None:
-        found = made_up().losses()
+        found = made_up().contrast().losses()
         assert list(found) == ["right", "wrong", "all"]
         for right, both, wrong in zip(found["right"], found["all"], found["wrong"], strict=True):
             assert right < both < wrong
 
     def test_they_are_those_of_the_columns(self) -> None:
         made = replace(made_up(200), w=np.random.default_rng(0).uniform(size=200))
-        mean = made.score * made.mu1 + (1 - made.score) * made.mu0
-        np.testing.assert_allclose(made.effect, 0.75 * made.effects["right"] + 0.25 * made.effects["wrong"])
-        for name, effect in {**made.effects, "all": made.effect}.items():
+        found = made.contrast()
+        mean = found.score * found.mu1 + found.score0 * found.mu0
+        np.testing.assert_allclose(found.effect, 0.75 * found.effects["right"] + 0.25 * found.effects["wrong"])
+        for name, effect in {**found.effects, "all": found.effect}.items():
             expected = (
-                r_loss(effect, made.t, made.y, mean, made.score, made.w),
-                dr_loss(effect, made.t, made.y, made.mu0, made.mu1, made.score, made.w),
+                r_loss(effect, made.t, made.y, mean, found.score, made.w),
+                dr_loss(effect, made.t, made.y, found.mu0, found.mu1, found.score, made.w),
             )
-            assert made.losses()[name] == expected
+            assert found.losses()[name] == pytest.approx(expected)
 
     def test_nets_alone(self, model: EffectModel) -> None:
-        assert list(model.cross_fit(DATA).losses()) == ["nets"]
+        assert list(model.cross_fit(DATA).contrast().losses()) == ["nets"]

@@ -24,7 +24,7 @@ def table(rows: int = 300, seed: int = 0, noise: float = 0.1) -> dict[str, Any]:
     x = generator.normal(size=(rows, 3))
     t = np.arange(rows) % 2
     y = (1 + 2 * t) * (x[:, 0] > 0) + noise * generator.normal(size=rows)
-    return {"x": x, "t": t, "y": y, "score": np.full(rows, 0.5)}
+    return {"x": x, "t": t, "y": y, "score": np.full((2, rows), 0.5)}
 
 
 def fitted(made: dict[str, Any], *, binary: bool = False, **changed: Any) -> tuple[Trees, UnseenByTrees]:
@@ -42,27 +42,31 @@ def test_steps_are_learnt() -> None:
     new = table(seed=1, noise=0)["x"]
     step = (new[:, 0] > 0).astype(float)
     y0, y1 = trees.outcomes(new)
-    effects = trees.effects(new, np.full(300, 0.5))
+    [effects] = trees.effects(new, np.full((2, 300), 0.5))
     for found, expected in ((y0, step), (y1, 3 * step), (effects, 2 * step)):
         assert r2(found, expected) > 0.9
     own = (table()["x"][:, 0] > 0).astype(float)
-    for found, expected in ((unseen.mu0, own), (unseen.mu1, 3 * own), (unseen.effect, 2 * own)):
+    for found, expected in ((unseen.mu[0], own), (unseen.mu[1], 3 * own), (unseen.effects[0], 2 * own)):
         assert r2(found, expected) > 0.9
+
+
+def share(treated: float) -> np.ndarray:
+    return np.stack([np.full(300, 1 - treated), np.full(300, treated)])
 
 
 def test_the_propensity_weighs_the_two_effects() -> None:
     trees, _ = fitted(table())
     x = table(seed=1)["x"]
-    of_untreated, of_treated = (trees.effects(x, np.full(300, score)) for score in (1.0, 0.0))
+    of_untreated, of_treated = (trees.effects(x, share(score)) for score in (1.0, 0.0))
     assert np.abs(of_untreated - of_treated).max() > 1e-3
-    np.testing.assert_allclose(trees.effects(x, np.full(300, 0.25)), 0.25 * of_untreated + 0.75 * of_treated)
+    np.testing.assert_allclose(trees.effects(x, share(0.25)), 0.25 * of_untreated + 0.75 * of_treated)
 
 
 def test_noise_is_not_learnt_by_those_that_did_not_see_it() -> None:
     made = table() | {"y": np.random.default_rng(3).normal(size=300)}
     trees, unseen = fitted(made)
     seen = trees.outcomes(made["x"])
-    for arm, (found, known) in enumerate(zip((unseen.mu0, unseen.mu1), seen, strict=True)):
+    for arm, (found, known) in enumerate(zip(unseen.mu, seen, strict=True)):
         own = made["t"] == arm
         assert r2(found[own], made["y"][own]) <= 0
         assert r2(known[own], made["y"][own]) > 0.3  # those that saw it did
@@ -76,8 +80,8 @@ def test_a_row_does_not_change_what_is_expected_of_it() -> None:
     one, two = (fit_trees(**of, scales=scales, w=None, seed=0, threads=1, folds=folds)[1] for of in (made, other))
     fold = next(unseen for unseen in folds if unseen[7])
     for found, expected in zip(one, two, strict=True):
-        np.testing.assert_array_equal(found[fold], expected[fold])
-    assert not np.array_equal(one.mu1, two.mu1)  # what other folds expect does change
+        np.testing.assert_array_equal(found[:, fold], expected[:, fold])
+    assert not np.array_equal(one.mu[1], two.mu[1])  # what other folds expect does change
 
 
 def test_trees_are_the_mean_of_all_folds() -> None:
@@ -87,7 +91,7 @@ def test_trees_are_the_mean_of_all_folds() -> None:
     trees, unseen = fitted(made, folds=[first, ~first])
     with np.errstate(invalid="ignore"):  # nothing is expected of rows in no fold
         again, other = (fitted(made, folds=[fold] * 2)[0] for fold in (first, ~first))
-    np.testing.assert_allclose(again.outcomes(made["x"])[0][first], unseen.mu0[first])
+    np.testing.assert_allclose(again.outcomes(made["x"])[0][first], unseen.mu[0][first])
     each = np.stack([again.outcomes(made["x"]), other.outcomes(made["x"])])
     np.testing.assert_allclose(trees.outcomes(made["x"]), each.mean(axis=0))
 
@@ -96,12 +100,12 @@ def test_a_binary_outcome_has_probabilities() -> None:
     made = table()
     made["y"] = (made["y"] > 0.5).astype(float)
     trees, unseen = fitted(made, binary=True)
-    for found in (*trees.outcomes(made["x"] * 100), unseen.mu0, unseen.mu1):
+    for found in (*trees.outcomes(made["x"] * 100), *unseen.mu):
         assert found.min() >= 0
         assert found.max() <= 1
     own = made["t"] == 0
-    assert r2(unseen.mu0[own], made["y"][own]) > 0.7
-    assert np.abs(unseen.effect).max() <= 1.2
+    assert r2(unseen.mu[0][own], made["y"][own]) > 0.7
+    assert np.abs(unseen.effects).max() <= 1.2
 
 
 @pytest.mark.parametrize("constant", [0.0, 1.0])
@@ -109,15 +113,15 @@ def test_an_arm_of_one_label(constant: float) -> None:
     made = table()
     made["y"] = np.where(made["t"] == 1, constant, made["x"][:, 0] > 0).astype(float)
     _, unseen = fitted(made, binary=True)
-    assert np.abs(unseen.mu1 - constant).max() < 0.15
+    assert np.abs(unseen.mu[1] - constant).max() < 0.15
 
 
 @pytest.mark.parametrize("constant", [0.0, -3.5, 1e6])
 def test_a_constant_outcome(constant: float) -> None:
     trees, unseen = fitted(table() | {"y": np.full(300, constant)})
-    for found in (*trees.outcomes(table(seed=1)["x"]), unseen.mu0, unseen.mu1):
+    for found in (*trees.outcomes(table(seed=1)["x"]), *unseen.mu):
         np.testing.assert_allclose(found, constant, rtol=1e-9)
-    np.testing.assert_allclose(unseen.effect, 0, atol=1e-9)
+    np.testing.assert_allclose(unseen.effects, 0, atol=1e-9)
 
 
 def test_rows_of_weight_0_are_left_out() -> None:
@@ -125,7 +129,7 @@ def test_rows_of_weight_0_are_left_out() -> None:
     spoilt = made | {
         "x": np.where(w[:, None] == 0, 99, made["x"]), "y": np.where(w == 0, -1e3, made["y"]),
     }  # fmt: skip
-    half = {name: column[:100] for name, column in made.items()}
+    half = {name: column[:, :100] if name == "score" else column[:100] for name, column in made.items()}
     folds = draw_folds(made["t"], seed=0)
     scales = Scales.of(TreatmentData(half["x"], half["t"], half["y"][:, None]))
     shared: dict[str, Any] = {"scales": scales, "seed": 0, "threads": 1}
@@ -142,7 +146,7 @@ def test_weights_count() -> None:
     made["y"][200:] = -made["y"][:200]
     _, unseen = fitted(made, w=np.repeat([9.0, 1.0], 200))
     own = (made["t"] == 1) & (made["x"][:, 0] > 0)
-    assert 1.5 < unseen.mu1[own].mean() < 3
+    assert 1.5 < unseen.mu[1][own].mean() < 3
 
 
 def test_an_arm_without_weights() -> None:
@@ -163,13 +167,13 @@ def test_an_arm_of_two_rows(binary: bool) -> None:
     assert all(np.isfinite(found).all() for found in unseen)
     assert np.isfinite(trees.outcomes(made["x"])).all()
     if not binary:  # of a single row, its outcome is all that is known
-        np.testing.assert_allclose(sorted(set(unseen.mu1.round(5))), [0, 1], atol=1e-4)
+        np.testing.assert_allclose(sorted(set(unseen.mu[1].round(5))), [0, 1], atol=1e-4)
 
 
 def test_features_without_a_difference() -> None:
     made = table() | {"x": np.ones((300, 3))}
     _, unseen = fitted(made)
-    for arm, found in ((0, unseen.mu0), (1, unseen.mu1)):
+    for arm, found in enumerate(unseen.mu):
         np.testing.assert_allclose(found, made["y"][made["t"] == arm].mean(), atol=0.1)
 
 
@@ -182,9 +186,9 @@ def test_units_do_not_matter(unit: float, offset: float) -> None:
     other = made | {"x": (made["x"] + offset) * unit, "y": (made["y"] + offset) * unit}
     moved, found = fitted(other)
     shift: Any = {"atol": 1e-4, "rtol": 1e-4}
-    for one, two in zip((unseen.mu0, unseen.mu1), (found.mu0, found.mu1), strict=True):
+    for one, two in zip(unseen.mu, found.mu, strict=True):
         np.testing.assert_allclose(two / unit - offset, one, **shift)
-    np.testing.assert_allclose(found.effect / unit, unseen.effect, **shift)
+    np.testing.assert_allclose(found.effects / unit, unseen.effects, **shift)
     new = table(50, seed=1)["x"]
     np.testing.assert_allclose(
         np.stack(moved.outcomes((new + offset) * unit)) / unit - offset, trees.outcomes(new), **shift
@@ -192,7 +196,7 @@ def test_units_do_not_matter(unit: float, offset: float) -> None:
 
 
 def test_the_seed_makes_them_again() -> None:
-    first, again, other = (fitted(table(100), seed=seed)[1].mu0 for seed in (0, 0, 1))
+    first, again, other = (fitted(table(100), seed=seed)[1].mu[0] for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -207,7 +211,7 @@ def test_bytes_give_the_same_trees() -> None:
     assert {array.dtype for array in arrays.values()} == {np.dtype(np.uint8)}
     same, new = trees_from_arrays(arrays, trees.scales), table(seed=1)["x"]
     np.testing.assert_array_equal(same.outcomes(new), trees.outcomes(new))
-    np.testing.assert_array_equal(same.effects(new, np.full(300, 0.3)), trees.effects(new, np.full(300, 0.3)))
+    np.testing.assert_array_equal(same.effects(new, share(0.3)), trees.effects(new, share(0.3)))
 
 
 def test_other_bytes() -> None:

@@ -74,10 +74,10 @@ def open_table(table: Table) -> dict[str, Any]:
         expected = "a table of pandas, polars or pyarrow in memory, or arrays by name"
         raise ValueError(f"table: expected {expected}, got {type(table).__name__}") from error
     columns: dict[str, Any] = {}
-    for name in names:
+    for name, column in zip(names, frame.iter_columns(), strict=True):  # by a number, narwhals would give a row
         if str(name) in columns:
             raise ValueError(f"table: expected every column once, got {shown(str(name))} twice")
-        columns[str(name)] = frame[name]
+        columns[str(name)] = column
     return columns
 
 

@@ -188,7 +188,9 @@ class Design:
 
 def is_table(x: Any) -> bool:
     """Returns whether features come as a table, of pandas, polars or pyarrow, or as arrays by name."""
-    return isinstance(x, Mapping) or nw.dependencies.is_into_dataframe(x)
+    if isinstance(x, Mapping):
+        return not hasattr(x, "shape")  # one of scipy's sparse arrays is a dict
+    return nw.dependencies.is_into_dataframe(x)
 
 
 def finite_features(data: TreatmentData) -> Float[np.ndarray, "rows design"]:

@@ -118,7 +118,7 @@ def _outcome(name: str, column: Any) -> Float64[np.ndarray, " rows"]:
     if cells.kind == "numbers":
         return cells.values
     levels = sorted({value for value in cells.values if value is not None}, key=str)
-    if len(levels) == 2 and all(isinstance(level, str) for level in levels):
+    if len(levels) == 2 and all(isinstance(level, str) and np.isnan(as_number(level)) for level in levels):
         no, yes = map(shown, levels)
         raise ValueError(f"column {name}: expected numbers, got {no} and {yes}; code them as 0 and 1, and say that the "
                          "outcome is binary (--binary)")  # fmt: skip

@@ -146,7 +146,7 @@ def load_features(source: str | os.PathLike[str] | Table, columns: Sequence[Colu
             raise ValueError(f"{path}: expected an array x [rows, {count}], got {listed(arrays)}")
         return arrays["x"]
     text = {column.name for column in known if column.levels and isinstance(column.levels[0], str)}
-    table = _read_table(path, text)
+    table: Any = _read_table(path, text)
     if isinstance(table, np.ndarray):
         _check_no_categories(path, categories)
         width = table.shape[1]
@@ -281,7 +281,8 @@ def _checked(
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     checked |= {name: _column(checked[name]) for name in ("y", "mu0", "mu1") if name in checked}
-    return TreatmentData(**checked, feature_names=_names(x.shape[1]))
+    known = {name: checked.get(name) for name in ("mu0", "mu1")}
+    return TreatmentData(checked["x"], checked["t"], checked["y"], **known, feature_names=_names(x.shape[1]))
 
 
 def _only_defaults(source: object, **arguments: tuple[object, object]) -> None:

@@ -53,7 +53,8 @@ def read_csv(path: Path, text: Collection[str] = ()) -> Any:
         table = read_csv(
             path,
             ReadOptions(use_threads=False),  # only so are lines counted
-            ParseOptions(newlines_in_values=True, invalid_row_handler=note),
+            # An empty line of a single column is a gap.
+            ParseOptions(newlines_in_values=True, ignore_empty_lines=len(names) > 1, invalid_row_handler=note),
             ConvertOptions(strings_can_be_null=True, column_types=types),
         )
     except arrow.ArrowException as error:

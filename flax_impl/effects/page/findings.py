@@ -1,0 +1,182 @@
+"""Looks at a trained model from all sides that a page shows: who gains, overlap, balance, what could be hidden."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from torch_ref.common.data.columns import Column
+from torch_ref.common.data.design import finite_tables
+from torch_ref.common.data.treatment_data import TreatmentData
+
+from ..decisions.group_effects import GroupEffects, group_effects
+from ..decisions.group_features import GroupFeatures, group_features
+from ..decisions.importance import Importance, effect_importance
+from ..decisions.policy import PolicyValue
+from ..decisions.policy_tree import PolicyTree, judged_tree, policy_tree
+from ..effect_model import EffectModel
+from ..judging.balance import Balance, covariate_balance
+from ..judging.scores import arm_outcomes
+from ..learners.contrast import Contrast
+from ..learners.cross_fit import CrossFit
+from ..overlap import feature_names
+from ..report import EffectReport, PairEffects
+from ..sensitivity.benchmarks import confounding_benchmarks
+from ..sensitivity.hidden import HiddenConfounding, hidden_confounding
+from ..sensitivity.marginal import tipping_odds_ratio
+from ..sensitivity.refute import Refutations, refute
+
+_BENCHMARKS = 5  # features, those that move the effect most and those that lie farthest apart
+_LOOKED_AT = 500  # rows, to tell which features move the effect
+_FEWEST = 20  # rows of an arm, below which trees say nothing and groups hold nobody
+
+
+@dataclass(frozen=True)
+class PairFindings:
+    """What a page shows of one arm against another.
+
+    Args:
+        pair: the effects.
+        groups: the effects in groups of rising estimate; None where all estimates are alike, or rows are too few.
+        features: in what the first and the last group differ; None without groups.
+        importance: which features move the estimate.
+        balance: how far the arms' mean features lie apart; None without propensities.
+        hidden: how strong a hidden confounder would have to be; None where there are no averages.
+        odds_ratio: by what factor it would have to move the odds of treatment; None likewise.
+        refutations: what the analysis finds where the answer is known; None where it was not asked for.
+    """
+
+    pair: PairEffects
+    groups: GroupEffects | None
+    features: GroupFeatures | None
+    importance: Importance
+    balance: Balance | None
+    hidden: HiddenConfounding | None
+    odds_ratio: float | None
+    refutations: Refutations | None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a page shows of a model.
+
+    Args:
+        report: of the model on its table.
+        pairs: what was found of each arm against the first.
+        tree: who should get which arm, in a few questions; None where rows are too few.
+        policy: what such trees are worth, each row judged by one that did not see it; None likewise.
+    """
+
+    report: EffectReport
+    pairs: tuple[PairFindings, ...]
+    tree: PolicyTree | None
+    policy: PolicyValue | None
+
+
+def look(
+    model: EffectModel,
+    data: TreatmentData,
+    report: EffectReport,
+    *,
+    refutations: bool = True,
+    seed: int = 0,
+    progress: bool = True,
+) -> Findings:
+    """Returns what a page shows of a model on the table that it was trained on.
+
+    Args:
+        model: the model.
+        data: the table.
+        report: of the model on the table.
+        refutations: whether to put the analysis to tables whose answer is known: the longest part.
+        seed: of all that is drawn.
+        progress: shows a bar, or plain lines, once it takes long.
+    """
+    columns: Sequence[str | Column] = data.columns or feature_names(data)
+    found = None
+    if report.pairs[0].averages is not None:
+        found = model.cross_fit(data)
+    enough = found is not None and np.bincount(data.t, minlength=len(data.arms)).min() >= _FEWEST
+    tree = policy = None
+    if found is not None and enough:
+        x, outcomes = data.x[found.rows], arm_outcomes(found.t, found.y, found.mu, found.score)
+        settings = {"columns": columns, "arms": data.arms, "w": found.w, "min_leaf": max(20, len(x) // 50)}
+        tree = policy_tree(x, outcomes, **settings)
+        policy = judged_tree(x, outcomes, groups=found.groups, seed=seed, **settings)
+    pairs = tuple(
+        _look_at(model, data, report, pair, found if enough else None, columns, refutations, seed, progress)
+        for pair in report.against_first()
+    )
+    return Findings(report, pairs, tree, policy)
+
+
+def _look_at(
+    model: EffectModel,
+    data: TreatmentData,
+    report: EffectReport,
+    pair: PairEffects,
+    found: CrossFit | None,
+    columns: Sequence[str | Column],
+    refutations: bool,
+    seed: int,
+    progress: bool,
+) -> PairFindings:
+    labels = {"control": data.arms[pair.control], "treatment": data.arms[pair.treatment]}
+    importance = effect_importance(
+        lambda x: model.effect(x, **labels), data.x, columns=columns, rows=_LOOKED_AT, repeats=3, seed=seed
+    )
+    balance = None
+    if report.score is not None:
+        [finite] = finite_tables(data)
+        places = (pair.control, pair.treatment)
+        balance = covariate_balance(finite.x, data.t, report.score, feature_names(finite), places)
+    if found is None:
+        return PairFindings(pair, None, None, importance, balance, None, None, None)
+    contrast = found.contrast(**labels)
+    groups = features = None
+    if np.ptp(contrast.effect) > 0:
+        groups = group_effects(contrast.effect, contrast.pseudo_outcomes(), w=contrast.w, groups=contrast.groups)
+        if len(groups.effects) > 1:
+            shared = {"w": contrast.w, "groups": contrast.groups, "columns": columns}
+            features = group_features(data.x[found.rows], groups.quantile, **shared)
+    own = _two_arms(contrast)
+    two = _table_of(data, pair)
+    strongest = dict.fromkeys(_strongest(importance, balance, feature_names(data)))
+    benchmarks = confounding_benchmarks(two, leave_out={name: [name] for name in strongest}) if len(columns) > 1 else ()
+    settings = {"w": own.w, "groups": own.groups}
+    hidden = hidden_confounding(own.t, own.y, own.mu0, own.mu1, own.score, benchmarks=benchmarks, **settings)
+    odds_ratio = tipping_odds_ratio(own.t, own.y, own.mu0, own.mu1, own.score, **settings)
+    refuted = refute(two, binary=report.binary, seed=seed, progress=progress) if refutations else None
+    return PairFindings(pair, groups, features, importance, balance, hidden, odds_ratio, refuted)
+
+
+def _two_arms(contrast: Contrast) -> Contrast:
+    """Returns the rows of the two arms alone, with the propensity among them."""
+    own = contrast.t >= 0
+    score = contrast.score / (contrast.score + contrast.score0)
+
+    def kept(column: Float[np.ndarray, " held_out"] | None) -> Float[np.ndarray, " own"] | None:
+        return None if column is None else column[own]
+
+    return replace(
+        contrast, t=contrast.t[own], y=contrast.y[own], mu0=contrast.mu0[own], mu1=contrast.mu1[own],
+        score=score[own], score0=1 - score[own], effect=contrast.effect[own], effects={},
+        w=kept(contrast.w), groups=kept(contrast.groups),
+    )  # fmt: skip
+
+
+def _table_of(data: TreatmentData, pair: PairEffects) -> TreatmentData:
+    """Returns the rows of two arms, as a table of two."""
+    rows = np.flatnonzero((data.t == pair.control) | (data.t == pair.treatment))
+    two = data.take(rows)
+    return replace(two, t=(two.t == pair.treatment).astype(np.int32), arms=(0, 1))
+
+
+def _strongest(importance: Importance, balance: Balance | None, names: Sequence[str]) -> list[str]:
+    """Returns the features that move the effect most, and those in which the arms differ most."""
+    found = [importance.names[i] for i in importance.order[:_BENCHMARKS]]
+    if balance is not None:
+        unlike = [balance.names[i] for i in np.argsort(-np.abs(balance.before))[:_BENCHMARKS]]
+        found += [name for name in unlike if name in names]
+    return found
