@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import pandas as pd
 import pytest
 
 import flax_impl
-from flax_impl.commands import export
+from flax_impl.commands import export, predict, train
 from flax_impl.effects import EffectSettings, fit_effects
 from tests.support.commands import call, fails
 
@@ -63,3 +64,56 @@ def test_unusable_arguments(
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     fails(export.main, arguments, folder, message, capsys)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+@pytest.mark.slow
+def test_from_a_raw_table_to_what_another_process_says(tmp_path: Path, measured: list[str]) -> None:
+    """Text, gaps, truth values, three arms and an unseen level: by `train`, `predict`, `export` and onnxruntime."""
+    for name, rows in (("old", 240), ("new", 60)):
+        raw_table(rows, seed=rows, unseen=name == "new").to_csv(tmp_path / f"{name}.csv", index=False)
+    small = ["--epochs", "2", "--members", "2", "--bootstrap", "--representation-features", "8", "--head-features", "8"]
+    trained = [
+        "--data",
+        "old.csv",
+        "--treatment",
+        "drug",
+        "--outcome",
+        "days",
+        "--control",
+        "none",
+        "--learners",
+        "nets",
+        "trees",
+        *small,
+    ]
+    assert call(train.main, *trained, folder=tmp_path) == 0
+    assert call(predict.main, "--data", "new.csv", folder=tmp_path) == 0
+    assert call(export.main, folder=tmp_path) == 0
+    wanted, new = pd.read_csv(tmp_path / "out" / "effects.csv"), pd.read_csv(tmp_path / "new.csv")
+    session = onnxruntime.InferenceSession((tmp_path / "out" / "model.onnx").read_bytes())
+    inputs = {
+        one.name: new[one.name].fillna("").to_numpy(object) if "string" in one.type else new[one.name].to_numpy(float)
+        for one in session.get_inputs()
+    }
+    found = dict(zip([one.name for one in session.get_outputs()], session.run(None, inputs), strict=True))
+    assert list(found) == [name for name in wanted if name != "row"]
+    assert {"y_none", "effect_high", "low_high"} <= set(found)
+    sd = pd.read_csv(tmp_path / "old.csv")["days"].std()
+    worst = max(float(np.abs(np.asarray(values) - wanted[name]).max()) / sd for name, values in found.items())
+    measured.append(f"exported from a raw table: {worst:.1e} of the outcome's deviation")
+    assert worst < 1e-6
+
+
+def raw_table(rows: int, seed: int, unseen: bool) -> pd.DataFrame:
+    """Returns a table as people have them; with a town that others do not have."""
+    generator = np.random.default_rng(seed)
+    towns = generator.choice(["Bonn", "Oslo", "Rome", *(["Lima"] if unseen else [])], rows)
+    age = generator.normal(50, 10, rows).round(1)
+    made = pd.DataFrame({
+        "age": np.where(generator.random(rows) < 0.2, np.nan, age),
+        "town": np.where(generator.random(rows) < 0.1, None, towns.astype(object)),
+        "street": [f"street {number}" for number in generator.integers(0, 30, rows)],
+        "owner": generator.random(rows) < 0.5,
+        "drug": generator.choice(["none", "low", "high"], rows),
+    })  # fmt: skip
+    return made.assign(days=30 + 0.1 * age + 2 * (made["drug"] == "high") + generator.normal(size=rows))
