@@ -33,7 +33,7 @@ def export_model(
       text. Any runtime for ONNX runs it.
     - `"stablehlo"`: a zip of `model.stablehlo`, which `jax.export.deserialize` reads, and `about.json`. Its program
       takes all columns in one array, float64 [batch, features], as `EffectModel.numbers` returns it: a category is the
-      place of its level, -1 one that training did not see. It runs on CPU, GPU and TPU.
+      place of its level, -1 one that training did not see. It is made for CPU, GPU and TPU.
 
     Both return float64 arrays [batch] by name, as `twohead predict` names its columns: `y0`, `y1`, `effect`, and `low`
     and `high` where the model has intervals; of several arms `y_ARM`, `effect_ARM`, `low_ARM`, `high_ARM`.

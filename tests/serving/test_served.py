@@ -15,12 +15,13 @@ import numpy as np
 import onnx
 import pytest
 
-from flax_impl.effects import EffectModel, fit_effects
+from flax_impl.data import synthetic
+from flax_impl.effects import EffectModel, EffectSettings, fit_effects
 from flax_impl.models.layers import ACTIVATIONS
 from flax_impl.serving import export_model
 from flax_impl.serving.planning import make_plan
 from flax_impl.serving.program import run
-from tests.support.served_cases import NAMES, NEAR, SMALL, Case, make_case, table
+from tests.support.served_cases import NAMES, NEAR, SMALL, Case, asked, make_case, table
 from tests.support.serving import BLOCK, answers, on_jax, on_onnx
 
 SIZES = (1, 10_000)
@@ -149,6 +150,17 @@ def test_each_activation_of_onnx_is_that_of_the_nets(activation: str) -> None:
         lambda ops, value: ops.activation(activation, ops.astype(value, np.dtype(np.float32))), x.astype(float)
     )
     np.testing.assert_allclose(found, ACTIVATIONS[activation](jnp.asarray(x)), rtol=3e-7, atol=3e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["onnx", "stablehlo"])
+def test_so_it_does_of_nets_and_trees_of_the_usual_size(format: str, tmp_path: Path, measured: list[str]) -> None:
+    data = synthetic(rows=500, features=12)
+    settings = EffectSettings(members=5, epochs=30, bootstrap=True, calibrate=True, learners=("nets", "trees"))
+    model = fit_effects(data, settings, progress=False)
+    case = Case(model, asked(data))
+    worst = compare(case, serve({"usual": case}, tmp_path, format)["usual"])
+    measured.append(f"exported, of the usual size, {format}: {worst:.1e} of the outcome's deviation")
 
 
 @pytest.mark.slow
