@@ -99,9 +99,12 @@ def test_from_a_raw_table_to_what_another_process_says(tmp_path: Path, measured:
     assert list(found) == [name for name in wanted if name != "row"]
     assert {"y_none", "effect_high", "low_high"} <= set(found)
     sd = pd.read_csv(tmp_path / "old.csv")["days"].std()
-    worst = max(float(np.abs(np.asarray(values) - wanted[name]).max()) / sd for name, values in found.items())
-    measured.append(f"exported from a raw table: {worst:.1e} of the outcome's deviation")
-    assert worst < 1e-6
+    for name, values in found.items():
+        worst = float(np.abs(np.asarray(values) - wanted[name]).max()) / sd
+        measured.append(f"exported from a raw table, {name}: {worst:.1e} of the outcome's deviation")
+        assert worst < (
+            1e-5 if name.startswith(("low", "high")) else 1e-6
+        )  # two nets: ends are 12.7 times their spread
 
 
 def raw_table(rows: int, seed: int, unseen: bool) -> pd.DataFrame:
@@ -111,7 +114,7 @@ def raw_table(rows: int, seed: int, unseen: bool) -> pd.DataFrame:
     age = generator.normal(50, 10, rows).round(1)
     made = pd.DataFrame({
         "age": np.where(generator.random(rows) < 0.2, np.nan, age),
-        "town": np.where(generator.random(rows) < 0.1, None, towns.astype(object)),
+        "town": pd.Series(towns, dtype=object).where(generator.random(rows) > 0.1),
         "street": [f"street {number}" for number in generator.integers(0, 30, rows)],
         "owner": generator.random(rows) < 0.5,
         "drug": generator.choice(["none", "low", "high"], rows),
