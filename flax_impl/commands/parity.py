@@ -29,7 +29,7 @@ from ..parity import html_page, step_page, text_table
 from .backends import Parser, import_backend, run_command
 from .own.pair import Side, check_own, converted, record_own
 from .own.watched import told, watch
-from .recipes import MODELS, OPTIMIZERS, Recipe, check, config_of, reference
+from .recipes import MODELS, OPTIMIZERS, Recipe, arms_config, check, reference
 
 DEFAULT_OPTIMIZERS = ("sgd", "adam", "adamw")
 SHORT = """usage: twohead parity [OPTIONS]
@@ -152,7 +152,7 @@ def write_own(report: Any, port: Side, args: argparse.Namespace) -> None:
 
 def recipes(args: argparse.Namespace, *optimizers: str) -> list[Recipe]:
     """Returns the pairs that the arguments choose; `optimizers` are those of no choice."""
-    config = config_of(args.arms or 2, bool(args.embedding))
+    config = arms_config(args.arms or 2, bool(args.embedding))
     if args.arms is not None and not 2 <= args.arms <= 100:
         raise ValueError(f"--arms: expected a whole number from 2 to 100, got {args.arms}")
     if config and args.model not in (None, "two-head"):

@@ -135,7 +135,7 @@ class Recipe:
         if self.arms > 2:
             data["t"] = generator.choice([arm for arm in range(self.arms) if arm != self.arms - 2], ROWS)
         for levels, _ in self.config.get("embeddings", ()):
-            data["x"] = np.column_stack([data["x"], generator.integers(-1, levels, ROWS)])
+            data["x"] = np.column_stack([data["x"], generator.integers(-1, levels, ROWS).astype(float)])
         index, mask = order(ROWS, batch_size=BATCH, steps=self.steps, shuffle=True, seed=self.seed)
         batches: list[dict[str, np.ndarray]] = []
         for step, (rows, counts) in enumerate(zip(index, mask, strict=True)):
@@ -201,7 +201,7 @@ def check(
     return replace(report, model=recipe.title, optimizer=recipe.optimizer)
 
 
-def config_of(arms: int, embedding: bool) -> dict[str, Any]:
+def arms_config(arms: int, embedding: bool) -> dict[str, Any]:
     """Returns the arguments of a two-head model with as many arms, and perhaps an embedding of seven levels."""
     more: dict[str, Any] = {"in_features": 7, "embeddings": [[7, 3]]} if embedding else {}
     return ({"arms": arms} if arms > 2 else {}) | more

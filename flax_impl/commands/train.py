@@ -17,7 +17,7 @@ import numpy as np
 
 from torch_ref.common.data.load import load_curves, load_data
 from torch_ref.common.data.tables import write_csv
-from torch_ref.common.data.treatment_data import TreatmentData
+from torch_ref.common.data.treatment_data import count
 from torch_ref.common.files.array_file import replacing
 from torch_ref.common.settings.optimizers import Optimizer, make_optimizer
 from torch_ref.common.settings.schedules import make_schedule
@@ -40,7 +40,8 @@ a summary, each row's outcomes and effect, the weights, and pictures.
   --data SOURCE       a .csv, .parquet or .npz file, acic2016:1, or synthetic
   --treatment COLUMN  each row's arm (default: t); --control LABEL comes first
   --outcome COLUMN    what came out (default: y); --binary where it is 0 or 1
-  --ignore COLUMN ... no features; --drop-missing: no rows without arm, outcome
+  --features COLUMN ...  only these are features; --ignore COLUMN ... not these
+  --drop-missing      leaves out rows without treatment or outcome
   --out DIR           where to write (default: out/train)
   --report FILE       an HTML page that shows it all, to send on
   --learners nets trees  boosted trees beside the nets, weighed by rows not seen
@@ -58,7 +59,8 @@ examples:
 # Options that only one of the models has a use for.
 _ONLY = {
     "two-head": (
-        "treatment", "control", "outcome", "binary", "weight", "groups", "ignore", "drop_missing", "replication", "report",
+        "treatment", "control", "outcome", "binary", "weight", "groups", "features", "ignore", "categories",
+        "drop_missing", "replication", "report", "less_is_better",
         "learners", "bins", "trim", "bootstrap", "representation_features", "head_features",
         "reduction", "cfr_weights", "balance", "balance_weight", "targeted", "members",
         "intervals", "validation_share", "patience",
@@ -77,6 +79,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         ".parquet, .npz")  # fmt: skip
     add("--report", type=Path, metavar="FILE", help="write an HTML page that shows it all: effects, who gains, "
         "overlap, balance, sensitivity; two-head with flax")  # fmt: skip
+    add("--less-is-better", action="store_true", default=None, help="a smaller outcome is the better one: whom the "
+        "report says to treat")  # fmt: skip
     add("--out", type=Path, default=Path("out/train"), help="folder for what is written (default: out/train)")
     add("--seed", type=int, default=0, help="of the first weights and of the batches")
     add("--dtype", choices=("float32", "float64"), default="float32")
@@ -89,7 +93,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--binary", action="store_true", default=None, help="the outcome is 0 or 1")
     add("--weight", metavar="COLUMN", help="column with the rows' weights in the loss")
     add("--groups", metavar="COLUMN", help="column with the rows' clusters: numbers or texts")
+    add("--features", nargs="+", metavar="COLUMN", help="columns that are features (default: all others)")
     add("--ignore", nargs="+", metavar="COLUMN", help="columns that are no features")
+    add("--categories", nargs="+", metavar="COLUMN", help="features that are categories, though they look like numbers")
     add("--drop-missing", action="store_true", default=None, help="leave out rows without treatment or outcome")
     add("--replication", type=int, help="which replication of an .npz file (default: 1)")
 
@@ -168,6 +174,8 @@ def check(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')}: expected with --distributed, got it alone")
     if args.compile_cache and args.backend != "flax":
         raise ValueError(f"--compile-cache: expected with --backend flax, got {args.backend}, which compiles nothing")
+    if args.less_is_better and not args.report:
+        raise ValueError("--less-is-better: expected with --report, got it alone")
     if args.report and args.backend != "flax":
         raise ValueError(
             f"--report: expected with --backend flax, got {args.backend}, whose single net has no averages"
@@ -193,7 +201,9 @@ def optimizer_of(args: argparse.Namespace) -> Optimizer:
 
 def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[str, Any], writes: bool) -> list[Path]:
     """Trains the two-head model, reports the effects, and returns the files it wrote."""
-    named = given(args, "treatment", "control", "outcome", "weight", "groups", "ignore", "replication")
+    named = given(
+        args, "treatment", "control", "outcome", "weight", "groups", "features", "ignore", "categories", "replication"
+    )
     data = load_data(args.data, missing="drop" if args.drop_missing else "error", **named)
     try:
         check_every_arm(data)
@@ -201,7 +211,7 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
         raise ValueError(f"{args.data}: {error}") from error
     if args.final_activation != "identity":
         raise ValueError(f"--final-activation: expected identity, as effects want it, got {args.final_activation}")
-    say(writes, f"{args.data}: {_counts(data)}")
+    say(writes, f"{args.data}: {count(data)}")
     if writes:
         args.out.mkdir(parents=True, exist_ok=True)
     one = args.backend == "torch"
@@ -235,27 +245,17 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
         print(f"known effects: sqrt PEHE {sqrt_pehe(*outcomes):.4g}, ATE error {ate_error(*outcomes):.4g}")
     if args.report:
         page = package.effects.effect_page(
-            model, data, report, outcome=args.outcome or "y", treatment=args.treatment or "t", seed=args.seed
+            model,
+            data,
+            report,
+            outcome=args.outcome or "y",
+            treatment=args.treatment or "t",
+            seed=args.seed,
+            less_is_better=bool(args.less_is_better),
         )
         page.save(args.report)
     kept = np.setdiff1d(np.arange(len(data) + len(data.dropped)), data.dropped)
     return [*write_effects(args, model, report, kept.tolist()), *([args.report] if args.report else [])]
-
-
-def _counts(data: TreatmentData) -> str:
-    """Returns how many rows, arms and features there are, and how many rows were dropped."""
-    rows = np.bincount(data.t, minlength=len(data.arms)).tolist()
-    arms = f"{rows[1]} treated"
-    if data.arms != (0, 1):
-        arms = ", ".join(f"{count} of {arm}" for arm, count in zip(data.arms, rows, strict=True))
-    kinds = {
-        "categories": sum(column.levels is not None for column in data.columns or ()),
-        "with gaps": sum(column.gaps for column in data.columns or ()),
-    }
-    some = [f"{count} {kind}" for kind, count in kinds.items() if count]
-    features = f"{data.x.shape[1]} features" + (f" ({', '.join(some)})" if some else "")
-    dropped = f" ({len(data.dropped)} without treatment or outcome dropped)" if data.dropped else ""
-    return f"{len(data)} rows{dropped}, {arms}, {features}"
 
 
 def write_effects(

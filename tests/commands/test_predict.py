@@ -16,7 +16,7 @@ from tests.support.commands import fails
         (["--data", "new.csv"], "error: out/train/model.safetensors: expected a safetensors file, found none"),
         (
             ["--data", "new.csv", "--model", "weights"],
-            "error: weights: format: expected one of 'effects/2', 'effects/1', got 'model",
+            "error: weights: format: expected one of 'effects/3', 'effects/2', 'effects/1', got 'model",
         ),
         (
             ["--data", "few.csv", "--model", "model"],

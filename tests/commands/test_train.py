@@ -180,7 +180,7 @@ def test_binary_outcomes_become_probabilities(tmp_path: Path) -> None:
             2,
             "gap.csv: control: expected one of 0, 1, got 'b'",
         ),
-        (["--data", "gap.csv", "--ignore", "z"], 2, "gap.csv: ignore: expected columns besides t, y, got z"),
+        (["--data", "gap.csv", "--ignore", "z"], 2, "gap.csv: ignore: expected names of features, each once, got z"),
         (
             ["--data", "synthetic", "--drop-missing"],
             2,

@@ -59,6 +59,11 @@ MOST = "treatment: expected at most 20 arms, and several rows in each, got"
             None,
             f"{MOST} 4 different values in 4 rows, such as 0.5, 1.5, 2.5; cut a dose into a few arms first",
         ),
+        (
+            ["drug", "none", " Drug", "none", "drug", "none"],
+            None,
+            "treatment: expected arms that differ in more than capitals and spaces, got ' Drug' and 'drug'",
+        ),
         (["a", "b"], "c", "control: expected one of 'a', 'b', got 'c'"),
         ([0, 1], 2, "control: expected one of 0, 1, got 2"),
         ([0, 1], "true", "control: expected one of 0, 1, got 'true'"),

@@ -62,13 +62,19 @@ CSV: dict[str, tuple[str | bytes, str]] = {
     "a quote never closed": (HEADER + ROWS[0] + '"42,1,2,3\n' + ROWS[2], ", line 3: expected 4 values, got 1"),
     "a quote never closed, last column": (
         'age,t,y,city\n1,0,2,Rome\n2,1,3,"Oslo\n3,1,2,Bonn\n4,0,1,Rome\n',
-        ": expected every quote to be closed, got an odd number of them: 1",
+        ": column city: expected every quote to be closed, got a cell of 4 lines in row 1",
+    ),
+    "two quotes never closed": (
+        'age,t,city,y\n1,0,Rome,3\n1,0,"Rome,1\n2,1,Oslo,2\n3,0,Rome",3\n4,1,Oslo,1\n',
+        ": column city: expected every quote to be closed, got a cell of 3 lines in row 1",
     ),
     "a quote never closed in the header": (
         '"age,t,y\n1,2,3\n',
         ": expected comma-separated text, got unexpected end of data",
     ),
-    "semicolons": ("age;t;y\n1;0;2\n", ": expected a column 't' and 'y', got age;t;y"),
+    "semicolons": ("age;t;y\n1;0;2\n", ", line 1: expected commas between the names, got semicolons"),
+    "tabs": ("age\tt\ty\n1\t0\t2\n", ", line 1: expected commas between the names, got tabs"),
+    "a web page": ("<html>404</html>", ": expected at least one row, got a header only"),
     "infinity": (TABLE + "1,1,2,-inf\n", ": column income: expected finite numbers, got -inf in row 3"),
     "infinite outcome": (TABLE + "1,1,inf,3\n", ": column y: expected finite numbers, got inf in row 3"),
     "dates": (
@@ -80,6 +86,11 @@ CSV: dict[str, tuple[str | bytes, str]] = {
         "day,t,y\n2/1/2026,0,1\n3/1/2026,1,2\n",
         ": column day: expected numbers, truth values or categories, got dates; make them a number, such as days since "
         f"a fixed date, or {LEAVE}",
+    ),
+    "several columns": (
+        "day,x,note,t,y\n2026-01-02,1,,0,1\n2026-01-03,2,,1,2\n",
+        ": column day: expected numbers, truth values or categories, got dates; make them a number, such as days since "
+        f"a fixed date, or {LEAVE}; refused as well: note",
     ),
     "times": (
         "at,t,y\n12:30,0,1\n12:45,1,2\n",
@@ -93,11 +104,12 @@ CSV: dict[str, tuple[str | bytes, str]] = {
     ),
     "a slip among numbers": (
         "age,t,y\n" + "".join(f"{30 + row},{row % 2},1\n" for row in range(15)) + "4o,1,2\n",
-        f": column age: expected numbers, as nearly all its values are, got '4o' in row 15; mend it, or {LEAVE}",
+        ": column age: expected numbers, as most of its values are, got '4o' in row 15; mend it, leave it empty, or "
+        "declare it a category (categories=, --categories)",
     ),
     "a slip among treatments": (
         "age,t,y\n" + "".join(f"{row},{row % 2},1\n" for row in range(15)) + "4,o,2\n",
-        f": column t: expected numbers, as nearly all its values are, got 'o' in row 15; mend it, or {LEAVE}",
+        ": column t: expected numbers, as most of its values are, got 'o' in row 15; mend or rename it",
     ),
     "a slip among outcomes": (HEADER + ROWS[0] + "42,1,high,3\n", ": column y: expected numbers, got 'high' in row 1"),
     "underscores": (HEADER + ROWS[0] + "31,0,1_5,2\n", ": column y: expected numbers, got '1_5' in row 1"),
@@ -172,9 +184,17 @@ def test_damaged_csv(tmp_path: Path, case: str) -> None:
         ({"weight": "n"}, "w: expected weights of at least 0, got -1.0 in row 1"),
         ({"groups": "w"}, "column w: expected a value in every row, got none in row 1"),
         ({"groups": "y"}, "treatment, outcome, weight, groups: expected a column of its own for each, got t, y, y"),
-        ({"ignore": ["z"]}, "ignore: expected columns besides t, y, got z"),
-        ({"ignore": ["t"]}, "ignore: expected columns besides t, y, got t"),
+        ({"ignore": ["z"]}, "ignore: expected names of features, each once, got z"),
+        ({"ignore": ["t"]}, "ignore: expected names of features, each once, got t"),
         ({"ignore": "w"}, "ignore: expected names of columns in a list, got 'w'"),
+        ({"features": ["t"]}, "features: expected names of features, each once, got t"),
+        ({"features": ["w", "w"]}, "features: expected names of features, each once, got w"),
+        ({"features": ["n"], "ignore": ["n"]}, "expected at least one feature besides t, y, got t, y, w, g, n"),
+        ({"features": []}, "expected at least one feature besides t, y, got t, y, w, g, n"),
+        ({"features": "n"}, "features: expected names of columns in a list, got 'n'"),
+        ({"categories": ["t"]}, "categories: expected names of features, each once, got t"),
+        ({"categories": ["w"], "ignore": ["w"]}, "categories: expected names of features, each once, got w"),
+        ({"categories": "w"}, "categories: expected names of columns in a list, got 'w'"),
         ({"control": "c"}, "control: expected one of 0, 1, got 'c'"),
         ({"replication": 2}, "replication: expected 1, as a table has no use for another, got 2"),
     ],

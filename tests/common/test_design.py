@@ -14,6 +14,7 @@ from torch_ref.common.data.treatment_data import Scales, TreatmentData
 
 NAN = float("nan")
 COLUMNS = (Column("city", levels=("Bonn", "Oslo", "Rome")), Column("age", gaps=True), Column("pets"))
+PLAIN = Scales(np.zeros(1), np.ones(1), np.zeros(1), np.ones(1))
 X = np.array([[0, 30.0, 1], [1, NAN, 0], [2, 50.0, 1], [2, 40.0, 0]])
 
 
@@ -27,7 +28,7 @@ class TestHandValues:
         np.testing.assert_array_equal(
             design.for_nets(X), [[30, 0, 1, 0, 0], [NAN, 1, 0, 1, 0], [50, 0, 1, 0, 1], [40, 0, 0, 0, 1]]
         )
-        scales = design.net_scales(Scales(np.zeros(3), np.ones(3), np.zeros(1), np.ones(1)))
+        scales = design.net_scales(PLAIN)
         np.testing.assert_allclose(scales.x_mean, [40, 0.25, 0.5, 0.25, 0.5])
         np.testing.assert_allclose(scales.x_std, [np.sqrt(200 / 3), np.sqrt(3) / 4, 0.5, np.sqrt(3) / 4, 0.5])
 
@@ -77,8 +78,8 @@ class TestHandValues:
     def test_columns_of_nets(self) -> None:
         columns = (*COLUMNS, Column("town", levels=tuple(range(21))))
         x = np.c_[np.tile(X, (6, 1)), np.arange(24) % 21]
-        design, scales = Design.of(x, columns), Scales(np.zeros(4), np.ones(4), np.zeros(1), np.ones(1))
-        scales = design.net_scales(scales)
+        design = Design.of(x, columns)
+        scales = design.net_scales(PLAIN)
         plain = encode_features(x, scales, None, design)
         assert plain.shape == (24, 6)
         np.testing.assert_array_equal(plain[:, -1], np.arange(24) % 21)
@@ -112,7 +113,7 @@ class TestAnyTable:
         known = design.finite(train)
         assert np.isfinite(known).all()
         assert np.isfinite(design.finite(new)).all()
-        assert known.shape[1] == len(design.names) == len(design.scales(Scales(*np.ones((4, 1)))).x_mean)
+        assert known.shape[1] == len(design.names) == len(design.scales(PLAIN).x_mean)
         # A number that is there stays, and the columns of a row depend on no other row.
         whole = [i for i, column in enumerate(columns) if column.levels is None and not column.gaps]
         place = [design.names.index(columns[i].name) for i in whole]

@@ -63,6 +63,11 @@ TABLES: dict[str, Callable[[], Any]] = {
     "pandas on pyarrow": lambda: pd.DataFrame(CELLS).convert_dtypes(dtype_backend="pyarrow"),
     "pandas, another index": lambda: pd.DataFrame(CELLS, index=[7, 7, 3, 1]),
     "polars": lambda: pl.DataFrame(CELLS),
+    "polars, large integers": lambda: pl.DataFrame(CELLS, schema_overrides={"children": pl.Int128}),
+    "pandas' and polars' series": lambda: {
+        name: pd.Series(cells) if name == "city" else pl.Series(cells) for name, cells in CELLS.items()
+    },
+    "masked arrays": lambda: CELLS | {"age": np.ma.masked_equal([31.0, 0.0, 53.5, 20.0], 0)},
     "polars, its own types": lambda: pl.DataFrame(
         CELLS,
         schema_overrides={"kind": pl.Categorical, "city": pl.Enum(["Oslo", "Paris", "Rome"]), "children": pl.Int8},
@@ -180,6 +185,7 @@ DATES = f"{KINDS} dates; {TO_NUMBER.format('days since a fixed date')}"
 LISTS = f"{KINDS} lists; make a column of each entry, or leave the column out (ignore=, --ignore)"
 RECORDS = f"{KINDS} records; make a column of each field, or leave the column out (ignore=, --ignore)"
 BYTES = f"{KINDS} bytes; decode them to text, or leave the column out (ignore=, --ignore)"
+MEND = "mend it, leave it empty, or declare it a category (categories=, --categories)"
 NAMES = [f"name {number}" for number in range(30)]
 MEMORY = "table: expected a table of pandas, polars or pyarrow in memory, or arrays by name, got"
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
@@ -231,16 +237,39 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a slip": (
         lambda: {"a": [*map(str, range(20)), "4o"]},
-        "column a: expected numbers, as nearly all its values are, got '4o' in row 20; mend it, or leave the column "
-        "out (ignore=, --ignore)",
+        f"column a: expected numbers, as most of its values are, got '4o' in row 20; {MEND}",
+    ),
+    "numbers with a mark for gaps": (
+        lambda: {"a": [*map(str, range(30)), *["."] * 20]},
+        f"column a: expected numbers, as most of its values are, got '.' in row 30; {MEND}",
+    ),
+    "numbers with marks between the thousands": (
+        lambda: {"a": ["1,000", "2,000.5", "$ 30"]},
+        f"column a: expected numbers, as most of its values are, got '1,000' in row 0; {MEND}",
+    ),
+    "numbers with a unit": (
+        lambda: {"a": ["0.5", "5%", "-7 %"]},
+        f"column a: expected numbers, as most of its values are, got '5%' in row 1; {MEND}",
     ),
     "numbers as text": (
         lambda: {"a": ["1", "2"]},
-        "column a: expected numbers as such, got '1' in row 0; convert the text, or make it a categorical dtype",
+        "column a: expected numbers as such, got '1' in row 0; convert the text, or declare it a category "
+        "(categories=, --categories)",
     ),
     "no rows": (lambda: pl.DataFrame({"a": []}), "table: expected at least one row, got none"),
     "no columns": (lambda: {}, "table: expected at least one row, got none"),
     "ragged": (lambda: {"a": [1], "b": [1, 2]}, "table: expected as many rows in every column, got 1 in a, 2 in b"),
+    "text and numbers in a list": (
+        lambda: {"a": ["x", 3]},
+        "column a: expected text only or numbers only, got 'x' in row 0 and 3 in row 1",
+    ),
+    "lists in a list": (lambda: {"a": [[1, 2], [3]]}, LISTS),
+    "bytes in numpy": (lambda: {"a": np.array([b"x"])}, BYTES),
+    "a single number": (lambda: {"a": 3}, "column a: expected shape [rows], got []"),
+    "a name twice in pyarrow": (
+        lambda: pa.Table.from_arrays([pa.array([1])] * 2, names=["a", "a"]),
+        "table: expected every column once, got 'a' twice",
+    ),
     "two axes": (lambda: {"a": np.ones((2, 2))}, "column a: expected shape [rows], got [2, 2]"),
     "a name twice": (
         lambda: pd.DataFrame([[1, 2]], columns=["a", "a"]),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from torch_ref.common.data.design import finite_tables
-from torch_ref.data import Column, load_curves, load_data
+from torch_ref.data import Column, load_curves, load_data, load_features
 
 HEADER = "age,t,y,income\n"
 LINES = ["31,0,1.5,2e3\n", "42.5,1,-2,3e3\n", "27,0,0.25,1e3\n"]
@@ -167,6 +167,9 @@ def test_a_frame_and_a_file_give_the_same_data(tmp_path: Path) -> None:
     assert data.w.tolist() == [1, 2, 1]
     assert data.groups is not None
     assert data.groups.tolist() == ["north", "south", "north"]
+    named = load_data(tmp_path / "table.csv", **(chosen | {"ignore": [], "features": ["age"]}))
+    np.testing.assert_array_equal(named.x, data.x)
+    assert named.columns == data.columns
     frame = load_data(pl.read_csv(tmp_path / "table.csv"), **chosen)
     for name, array in vars(data).items():
         np.testing.assert_array_equal(getattr(frame, name), array)
@@ -186,6 +189,22 @@ def test_rows_without_treatment_or_outcome_are_dropped_where_asked(tmp_path: Pat
         load_data({"t": [0, 1], "y": [0, 1], "x": [0, 1]}, missing=cast(Any, "keep"))
     with pytest.raises(ValueError, match=r"^expected rows with t and y, got 2 that lack one of them$"):
         load_data({"t": [0, np.nan], "y": [np.nan, 1], "x": [0, 1]}, missing="drop")
+
+
+def test_codes_that_look_like_numbers_are_categories_where_declared(tmp_path: Path) -> None:
+    """As text in a file, so that nothing of them is lost; as they are in a table; and likewise for new rows."""
+    path = write(tmp_path, "zip,t,y\n01234,0,1\n99999,1,2\n01234,0,3\n,1,4\n")
+    data = load_data(path, categories=["zip"])
+    assert data.columns == (Column("zip", ("01234", "99999"), True),)
+    np.testing.assert_array_equal(load_features(path, data.columns or ()), [[0], [1], [0], [np.nan]])
+    table = {"code": [2, 1, 10], "ok": [True, False, True], "half": [0.5, 1, 1], "t": [0, 1, 0], "y": [1, 2, 3]}
+    data = load_data(table, categories=["code", "ok", "half"])
+    assert data.columns == (Column("code", (1, 2, 10)), Column("ok", (False, True)), Column("half", (0.5, 1)))
+    kinds = [type(level) for column in data.columns or () for level in column.levels or ()]
+    assert kinds == [int, int, int, bool, bool, float, int]
+    np.testing.assert_array_equal(data.x, [[1, 1, 0], [0, 0, 1], [2, 1, 1]])
+    new = write(tmp_path, "code,ok,half\n10,true,0.5\n3,,1.5\n")
+    np.testing.assert_array_equal(load_features(new, data.columns or ()), [[2, 1, 0], [-1, -1, -1]])
 
 
 def test_large_numbers_of_groups_stay_apart() -> None:

@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "flax_impl.training": ({COMMON, "flax_impl.models"}, {"jax", "optax", "chex", "numpy", "jaxtyping", "ott"}),
     "flax_impl.effects": (
         {COMMON, "flax_impl.models", "flax_impl.training"},
-        {"jax", "numpy", "jaxtyping", "scipy", "sklearn", "matplotlib", "catboost", "shap"},
+        {"jax", "numpy", "jaxtyping", "scipy", "sklearn", "matplotlib", "catboost", "shap", "threadpoolctl"},
     ),
     "flax_impl.serving": (
         {COMMON, "flax_impl.models", "flax_impl.training", "flax_impl.effects"},

@@ -39,10 +39,12 @@ def calls(config: dict[str, Any], weights: dict[str, np.ndarray]) -> dict[str, C
     reference, port = TorchSide("TwoHead", config, weights=weights), FlaxSide("TwoHead", config, weights=weights)
     module = nnx_of(port.model)
     nnx.update(module, port.params)
+
+    def of_torch(*arrays: np.ndarray) -> Any:
+        return jax.tree.map(lambda found: found.detach().numpy(), reference.model(*map(torch.tensor, arrays)))
+
     return {
-        "torch": lambda *arrays: jax.tree.map(
-            lambda a: a.detach().numpy(), reference.model(*map(torch.tensor, arrays))
-        ),
+        "torch": of_torch,
         "linen": lambda *arrays: port.model.apply({"params": port.params}, *map(jnp.asarray, arrays)),
         "nnx": lambda *arrays: module(*map(jnp.asarray, arrays)),
     }
@@ -114,13 +116,13 @@ def test_codes_take_their_rows_and_unseen_ones_zeros() -> None:
 def test_what_is_no_level_gives_zeros_and_no_gradient(code: float) -> None:
     table = np.arange(1.0, 7.0, dtype=np.float32).reshape(3, 2)
     codes = np.array([[code], [2.0]], np.float32)
-    embedding = torch_ref.models.Embedding([(3, 2)])
+    embedding: Any = torch_ref.models.Embedding([(3, 2)])
     torch_ref.models.from_numpy(embedding, {"table0": table})
     of_torch = embedding(torch.tensor(codes))
     of_torch.sum().backward()
     assert of_torch.tolist() == [[0.0, 0.0], [5.0, 6.0]]
     assert embedding.table0.grad.tolist() == [[0.0, 0.0], [0.0, 0.0], [1.0, 1.0]]
-    linen = flax_impl.models.Embedding([(3, 2)])
+    linen: Any = flax_impl.models.Embedding([(3, 2)])
     module = flax_impl.models.nnx.Embedding([(3, 2)])
     nnx.update(module, {"table0": jnp.asarray(table)})
     assert module(jnp.asarray(codes)).tolist() == of_torch.tolist()

@@ -34,7 +34,7 @@ def widths(least: int, most: int) -> st.SearchStrategy[list[int]]:
 
 @st.composite
 def two_head_cases(draw: st.DrawFn) -> Case:
-    """Draws depths from none to three, two to five arms, embeddings or none; treatments mixed, all 0 and all the last."""
+    """Draws depths from none to three, two to five arms, perhaps embeddings; treatments mixed, all 0, all the last."""
     config = {
         "in_features": draw(st.integers(1, 6)),
         "representation_features": draw(widths(0, 3)),

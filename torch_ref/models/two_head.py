@@ -172,7 +172,7 @@ class TwoHead(nn.Module):
         return [self.get_submodule(f"head{arm}") for arm in range(self.arms)]
 
     def _inputs(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch columns"]:
-        """Returns what the representation takes: the columns through their gates, and behind them those of the codes."""
+        """Returns what the representation takes: the columns through their gates, then those of the codes."""
         if self.embeddings is None:
             return x if self.input_groups is None else self.gate(x)
         plain = self.in_features - self.code_columns

@@ -57,7 +57,7 @@ def group_features(
     *,
     w: Float[np.ndarray, " rows"] | None = None,
     groups: Labels | None = None,
-    columns: Sequence[str | Column] = (),
+    columns: Sequence[str | Column] | None = None,
     alpha: float = 0.05,
 ) -> GroupFeatures:
     """Returns the mean features of the rows with the least and with the most effect (CLAN), and their differences.

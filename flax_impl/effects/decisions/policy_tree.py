@@ -117,7 +117,7 @@ def policy_tree(
     cuts: int = 20,
     min_leaf: int = 20,
     w: Float[np.ndarray, " rows"] | None = None,
-    columns: Sequence[str | Column] = (),
+    columns: Sequence[str | Column] | None = None,
     arms: Sequence[Any] = (),
 ) -> PolicyTree:
     """Returns the small tree under which the rows' doubly robust outcomes, less costs, are largest.
@@ -190,7 +190,7 @@ def judged_tree(
     w: Float[np.ndarray, " rows"] | None = None,
     groups: Labels | None = None,
     against: Int[np.ndarray, " rows"] | None = None,
-    columns: Sequence[str | Column] = (),
+    columns: Sequence[str | Column] | None = None,
     arms: Sequence[Any] = (),
     alpha: float = 0.05,
 ) -> PolicyValue:

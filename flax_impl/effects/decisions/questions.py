@@ -43,15 +43,19 @@ class Question:
         return f"{column.name} is {column.levels[int(self.value)]}"
 
 
-def named_columns(columns: Sequence[str | Column], features: int) -> tuple[Column, ...]:
-    """Returns what each column is; a name stands for a column of numbers, and none at all for x1, x2 and so on.
+def named_columns(columns: Sequence[str | Column] | None, features: int) -> tuple[Column, ...]:
+    """Returns what each column is; a name stands for a column of numbers, and None or none at all for x1, x2 and so on.
 
-    Raises ValueError for another number of them.
+    Raises ValueError for another number of them, and for a name that two have.
     """
-    known = tuple(Column(column) if isinstance(column, str) else column for column in columns)
+    known = tuple(Column(column) if isinstance(column, str) else column for column in columns or ())
     known = known or tuple(Column(f"x{place + 1}") for place in range(features))
     if len(known) != features:
         raise ValueError(f"columns: expected {features}, as many as x has, got {len(known)}")
+    names = [column.name for column in known]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"columns: expected a name of its own for each, got {twice!r} twice")
     return known
 
 
@@ -89,8 +93,8 @@ def questions_about(
             found = [Question(place, "at most", cut) for cut in _middles(different, counts, cuts)]
             starts += [number == 0 for number in range(len(found))]
         else:
-            one_only = len(different) < 2 and len(there) == len(values)
-            found = [Question(place, "level", level) for level in different.tolist() if level >= 0 and not one_only]
+            found = [Question(place, "level", level) for level in different.tolist() if level >= 0]
+            found = found if len(different) > 1 or len(there) < len(values) else []  # one level alone
             starts += [True] * len(found)
         asked += found
         if 0 < len(there) < len(values):

@@ -79,6 +79,7 @@ def look(
     data: TreatmentData,
     report: EffectReport,
     *,
+    less_is_better: bool = False,
     refutations: bool = True,
     seed: int = 0,
     progress: bool = True,
@@ -89,6 +90,7 @@ def look(
         model: the model.
         data: the table.
         report: of the model on the table.
+        less_is_better: whether a smaller outcome is the better one, for the tree.
         refutations: whether to put the analysis to tables whose answer is known: the longest part.
         seed: of all that is drawn.
         progress: shows a bar, or plain lines, once it takes long.
@@ -101,6 +103,7 @@ def look(
     tree = policy = None
     if found is not None and enough:
         x, outcomes = data.x[found.rows], arm_outcomes(found.t, found.y, found.mu, found.score)
+        outcomes = -outcomes if less_is_better else outcomes
         settings = {"columns": columns, "arms": data.arms, "w": found.w, "min_leaf": max(20, len(x) // 50)}
         tree = policy_tree(x, outcomes, **settings)
         policy = judged_tree(x, outcomes, groups=found.groups, seed=seed, **settings)

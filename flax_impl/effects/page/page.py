@@ -68,6 +68,7 @@ def effect_page(
     outcome: str = "the outcome",
     treatment: str = "treatment",
     trim: float | None = None,
+    less_is_better: bool = False,
     refutations: bool = True,
     seed: int = 0,
     progress: bool = True,
@@ -84,6 +85,7 @@ def effect_page(
         outcome: what the page calls the outcome.
         treatment: what it calls the treatment.
         trim: as for `EffectReport.of`, where there is no `report` yet.
+        less_is_better: whether a smaller outcome is the better one, for the question whom to treat.
         refutations: whether to put the analysis to tables whose answer is known: the longest part.
         seed: of all that is drawn.
         progress: shows a bar, or plain lines, once it takes long.
@@ -97,8 +99,10 @@ def effect_page(
     """
     check_integer("seed", seed, at_least=0)
     report = EffectReport.of(model, data, trim=trim) if report is None else report
-    findings = look(model, data, report, refutations=refutations, seed=seed, progress=progress)
-    words, warnings = Words(outcome, treatment), warnings_of(findings, data)
+    findings = look(
+        model, data, report, less_is_better=less_is_better, refutations=refutations, seed=seed, progress=progress
+    )
+    words, warnings = Words(outcome, treatment, less_is_better), warnings_of(findings, data)
     parts = [
         headline(findings, words),
         warning_section(warnings),

@@ -31,10 +31,12 @@ class Words:
     Args:
         outcome: the name of the outcome.
         treatment: the name of the treatment.
+        less_is_better: a smaller outcome is the better one.
     """
 
     outcome: str
     treatment: str
+    less_is_better: bool = False
 
     def arm(self, findings: Findings, place: int) -> str:
         """Returns what an arm is called in a sentence."""
@@ -139,10 +141,11 @@ def gains(findings: Findings, words: Words) -> str:
             parts.append(picture(importance_figure(one.importance), "which features move the estimated effect"))
     if findings.tree is not None and findings.policy is not None:
         parts += ["<h3>Whom to treat</h3>", block(str(findings.tree)), block(str(findings.policy))]
+        better, unit = ("less", f"minus {words.outcome}") if words.less_is_better else ("more", words.outcome)
         parts.append(
             paragraph(
-                "The tree is drawn from all rows. Its value is that of such trees on rows that they did not see, in "
-                f"{words.outcome} per row, at no cost of treatment.",
+                f"Taking {better} {words.outcome} as better, and treatment as free. The tree is drawn from all rows; "
+                f"the value is that of such trees on rows that they did not see, in {unit} per row.",
                 "soft",
             )
         )

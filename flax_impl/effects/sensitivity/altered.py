@@ -6,13 +6,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from torch_ref.common.data.columns import Column
+from torch_ref.common.data.design import finite_tables
 from torch_ref.common.data.treatment_data import Scales, TreatmentData, sigmoid
 
 from ..judging.columns import code_labels
 from ..overlap import feature_names
 from ..propensities import cross_fitted_propensity
 from ..rows import draw_folds
-from .nuisances import plain_features
 
 _RIDGE = 1.0  # rows' worth of a prior that features do nothing, so that many features leave residuals
 
@@ -54,7 +54,7 @@ def propensity_strata(data: TreatmentData, strata: int, seed: int) -> Int[np.nda
     if strata == 1:
         return np.zeros(len(data), int)
     folds = draw_folds(data.t, seed=seed, groups=data.groups)
-    score = cross_fitted_propensity(plain_features(data), data.t, folds)
+    score = cross_fitted_propensity(finite_tables(data)[0].x, data.t, folds)[1]
     ends = np.quantile(score, np.linspace(0, 1, strata + 1)[1:-1])
     found = np.searchsorted(ends, score, side="right")
     for stratum in range(strata):
@@ -75,7 +75,7 @@ def dummy_outcome(data: TreatmentData, binary: bool, generator: np.random.Genera
         binary: the outcome is 0 or 1, and stays so.
         generator: shuffles and draws.
     """
-    x = plain_features(data)
+    x = finite_tables(data)[0].x
     x = Scales.of(TreatmentData(x, data.t, data.y)).features(x)
     columns = np.column_stack([np.ones(len(x)), x, data.t])
     y, without = data.y[:, 0], np.column_stack([columns[:, :-1], np.zeros(len(x))])

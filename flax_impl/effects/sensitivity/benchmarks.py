@@ -21,8 +21,8 @@ class Benchmark:
 
     Args:
         name: of the feature, or of the group of features.
-        eta_y: the share of the outcome that it explains, of what is left by all others, from 0 to 1.
-        eta_d: the share of the treatment that it explains, from 0 to 0.99; see `HiddenConfounding`.
+        eta_y: the share of the outcome that it explains, of what all others leave, from 0 to 1.
+        eta_d: the share of the treatment that it explains, of what all others leave, from 0 to 0.99.
         change: by how much the average effect moves where it is left out, in the outcome's unit.
 
     Example:
@@ -41,7 +41,8 @@ def confounding_benchmarks(
 ) -> tuple[Benchmark, ...]:
     """Returns how strong observed features are: each is left out, and all is estimated again.
 
-    A hidden confounder is taken to be as strong as a feature if it adds as much to what the others explain.
+    The shares are those that `hidden_confounding` asks for, had this feature been the hidden one: of what the others
+    leave.
 
     Args:
         data: the table, of two arms.
@@ -61,7 +62,8 @@ def confounding_benchmarks(
         >>> [one.name for one in found]
         ['x1', 'x2']
 
-    Source: Chernozhukov, Cinelli, Newey, Sharma, Syrgkanis, "Long story short", 2022, appendix D.
+    Source: Chernozhukov, Cinelli, Newey, Sharma, Syrgkanis, "Long story short", 2022, whose benchmarks are
+    shares of what the feature itself leaves, too.
     """
     names = feature_names(data)
     groups = {name: [name] for name in names} if leave_out is None else leave_out
@@ -75,8 +77,8 @@ def confounding_benchmarks(
     for name, features in groups.items():
         kept = [place for place, feature in enumerate(names) if feature not in features]
         less_squares, less_precision, less_value = _measures(fit(_with_features(data, kept)))
-        eta_y = float(np.clip(less_squares / squares - 1, 0, 1)) if squares else 0.0
-        eta_d = float(np.clip(precision / less_precision - 1, 0, _MOST))
+        eta_y = max(0.0, 1 - squares / less_squares) if less_squares else 0.0
+        eta_d = min(max(0.0, 1 - less_precision / precision), _MOST)
         found.append(Benchmark(name, eta_y, eta_d, less_value - value))
     return tuple(sorted(found, key=lambda one: one.eta_y * one.eta_d / (1 - one.eta_d), reverse=True))
 

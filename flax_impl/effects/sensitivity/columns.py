@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from ..judging.columns import check_columns, code_labels, row_weights
-from ..judging.scores import inner_score
+from ..judging.scores import inner_scores
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def check_average(
         UserWarning: as `average_effects`.
     """
     t, y, mu0, mu1, score = check_columns(t=t, y=y, mu0=mu0, mu1=mu1, score=score)
-    w, score = row_weights(w, len(t)), inner_score(score)
+    w, (score, _) = row_weights(w, len(t)), inner_scores(score, None)
     clusters = np.arange(len(t)) if groups is None else code_labels("groups", groups, len(t))[1]
     kept = w > 0
     t, y, mu0, mu1, score, w, clusters = (column[kept] for column in (t, y, mu0, mu1, score, w, clusters))

@@ -39,7 +39,7 @@ class HiddenConfounding:
     Example:
         >>> found = HiddenConfounding(2.0, 0.5, scale=4.0, scale_error=0.2, covariance=0.0, rows=100)
         >>> print(found.bounds(eta_y=0.2, eta_d=0.2))
-        1.106 to 2.894 (interval 0.1219 to 3.878)
+        1.106 to 2.894 (interval 0.1217 to 3.878)
         >>> print(found)
         average effect 2, 95% interval 1.02 to 2.98, where nothing is hidden
         a hidden confounder that explains 39% of both, outcome and treatment, could bring the effect to 0
@@ -112,7 +112,7 @@ class HiddenConfounding:
             alike = self.bounds(most.eta_y, most.eta_d)
             lines.append(
                 f"the strongest observed one, `{most.name}`, explains {percent(most.eta_y)} of the outcome and "
-                f"{percent(most.eta_d)} of the treatment"
+                f"{percent(most.eta_d)} of the treatment, of what the others leave"
             )
             lines.append(f"with a hidden one as strong, the effect is {alike}")
         return "\n".join(lines)

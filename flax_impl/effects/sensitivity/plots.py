@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _BLUE, _ORANGE, _RED, _GREY = "#104080", "#f0a030", "#c02020", "#555555"
 _STEPS = 121  # of each side of the contour's grid
+_WIDEST = 0.95  # of an axis that finds its own end
+_NAMED = 8  # benchmarks, the strongest: more names would lie upon one another
 
 
 def confounding_figure(found: HiddenConfounding, most: float | None = None) -> "Figure":
@@ -40,30 +42,34 @@ def confounding_figure(found: HiddenConfounding, most: float | None = None) -> "
     """
     drawing = figure(8, 6)
     axes = drawing.subplots()
-    value = found.robustness_value()
-    shares = [0.05, 1.3 * value, *(1.3 * share for one in found.benchmarks for share in (one.eta_y, one.eta_d))]
-    most = min(0.95, max(shares)) if most is None else most
-    side = np.linspace(0, most, _STEPS)
+    value, shown = found.robustness_value(), found.benchmarks[:_NAMED]
+    ends = [
+        min(_WIDEST, 1.3 * max(0.05, value, *shares))
+        for shares in ([one.eta_d for one in shown], [one.eta_y for one in shown])
+    ]
+    right, top = ends if most is None else (most, most)
+    eta_d, eta_y = np.linspace(0, right, _STEPS), np.linspace(0, top, _STEPS)
     towards = -1 if found.value >= 0 else 1
-    bound = found.value + towards * found.scale * np.sqrt(side[:, None] * side / (1 - side))  # [eta_y, eta_d]
-    lines = axes.contour(side, side, bound, levels=10, colors=_BLUE, linewidths=0.8)
+    bound = found.value + towards * found.scale * np.sqrt(eta_y[:, None] * eta_d / (1 - eta_d))  # [eta_y, eta_d]
+    levels = np.sort(found.value * np.array([0.75, 0.5, 0.25, -0.5, -1, -2, -4])) if found.value else None
+    lines = axes.contour(eta_d, eta_y, bound, levels=levels, colors=_BLUE, linewidths=0.8, linestyles="solid")
     axes.clabel(lines, fmt="%.3g", fontsize=8)
     if bound.min() < 0 < bound.max():
-        axes.contour(side, side, bound, levels=[0], colors=_RED, linewidths=2)
+        axes.contour(eta_d, eta_y, bound, levels=[0], colors=_RED, linewidths=2)
         axes.plot([], [], color=_RED, linewidth=2, label="the effect is 0")
-    if value <= most:
+    if value <= min(right, top):
         axes.plot(value, value, "D", color=_RED, label=f"robustness value {100 * value:.3g}%")
-    for number, one in enumerate(found.benchmarks[:12]):
+    for number, one in enumerate(shown):
         label = "as strong as an observed feature" if number == 0 else None
         axes.plot(one.eta_d, one.eta_y, "o", color=_ORANGE, markeredgecolor=_GREY, label=label)
         axes.annotate(one.name, (one.eta_d, one.eta_y), (5, 4), textcoords="offset points", fontsize=9)
     axes.plot(0, 0, "^", color=_GREY, clip_on=False, label=f"nothing hidden: {found.value:.4g}")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(lambda share, _: f"{share:.0%}" if most > 0.2 else f"{100 * share:.3g}%")
+        axis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
     axes.set(xlabel="share of the treatment that it explains", ylabel="share of the outcome that it explains")
-    axes.set(xlim=(0, most), ylim=(0, most))
+    axes.set(xlim=(0, right), ylim=(0, top))
     axes.set_title("Average effect at the worst, by what a hidden confounder explains")
-    axes.legend(loc="upper right")
+    axes.legend(loc="upper right", framealpha=0.95)
     return drawing
 
 
@@ -117,7 +123,7 @@ def refutation_figure(found: Refutations) -> "Figure":
     Example:
         >>> from flax_impl.effects import Refutation
         >>> one = Refutation("placebo", 0.0, np.array([0.1, -0.2, 0.3, 0.4]), np.ones(4))
-        >>> found = Refutations(value=2.0, standard_error=0.5, found=(one,))
+        >>> found = Refutations(value=2.0, standard_error=0.5, noise=0.01, found=(one,))
         >>> refutation_figure(found).axes[0].get_xlabel()
         'average effect'
     """

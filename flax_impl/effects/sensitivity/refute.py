@@ -22,6 +22,7 @@ KINDS = {
     "common_cause": ("random common cause", "a feature that is noise moves its effect"),
     "subset": ("subset of the rows", "its effect changes from subset to subset by more than its error allows"),
 }
+_REORDERED = 4  # times that rows change their order, to tell how far an analysis moves by folds and seeds alone
 _BLIND = "none of them sees a hidden confounder, nor a feature that the treatment changed"
 
 
@@ -73,12 +74,14 @@ class Refutations:
     Args:
         value: the average effect that the analysis finds in the table itself.
         standard_error: of the value.
+        noise: by how much the value moves where rows change their order: the standard deviation; NaN where no
+            refutation needed it.
         found: the refutations.
 
     Example:
         >>> one = Refutation("placebo", 0.0, np.array([0.1, -0.2, 0.3, 0.4]), np.ones(4))
-        >>> print(Refutations(value=2.0, standard_error=0.5, found=(one,)))
-        average effect 2, standard error 0.5
+        >>> print(Refutations(value=2.0, standard_error=0.5, noise=0.01, found=(one,)))
+        average effect 2, standard error 0.5; rows in another order move it by 0.01
                                  expected        found      outside   p-value
         placebo treatment               0         0.15       0 of 4         1  passed
         each accuses an honest analysis in at most 5% of tables; what passes is not proved right
@@ -87,6 +90,7 @@ class Refutations:
 
     value: float
     standard_error: float
+    noise: float
     found: tuple[Refutation, ...]
 
     @property
@@ -95,7 +99,8 @@ class Refutations:
         return tuple(one.kind for one in self.found if one.accuses)
 
     def __str__(self) -> str:
-        lines = [f"average effect {self.value:.4g}, standard error {self.standard_error:.4g}"]
+        moved = "" if math.isnan(self.noise) else f"; rows in another order move it by {self.noise:.2g}"
+        lines = [f"average effect {self.value:.4g}, standard error {self.standard_error:.4g}{moved}"]
         lines.append(f"{'':20}{'expected':>13}{'found':>13}{'outside':>13}{'p-value':>10}")
         for one in self.found:
             name, meaning = KINDS[one.kind]
@@ -115,7 +120,7 @@ def refute(
     *,
     kinds: Sequence[str] = tuple(KINDS),
     draws: int = 10,
-    strata: int = 5,
+    strata: int = 1,
     share: float = 0.8,
     binary: bool = False,
     alpha: float = 0.05,
@@ -124,14 +129,14 @@ def refute(
 ) -> Refutations:
     """Puts an analysis to tables whose answer is known, and says where it errs by more than it claims it may.
 
-    - "placebo" permutes the treatment within strata of rows that were about as likely to have it: the effect is 0.
-      It sees standard errors that are too small, such as of models that saw the rows, and effects out of nothing.
+    - "placebo" permutes the treatment: the effect is 0. It sees standard errors that are too small, such as of models
+      that saw the rows, and effects out of nothing.
     - "dummy_outcome" takes an outcome that the features move, and the treatment does not: the effect is 0. It sees
       observed confounding that is not adjusted for.
     - "common_cause" adds a feature that is noise: the effect stays, within its interval. It sees an adjustment by the
       wrong columns, and models that such a feature unsettles.
-    - "subset" takes some of the rows: the effect moves as far as leaving rows out moves it, not further. It sees
-      estimates that hang on few rows, and standard errors that are too small.
+    - "subset" takes some of the rows: the effect moves as far as leaving rows out and drawing other folds move it, not
+      further. It sees estimates that hang on few rows, and standard errors that are too small.
 
     None sees a hidden confounder, for which there is `hidden_confounding`, nor a feature that the treatment changed.
 
@@ -141,7 +146,8 @@ def refute(
             `cross_fit_trees`; `average_by` makes one of any models.
         kinds: which refutations.
         draws: how many tables of each.
-        strata: of the placebo; 1 permutes the treatment wholly.
+        strata: permutes the treatment within so many strata of propensities, so that it still goes with the features; 1
+            permutes it wholly. With more, the analysis must have the stepwise propensities right.
         share: of the rows in a subset, above 0 and below 1.
         binary: the outcome is 0 or 1; the dummy outcome will be, too.
         alpha: the level: the share of honest analyses that a refutation may accuse.
@@ -174,16 +180,25 @@ def refute(
     alpha, share = (check_number(name, of, above=0, below=1) for name, of in (("alpha", alpha), ("share", share)))
     seed = check_integer("seed", seed, at_least=0)
     analysis = average_by(cross_fit_trees) if estimate is None else estimate
-    with Progress(1 + draws * len(kinds), progress, "estimate") as bar:
+    reordered = _REORDERED if "subset" in kinds else 0
+    with Progress(1 + reordered + draws * len(kinds), progress, "estimate") as bar:
         value, error = _estimated(analysis, data)
-        bar(1)
+        same = [value]  # the same rows, in other orders: other folds, other batches
+        for _ in range(reordered):
+            same.append(
+                _estimated(analysis, data.take(np.random.default_rng([seed, len(same)]).permutation(len(data))))[0]
+            )
+            bar(len(same))
+        noise = float(np.std(same, ddof=1)) if reordered else math.nan
         strata_of_rows = propensity_strata(data, strata, seed) if "placebo" in kinds else np.zeros(len(data), int)
 
         def one_draw(kind: str, generator: np.random.Generator) -> tuple[float, float]:
             if kind == "subset":
                 some, left_out = subset(data, share, generator)
                 found, claimed = _estimated(analysis, some)
-                return found, math.sqrt(left_out) * claimed  # as of rows that are drawn without being put back
+                # As of rows that are drawn without being put back, whichever of both errors is larger.
+                by_rows = math.sqrt(left_out) * max(claimed, error / math.sqrt(1 - left_out))
+                return found, math.hypot(by_rows, noise * math.sqrt(1 + 1 / len(same)))
             if kind == "common_cause":
                 return _estimated(analysis, random_common_cause(data, generator))[0], error
             if kind == "placebo":
@@ -196,11 +211,11 @@ def refute(
             found = []
             for draw in range(draws):
                 found.append(one_draw(kind, generator))
-                bar(2 + place * draws + draw)
+                bar(1 + reordered + place * draws + draw + 1)
             values, errors = np.array(found).T
-            expected = value if kind in ("common_cause", "subset") else 0.0
+            expected = {"common_cause": value, "subset": float(np.mean(same))}.get(kind, 0.0)
             refutations.append(Refutation(kind, expected, values, errors, alpha))
-    return Refutations(value, error, tuple(refutations))
+    return Refutations(value, error, noise, tuple(refutations))
 
 
 def _estimated(analysis: Callable[[TreatmentData], tuple[float, float]], data: TreatmentData) -> tuple[float, float]:

@@ -71,15 +71,15 @@ def _another_entry(
 
 
 def _zeros(first: Divergence, actual: np.ndarray, expected: np.ndarray, reference: Trace) -> list[Finding]:
-    """Finds rows that the reference leaves at zero, as those of an unseen level, where the others agree."""
-    if first.before or actual.ndim < 2:
+    """Finds rows of an embedding that the reference leaves at zero, as those of an unseen level; the others agree."""
+    kind = reference.metadata.get("modules", {}).get(first.entry.name.partition("#")[0], "")
+    if "Embedding" not in kind or first.before or actual.ndim < 2:
         return []
-    rows = ~expected.reshape(len(expected), -1).any(axis=1) & actual.reshape(len(actual), -1).any(axis=1)
+    left, taken = (np.asarray(side.reshape(len(side), -1).any(axis=1)) for side in (expected, actual))
+    rows = taken & ~left
     if not rows.any() or rows.all() or not close(actual[~rows], expected[~rows], reference.dtype):
         return []
-    text = (
-        f"`{first.entry.name}` is zeros in the reference in {int(rows.sum())} of {len(rows)} rows, and not in the port"
-    )
+    text = f"`{first.entry.name}` is zeros in the reference in {int(rows.sum())} of {len(actual)} rows, not in the port"
     return [Finding(f"{text}: a code that is no level's takes no row of a table; put jnp.where around it")]
 
 

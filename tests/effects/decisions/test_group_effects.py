@@ -116,6 +116,14 @@ def test_features_by_hand() -> None:
     np.testing.assert_allclose(weighted.least, [30.5, 0, 0.25])
 
 
+def test_a_feature_that_a_group_lacks_has_no_mean_there() -> None:
+    found = group_features(np.array([[1.0], [2.0], [np.nan], [np.nan]]), np.array([0, 0, 1, 1]))
+    assert found.least.tolist() == [1.5, 0.0]
+    assert np.isnan(found.most[0])
+    assert np.isnan(found.difference[0].value)
+    assert found.most[1] == 1
+
+
 def test_intervals_of_features_hold() -> None:
     """Of 400 tables: the true difference of a feature that moves the effect, and of one that does not."""
     generator = np.random.default_rng(0)

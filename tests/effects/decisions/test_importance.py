@@ -91,6 +91,8 @@ def test_categories_and_gaps_are_permuted_as_they_are() -> None:
         ({"x": X[:1]}, "x: expected at least 2 rows, got 1"),
         ({"together": {"both": ["a", "x"]}}, "together: expected names among a, b, c, d, got 'x'"),
         ({"together": {"one": ["a"], "two": ["a"]}}, "together: expected each column in one group, got 'a' in several"),
+        ({"together": {"c": ["a"]}}, "together: expected a name that no other column has, got 'c'"),
+        ({"columns": ["a", "b", "a", "d"]}, "columns: expected a name of its own for each, got 'a' twice"),
         ({"effect": lambda x: x}, r"effect: expected shape \[10\], got \[10, 4\]"),
         ({"effect": lambda x: np.log(0 * x[:, 0] - 1)}, "effect: expected finite numbers, got nan in row 0 .*"),
     ],
@@ -102,6 +104,7 @@ def test_bad_arguments(change: dict[str, Any], message: str) -> None:
         effect_importance(**arguments)
 
 
+@pytest.mark.slow
 def test_shapley_values_of_a_linear_effect() -> None:
     """Each is the coefficient times how far the feature is from its mean in the background."""
     pytest.importorskip("shap")
@@ -120,6 +123,7 @@ def test_shapley_values_of_a_linear_effect() -> None:
     assert str(np.random.get_state()) == str(state)  # noqa: NPY002
 
 
+@pytest.mark.slow
 def test_the_cost_of_shapley_values_is_as_stated() -> None:
     pytest.importorskip("shap")
     seen: list[int] = []

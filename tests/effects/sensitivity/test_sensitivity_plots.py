@@ -45,7 +45,7 @@ def test_the_bounds_widen_to_the_right() -> None:
 def test_refutations_are_dots() -> None:
     passed = Refutation("placebo", 0.0, np.array([0.1, -0.2, 0.3]), np.ones(3))
     refuted = Refutation("subset", 2.0, np.array([7.0, 8.0, 9.0]), np.ones(3))
-    axes = refutation_figure(Refutations(2.0, 0.5, (passed, refuted))).axes[0]
+    axes = refutation_figure(Refutations(2.0, 0.5, 0.1, (passed, refuted))).axes[0]
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert labels == [
         "the table itself", "placebo treatment\n0 of 3 outside, passed", "subset of the rows\n3 of 3 outside, refuted",

@@ -25,8 +25,8 @@ def code_arms(
         The number of each row's arm [rows], and the label of each arm.
 
     Raises:
-        ValueError: a missing value, a single arm, more than 20 of them, hardly more rows than arms, or a control that
-            is no arm.
+        ValueError: a missing value, a single arm, more than 20 of them, hardly more rows than arms, arms that differ in
+            capitals or spaces only, or a control that is no arm.
 
     Example:
         >>> code_arms(np.array(["low", "none", "high", "none", "low", "high"]), control="none")
@@ -47,6 +47,12 @@ def code_arms(
         got = f"{len(arms)} different values in {len(labels)} rows, such as {', '.join(map(shown, arms[:3]))}"
         advice = "" if isinstance(arms[0], str) else "; cut a dose into a few arms first"
         raise ValueError(f"treatment: expected {expected}, got {got}{advice}")
+    folded: dict[Any, Any] = {}
+    for label in arms:
+        alike = folded.setdefault(label.strip().casefold() if isinstance(label, str) else label, label)
+        if alike != label:
+            got = f"{shown(alike)} and {shown(label)}"
+            raise ValueError(f"treatment: expected arms that differ in more than capitals and spaces, got {got}")
     if control is not None:
         first = _control(control, arms)
         arms = [arms[first], *arms[:first], *arms[first + 1 :]]

@@ -54,6 +54,18 @@ class Cells(NamedTuple):
             return np.array([value is None for value in self.values], bool)
         return np.isnan(self.values)
 
+    def as_categories(self) -> "Cells":
+        """Returns the cells as those of a dtype of categories; whole numbers become integers."""
+        if self.kind in ("categories", "nothing"):
+            return self
+        values = np.full(len(self.values), None, object)
+        for row in np.flatnonzero(~self.gaps).tolist():
+            value = self.values[row]
+            if not isinstance(value, str):
+                value = bool(value) if self.truth else int(value) if value.is_integer() else float(value)
+            values[row] = value
+        return Cells("categories", values)
+
     def take(self, rows: Int[np.ndarray, " some"]) -> "Cells":
         """Returns the cells of the given rows."""
         return self._replace(values=self.values[rows])
@@ -62,12 +74,12 @@ class Cells(NamedTuple):
 def open_table(table: Table) -> dict[str, Any]:
     """Returns the columns of a table by name: series of narwhals, or arrays; raises ValueError for anything else."""
     if isinstance(table, Mapping):
-        return {str(name): np.asarray(values) for name, values in table.items()}
+        return {str(name): _array(str(name), values) for name, values in table.items()}
     try:
         frame = nw.from_native(table, eager_only=True)
         names = list(frame.columns)
     except DuplicateError as error:
-        names = list(map(str, getattr(table, "columns", ())))
+        names = list(map(str, getattr(table, "column_names", getattr(table, "columns", ()))))
         twice = next((name for i, name in enumerate(names) if name in names[:i]), "a name")
         raise ValueError(f"table: expected every column once, got {shown(twice)} twice") from error
     except TypeError as error:
@@ -92,7 +104,6 @@ def read_cells(name: str, column: Any) -> Cells:
         ValueError: dates, times, durations, lists, records, bytes and the like; text among numbers; or infinity.
     """
     if not isinstance(column, nw.Series):
-        check_shape(f"column {name}", column, ("rows",))
         if column.dtype.kind in "biuf":
             return _numbers(name, column.astype(np.float64), truth=column.dtype.kind == "b")
         if column.dtype.kind not in "OUT":
@@ -103,8 +114,9 @@ def read_cells(name: str, column: Any) -> Cells:
     if gaps.all():
         return Cells("nothing", np.full(len(gaps), None, object))
     if dtype.is_numeric() or isinstance(dtype, nw.Boolean):
-        array = column.to_numpy()
-        if array.dtype.kind not in "biuf":  # truth values or decimals, with gaps among them
+        large = isinstance(dtype, nw.Int128 | nw.UInt128)  # numpy has none of these
+        array = np.empty(0, object) if large else column.to_numpy()
+        if array.dtype.kind not in "biuf":  # or truth values or decimals, with gaps among them
             array = _floats(column.to_list(), gaps)
         return _numbers(name, np.where(gaps, np.nan, array.astype(np.float64)), truth=isinstance(dtype, nw.Boolean))
     if isinstance(dtype, nw.Categorical | nw.Enum):
@@ -113,6 +125,23 @@ def read_cells(name: str, column: Any) -> Cells:
     if isinstance(dtype, nw.String | nw.Object | nw.Unknown):
         return _objects(name, column.to_list(), gaps)
     raise refused(name, type(dtype).__name__)
+
+
+def _array(name: str, values: Any) -> Any:
+    """Returns a column of arrays by name: a series of pandas and the like as narwhals', anything else as an array."""
+    found = nw.from_native(values, series_only=True, pass_through=True)
+    if isinstance(found, nw.Series):
+        return found
+    if isinstance(values, np.ma.MaskedArray):  # numpy would forget the mask
+        values = np.array(values.tolist(), object)
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        array = np.array(values, object)
+    if array.dtype.kind == "U" and not isinstance(values, np.ndarray):  # numbers beside text became text
+        array = np.array(values, object)
+    check_shape(f"column {name}", array, ("rows",))
+    return array
 
 
 def as_number(text: str) -> float:
@@ -176,5 +205,5 @@ def _is_gap(value: Any) -> bool:
 
 def refused(name: str, kind: str) -> ValueError:
     """Returns the error for a column of a type that no feature can have: its plain name, and what to do."""
-    got, advice = _REFUSED.get(kind.lower(), (kind, _OTHERS))
+    got, advice = _REFUSED.get(kind.lower().rstrip("_"), (kind, _OTHERS))
     return ValueError(f"column {name}: expected numbers, truth values or categories, got {got}; {advice}")

@@ -232,8 +232,9 @@ def array_columns(x: Float[np.ndarray, "rows features"], names: Sequence[str]) -
         x: the features [rows, features].
         names: of the columns; none at all calls them x1, x2, …
     """
-    gaps, names = np.isnan(x).any(axis=0), names or [f"x{i + 1}" for i in range(x.shape[1])]
-    return tuple(Column(name, None, bool(gap)) for name, gap in zip(names, gaps, strict=True)) if gaps.any() else None
+    gaps = [bool(np.isnan(values).any()) for values in x.T]
+    names = names or [f"x{i + 1}" for i in range(len(gaps))]
+    return tuple(Column(name, None, gap) for name, gap in zip(names, gaps, strict=True)) if any(gaps) else None
 
 
 def check_features(x: Float[np.ndarray, "rows features"], columns: Sequence[Column]) -> np.ndarray:

@@ -15,6 +15,10 @@ from .columns import Column
 _FEW_LEVELS = 20  # as many may differ in every row
 _IDENTIFIER = 0.9  # levels per cell, from which on a column names rows and says nothing about them
 _MOSTLY_NUMBERS = 0.9  # of a text column's cells: the rest are slips
+_OFTEN_NUMBERS = 0.5  # likewise, where more numbers differ than levels of codes: the rest stands for gaps
+# As people write numbers: with a unit, or with marks between the thousands.
+_WRITTEN = re.compile(r"[$€£]? ?[-+]?\d[\d.,' ]*[%$€£]?")
+_DECLARE = "declare it a category (categories=, --categories)"
 _DATE = re.compile(r"(\d{4}([-/.])\d{1,2}\2\d{1,2}|\d{1,2}([-/.])\d{1,2}\3(\d{4}|\d{2}))([ T].*)?")
 
 
@@ -99,20 +103,18 @@ def check_text(name: str, cells: Cells, *, numbers: bool = False) -> None:
     counts = Counter(value for value in cells.values if value is not None)
     if all(_DATE.fullmatch(text) for text in counts):
         raise refused(name, "date")
-    found = {text for text in counts if np.isfinite(as_number(text))}
-    slips = len(found) < len(counts)
-    if sum(counts[text] for text in found) < _MOSTLY_NUMBERS * counts.total() or (numbers and not slips):
+    plain = {text for text in counts if np.isfinite(as_number(text))}
+    alike = plain if numbers else plain | {text for text in counts if _WRITTEN.fullmatch(text)}
+    share = sum(counts[text] for text in alike) / max(counts.total(), 1)
+    slips = len(plain) < len(counts)
+    if share < (_OFTEN_NUMBERS if len(alike) > _FEW_LEVELS else _MOSTLY_NUMBERS) or (numbers and not slips):
         return
-    row = next(i for i, value in enumerate(cells.values) if value is not None and (value not in found or not slips))
+    row = next(i for i, value in enumerate(cells.values) if value is not None and (value not in plain or not slips))
     got = f"{shown(cells.values[row])} in row {row}"
     if slips:
-        expected, advice = (
-            "numbers, as nearly all its values are",
-            "mend it, or leave the column out (ignore=, --ignore)",
-        )
-    else:
-        expected, advice = "numbers as such", "convert the text, or make it a categorical dtype"
-    raise ValueError(f"column {name}: expected {expected}, got {got}; {advice}")
+        advice = "mend or rename it" if numbers else f"mend it, leave it empty, or {_DECLARE}"
+        raise ValueError(f"column {name}: expected numbers, as most of its values are, got {got}; {advice}")
+    raise ValueError(f"column {name}: expected numbers as such, got {got}; convert the text, or {_DECLARE}")
 
 
 def describe_cells(name: str, cells: Cells) -> Column:

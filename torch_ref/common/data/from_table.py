@@ -1,15 +1,16 @@
 """From a table of named columns to features, treatment and outcome."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float64, Shaped
+from jaxtyping import Bool, Float64, Int, Shaped
 
 from ..checks.arguments import check_choice, listed, shown
 from ..checks.arrays import check_data
 from .arms import code_arms
 from .cells import Cells, Table, as_number, open_table, read_cells
+from .columns import Column
 from .features import check_rows, check_text, code_cells, describe_cells
 from .treatment_data import TreatmentData
 
@@ -25,7 +26,9 @@ def from_table(
     weight: str | None = None,
     groups: str | None = None,
     control: object = None,
+    features: Sequence[str] | None = None,
     ignore: Sequence[str] = (),
+    categories: Sequence[str] = (),
     missing: Literal["error", "drop"] = "error",
 ) -> TreatmentData:
     """Returns the rows of a table; what the arguments are, and what is refused, says `load_data`.
@@ -39,7 +42,9 @@ def from_table(
         weight: the column with the weights, or None.
         groups: the column with the clusters, or None.
         control: the label of the arm to compare with; None takes the first.
+        features: the columns that are features; None takes all others.
         ignore: columns that are no features.
+        categories: features that are categories, whatever their dtype.
         missing: whether rows without treatment or outcome are an error, or dropped.
 
     Raises:
@@ -53,8 +58,13 @@ def from_table(
     columns = open_table(table)
     check_choice("missing", missing, ("error", "drop"))
     asked = [name for name in (treatment, outcome, weight, groups) if name is not None]
-    _check_names(columns, asked, ignore)
-    features = [name for name in columns if name not in (*asked, *ignore, *_TRUTH)]
+    _check_names(columns, asked)
+    others = [name for name in columns if name not in asked]
+    _check_chosen("features", features or (), others)
+    _check_chosen("ignore", ignore, others)
+    chosen = others if features is None else features
+    features = tuple(name for name in chosen if name not in (*ignore, *_TRUTH))
+    _check_chosen("categories", categories, features)
     if not features:
         raise ValueError(f"expected at least one feature besides {', '.join(asked)}, got {listed(columns)}")
     check_rows(columns)
@@ -68,24 +78,20 @@ def from_table(
     if not len(kept):
         raise ValueError(f"expected rows with {treatment} and {outcome}, got {len(dropped)} that lack one of them")
     t, arms = code_arms((arm.values.astype(bool) if arm.truth else arm.values)[kept], control, arm.order)
-    cells = {name: read_cells(name, columns[name]) for name in features}
-    for name in features:
-        check_text(name, cells[name])
-    cells = {name: found.take(kept) for name, found in cells.items()}
-    described = tuple(describe_cells(name, found) for name, found in cells.items())
+    described, x = _features({name: columns[name] for name in features}, categories, kept)
     known = "mu0" in columns and "mu1" in columns
     numbers = {"w": weight, "mu0": "mu0" if known else None, "mu1": "mu1" if known else None}
     arrays = {of: _numbers(name, columns[name], dropped) for of, name in numbers.items() if name is not None}
     if arrays:
         arrays = {of: array[kept] for of, array in check_data(arrays, tuple(arrays)).items()}
     return TreatmentData(
-        x=np.stack([code_cells(column, cells[column.name]) for column in described], axis=1),
+        x=x,
         t=t,
         y=y[kept, None],
         w=arrays.get("w"),
         mu0=arrays["mu0"][:, None] if known else None,
         mu1=arrays["mu1"][:, None] if known else None,
-        feature_names=tuple(features),
+        feature_names=features,
         groups=None if groups is None else _groups(groups, columns[groups], dropped)[kept],
         arms=arms,
         columns=None if all(column.levels is None and not column.gaps for column in described) else described,
@@ -96,18 +102,43 @@ def from_table(
 _DROP = "; drop such rows by missing='drop' or --drop-missing"
 
 
-def _check_names(columns: dict[str, Any], asked: Sequence[str], ignore: Sequence[str]) -> None:
+def _check_names(columns: dict[str, Any], asked: Sequence[str]) -> None:
     if len(set(asked)) < len(asked):
         expected = "a column of its own for each"
         raise ValueError(f"treatment, outcome, weight, groups: expected {expected}, got {listed(asked)}")
     absent = [name for name in asked if name not in columns]
     if absent:
         raise ValueError(f"expected a column {' and '.join(map(repr, absent))}, got {listed(columns)}")
-    if isinstance(ignore, str):
-        raise ValueError(f"ignore: expected names of columns in a list, got {shown(ignore)}")
-    wrong = [name for name in ignore if name not in columns or name in asked]
+
+
+def _check_chosen(argument: str, chosen: Sequence[str], features: Collection[str]) -> None:
+    if isinstance(chosen, str):
+        raise ValueError(f"{argument}: expected names of columns in a list, got {shown(chosen)}")
+    wrong = [name for place, name in enumerate(chosen) if name not in features or name in chosen[:place]]
     if wrong:
-        raise ValueError(f"ignore: expected columns besides {', '.join(asked)}, got {listed(wrong)}")
+        raise ValueError(f"{argument}: expected names of features, each once, got {listed(wrong)}")
+
+
+def _features(
+    columns: dict[str, Any], categories: Sequence[str], kept: Int[np.ndarray, " kept"]
+) -> tuple[tuple[Column, ...], Float64[np.ndarray, "kept features"]]:
+    """Returns what the features are in the rows that are kept, and their numbers; one error names all that are none."""
+    described, arrays, refused = [], [], {}
+    for name, column in columns.items():
+        try:
+            cells = read_cells(name, column)
+            cells = cells.as_categories() if name in categories else cells
+            check_text(name, cells)
+            cells = cells.take(kept)
+            described.append(describe_cells(name, cells))
+            arrays.append(code_cells(described[-1], cells))
+        except ValueError as error:
+            refused[name] = error
+    if refused:
+        (_, error), *others = refused.items()
+        more = f"; refused as well: {listed(name for name, _ in others)}" if others else ""
+        raise ValueError(f"{error}{more}") from error
+    return tuple(described), np.stack(arrays, axis=1)
 
 
 def _outcome(name: str, column: Any) -> Float64[np.ndarray, " rows"]:

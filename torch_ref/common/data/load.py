@@ -30,7 +30,9 @@ def load_data(
     groups: str | None = None,
     replication: int = 1,
     control: object = None,
+    features: Sequence[str] | None = None,
     ignore: Sequence[str] = (),
+    categories: Sequence[str] = (),
     missing: Literal["error", "drop"] = "error",
 ) -> TreatmentData:
     r"""Loads data by the name of its source, or from a table in memory.
@@ -49,7 +51,9 @@ def load_data(
         groups: the column of a named table with the clusters of the rows, numbers or texts; None has none.
         replication: which replication of an .npz file, from 1.
         control: the label of the arm to compare with; None takes the first in order.
+        features: the columns of a named table that are features; None takes all others.
         ignore: the columns of a named table that are no features, such as identifiers.
+        categories: the features of a named table that are categories, though they look like numbers, such as codes.
         missing: rows without treatment or outcome are an `"error"`; or `"drop"` leaves them out (`dropped`).
 
     Returns:
@@ -80,7 +84,9 @@ def load_data(
         "weight": (weight, None),
         "groups": (groups, None),
         "control": (control, None),
-        "ignore": (ignore if isinstance(ignore, str) else tuple(ignore), ()),
+        "features": (None if features is None else _names(features), None),
+        "ignore": (_names(ignore), ()),
+        "categories": (_names(categories), ()),
         "missing": (missing, "error"),
     }
     chosen: dict[str, Any] = {name: value for name, (value, _) in named.items()}
@@ -98,7 +104,7 @@ def load_data(
         _only_defaults(source, **named)
         return _from_npz(path, read_npz(path), replication)
     _only_defaults(source, replication=(replication, 1))
-    table = _read_table(path)
+    table = _read_table(path, text=categories)
     if isinstance(table, np.ndarray):
         _only_defaults(source, **named)
         return _from_ihdp_columns(path, table)
@@ -198,7 +204,9 @@ def load_curves(source: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 def _curves(table: Any, kinds: Sequence[str]) -> dict[str, np.ndarray]:
     """Returns the columns of each kind in a table; numbers without a header are of none."""
-    names = () if isinstance(table, np.ndarray) else tuple(open_table(table))
+    if isinstance(table, np.ndarray):
+        return {}
+    names = tuple(open_table(table))
     columns = {kind: [Column(name) for name in names if re.fullmatch(f"{kind}(_.*)?", name)] for kind in kinds}
     return {kind: to_numbers(table, of_kind) for kind, of_kind in columns.items() if of_kind}
 
@@ -281,8 +289,10 @@ def _checked(
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     checked |= {name: _column(checked[name]) for name in ("y", "mu0", "mu1") if name in checked}
-    known = {name: checked.get(name) for name in ("mu0", "mu1")}
-    return TreatmentData(checked["x"], checked["t"], checked["y"], **known, feature_names=_names(x.shape[1]))
+    x, t, y = (checked[name] for name in ("x", "t", "y"))
+    return TreatmentData(
+        x, t, y, None, checked.get("mu0"), checked.get("mu1"), tuple(f"x{i + 1}" for i in range(x.shape[1]))
+    )
 
 
 def _only_defaults(source: object, **arguments: tuple[object, object]) -> None:
@@ -296,5 +306,6 @@ def _column(values: np.ndarray) -> np.ndarray:
     return values.reshape(-1, 1)
 
 
-def _names(features: int) -> tuple[str, ...]:
-    return tuple(f"x{i + 1}" for i in range(features))
+def _names(names: Sequence[str]) -> Sequence[str]:
+    """Returns names as a tuple; a text, which is refused later, as it is."""
+    return names if isinstance(names, str) else tuple(names)

@@ -38,6 +38,9 @@ def read_csv(path: Path, text: Collection[str] = ()) -> Any:
         raise ValueError(f"{path}, line 1: expected names only or finite numbers only, got {got}")
     if numbers:
         return _read_numbers(path)
+    for mark, plural in ((";", "semicolons"), ("\t", "tabs")):
+        if len(first) == 1 and mark in first[0]:
+            raise ValueError(f"{path}, line 1: expected commas between the names, got {plural}")
     names = _header(str(path), first)
     arrow = _import_pyarrow(path)
     from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
@@ -60,12 +63,14 @@ def read_csv(path: Path, text: Collection[str] = ()) -> Any:
     except arrow.ArrowException as error:
         if ragged:
             raise ValueError(f"{path}, {ragged[0]}") from error
+        if "Empty CSV file" in str(error):
+            raise ValueError(f"{path}: expected at least one row, got a header only") from error
         raise ValueError(f"{path}: expected comma-separated text, got {shown(str(error))}") from error
     if any(arrow.types.is_binary(kind) for kind in table.schema.types):
         raise ValueError(f"{path}, line {_undecodable_line(path)}: expected text in UTF-8, got other bytes")
     if not table.num_rows:
         raise ValueError(f"{path}: expected at least one row, got a header only")
-    _check_last_row(path, table)
+    _check_quotes(path, table)
     return table.rename_columns(names)
 
 
@@ -167,14 +172,28 @@ def _read_numbers(path: Path) -> Float64[np.ndarray, "rows columns"]:
         raise ValueError(f"{path}: expected numbers in columns, as in its first line, got {got}") from error
 
 
-def _check_last_row(path: Path, table: Any) -> None:
-    """Raises ValueError where a quote that is never closed has swallowed the last lines."""
-    last = table.slice(table.num_rows - 1).to_pylist()[0]
-    if any(isinstance(value, str) and "\n" in value for value in last.values()):
-        with path.open("rb") as file:
-            quotes = sum(line.count(b'"') for line in file)
-        if quotes % 2:
-            raise ValueError(f"{path}: expected every quote to be closed, got an odd number of them: {quotes}")
+def _check_quotes(path: Path, table: Any) -> None:
+    """Raises ValueError where a cell holds whole lines of the table, since a quote was closed late or never."""
+    from pyarrow import compute
+
+    found: Any = compute  # its functions are made as it loads
+    width, rows = table.num_columns, table.num_rows
+    for place, column in enumerate(table.columns):
+        if str(column.type) != "string":
+            continue
+        for row in found.indices_nonzero(found.match_substring(column, "\n")).to_pylist():
+            first, *between, last = (line.count(",") for line in column[row].as_py().split("\n"))
+            swallowed = first == width - 1 - place and last == place and all(count == width - 1 for count in between)
+            if (swallowed and width > 2) or (row == rows - 1 and _count_quotes(path) % 2):
+                got = f"a cell of {len(between) + 2} lines in row {row}"
+                raise ValueError(
+                    f"{path}: column {table.column_names[place]}: expected every quote to be closed, got {got}"
+                )
+
+
+def _count_quotes(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(line.count(b'"') for line in file)
 
 
 def _header(place: str, cells: Sequence[str]) -> tuple[str, ...]:

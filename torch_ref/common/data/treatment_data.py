@@ -88,6 +88,31 @@ class TreatmentData:
         return self.take(order[held_out:]), self.take(order[:held_out])
 
 
+def count(data: TreatmentData) -> str:
+    """Says in a line how many rows, arms and features there are, and how many rows were dropped.
+
+    Args:
+        data: the rows.
+
+    Example:
+        >>> columns = Column("age", None, gaps=True), Column("city", ("Bonn", "Rome"))
+        >>> x, t, y = np.array([[31.0, 0.0], [np.nan, 1.0]]), np.array([0, 1]), np.ones((2, 1))
+        >>> count(TreatmentData(x, t, y, arms=("none", "drug"), columns=columns, dropped=(1,)))
+        '2 rows (1 without treatment or outcome dropped), 1 of none, 1 of drug, 2 features (1 category, 1 with gaps)'
+    """
+    rows = np.bincount(data.t, minlength=len(data.arms)).tolist()
+    arms = f"{rows[1]} treated"
+    if data.arms != (0, 1):
+        arms = ", ".join(f"{count} of {arm}" for arm, count in zip(data.arms, rows, strict=True))
+    categories = sum(column.levels is not None for column in data.columns or ())
+    gaps = sum(column.gaps for column in data.columns or ())
+    some = [f"{categories} {'category' if categories == 1 else 'categories'}"] * bool(categories)
+    some += [f"{gaps} with gaps"] * bool(gaps)
+    features = f"{data.x.shape[1]} features" + (f" ({', '.join(some)})" if some else "")
+    dropped = f" ({len(data.dropped)} without treatment or outcome dropped)" if data.dropped else ""
+    return f"{len(data)} rows{dropped}, {arms}, {features}"
+
+
 @dataclass(frozen=True)
 class Scales:
     """Means and standard deviations of features and outcome, to train on standardised numbers and come back.
