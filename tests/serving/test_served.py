@@ -151,7 +151,7 @@ def test_codes_and_gaps_that_predict_refuses_are_nan(made: dict[str, Case]) -> N
             case.model.numbers(x[row : row + 1])
 
 
-@pytest.mark.parametrize("activation", ["elu", "gelu", "identity", "leaky_relu", "relu", "sigmoid", "silu", "tanh"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_each_activation_of_onnx_is_that_of_the_nets(activation: str) -> None:
     x = np.linspace(-30, 30, 4001, dtype=np.float32)[:, None]
     found = on_onnx(
