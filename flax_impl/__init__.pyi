@@ -7,6 +7,7 @@ from . import (
     effects as effects,
     models as models,
     parity as parity,
+    serving as serving,
     training as training,
 )
 from .models.two_head import TwoHead as TwoHead

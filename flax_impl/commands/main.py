@@ -5,7 +5,7 @@ import importlib.metadata
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("train", "predict", "parity", "ihdp")
+COMMANDS = ("train", "predict", "export", "parity", "ihdp")
 HELP = """usage: twohead COMMAND [OPTIONS]
 
 Trains a two-head model on a table and estimates treatment effects; proves that
@@ -14,6 +14,7 @@ the Flax port computes what its PyTorch reference computes.
 commands:
   train      train a model on a table; write effects, weights and pictures
   predict    estimate the effects of new rows with a trained model
+  export     write a trained model for processes without this package
   parity     compare the port with its reference, step by step
   ihdp       measure the errors of the effects on IHDP or ACIC 2016
 
@@ -24,6 +25,7 @@ options:
 examples:
   twohead train --data my.csv --treatment treated --outcome income --out out
   twohead predict --model out/model.safetensors --data new.csv --out told.csv
+  twohead export --model out/model.safetensors --format onnx --out model.onnx
   twohead parity --model two-head --dtype float64
   twohead ihdp path/to/ihdp --json ihdp.json"""
 

@@ -10,7 +10,7 @@ from torch_ref.common.checks.arrays import check_arms, check_data
 from torch_ref.common.data.treatment_data import Scales, TreatmentData, sigmoid
 
 _MOST = 20_000  # rows that a propensity is fitted on: more change no digit that a warning or a picture shows
-_NEAREST = 0.01  # to 0 or 1 that an unseen row's propensity comes: below, it would stand for more than a hundred rows
+NEAREST = 0.01  # to 0 or 1 that an unseen row's propensity comes: below, it would stand for more than a hundred rows
 
 
 def propensity(x: Float[np.ndarray, "rows features"], t: Int[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
@@ -103,10 +103,10 @@ def logistic_scores(intercepts: np.ndarray, weights: np.ndarray, x: np.ndarray) 
     """Returns the probabilities of each arm by `logistic_weights`, at least 0.01 and at most 0.99."""
     logits = intercepts[:, None] + weights @ x.T
     if len(logits) == 1:
-        score = np.clip(sigmoid(logits[0]), _NEAREST, 1 - _NEAREST)
+        score = np.clip(sigmoid(logits[0]), NEAREST, 1 - NEAREST)
         return np.stack([1 - score, score])
     shares = np.exp(logits - logits.max(axis=0))
-    return np.clip(shares / shares.sum(axis=0), _NEAREST, 1 - _NEAREST)
+    return np.clip(shares / shares.sum(axis=0), NEAREST, 1 - NEAREST)
 
 
 def _regression(scales: Scales, x: np.ndarray, t: np.ndarray) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flax_impl.commands import ihdp, parity, predict, train
+from flax_impl.commands import export, ihdp, parity, predict, train
 from flax_impl.commands.main import COMMANDS, main
 from tests.support.commands import SCRIPTS, call
 
@@ -29,7 +29,7 @@ def test_help_fits_a_screen_and_has_an_example_of_each_command(capsys: pytest.Ca
         assert any(line.startswith(f"  twohead {command} ") for line in lines)
 
 
-@pytest.mark.parametrize("command", [train, predict, parity, ihdp])
+@pytest.mark.parametrize("command", [train, predict, export, parity, ihdp])
 def test_the_help_of_a_command_fits_a_screen(
     command: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -50,7 +50,7 @@ def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nonsense"]) == 2
-    expected = "error: expected one of train, predict, parity, ihdp, got nonsense; see twohead --help\n"
+    expected = "error: expected one of train, predict, export, parity, ihdp, got nonsense; see twohead --help\n"
     assert capsys.readouterr() == ("", expected)
 
 
@@ -63,7 +63,8 @@ def test_an_unknown_option_is_one_line(command: str, tmp_path: Path, capsys: pyt
 
 
 def test_each_script_is_its_command() -> None:
-    for command, module in {"train": train, "predict": predict, "parity": parity, "ihdp": ihdp}.items():
+    modules = {"train": train, "predict": predict, "export": export, "parity": parity, "ihdp": ihdp}
+    for command, module in modules.items():
         assert module.__name__ == f"flax_impl.commands.{command}"
         assert f"flax_impl.commands.{command} import main" in (SCRIPTS / f"{command}.py").read_text() or (
             "from flax_impl.commands import parity" in (SCRIPTS / f"{command}.py").read_text()

@@ -16,11 +16,11 @@ from tests.support.names import public_names
 ROOT = Path(__file__).parents[2]
 PAGES = {
     "flax_impl": "flax_impl", "flax_impl.models": "models", "flax_impl.models.nnx": "models",
-    "flax_impl.training": "training", "flax_impl.effects": "effects", "flax_impl.parity": "parity",
-    "flax_impl.data": "data", "torch_ref": "torch_ref", "torch_ref.recording": "torch_ref",
-    "torch_ref.models": "torch_ref", "torch_ref.training": "torch_ref",
+    "flax_impl.training": "training", "flax_impl.effects": "effects", "flax_impl.serving": "serving",
+    "flax_impl.parity": "parity", "flax_impl.data": "data", "torch_ref": "torch_ref",
+    "torch_ref.recording": "torch_ref", "torch_ref.models": "torch_ref", "torch_ref.training": "torch_ref",
 }  # fmt: skip
-ROOMS = {"commands", "common", "data", "effects", "models", "nnx", "parity", "recording", "training"}
+ROOMS = {"commands", "common", "data", "effects", "models", "nnx", "parity", "recording", "serving", "training"}
 FRAMEWORKS = {"setup", "parent", "set_fit_request", "set_score_request"}  # what Linen and scikit-learn put into a class
 
 

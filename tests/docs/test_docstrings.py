@@ -25,7 +25,7 @@ MODULES = [
 ROOMS = [
     "torch_ref", "torch_ref.data", "torch_ref.models", "torch_ref.recording", "torch_ref.training", "flax_impl",
     "flax_impl.data", "flax_impl.effects", "flax_impl.models", "flax_impl.models.nnx", "flax_impl.parity",
-    "flax_impl.training",
+    "flax_impl.serving", "flax_impl.training",
 ]  # fmt: skip
 # What takes anything that its types allow, and refuses nothing.
 RAISES_NOTHING: dict[str, str] = {

@@ -16,7 +16,7 @@ from flax_impl.commands import ihdp
 ROOT = Path(__file__).parents[2]
 NAMES = ihdp.OURS | {name: peer.words for name, peer in effect_peers.PEERS.items()}
 README = (ROOT / "README.md").read_text()
-PAGES = ("porting", "training", "worked_port")
+PAGES = ("porting", "serving", "training", "worked_port")
 RESULTS = [path.read_text() for path in sorted((ROOT / "docs").glob("*/*.txt"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```(?:\n+```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)
 # Runs blocks of code one after the other in one namespace, as a reader would who pastes them; the last line of what it

@@ -8,7 +8,7 @@ from tests.support.names import public_names
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch_ref", "flax_impl")
-ROOMS = {"common", "data", "models", "training", "recording", "effects", "parity", "commands"}
+ROOMS = {"common", "data", "models", "training", "recording", "effects", "serving", "parity", "commands"}
 # One idea each, and longer than the rest: a list of what people get wrong, and a page in one piece.
 LONG = {
     "flax_impl/parity/diagnosis/optimizer/variants.py",

@@ -111,5 +111,5 @@ def test_the_same_signature(room: str, name: str) -> None:
 
 def test_roots_have_the_same_names() -> None:
     more = set(public_names("flax_impl")) - set(public_names("torch_ref"))
-    assert more == {"check_parity", "commands", "effects", "fit_replicas", "load_trace", "parity"}
+    assert more == {"check_parity", "commands", "effects", "fit_replicas", "load_trace", "parity", "serving"}
     assert set(public_names("torch_ref")) - set(public_names("flax_impl")) == {"common", "recording"}

@@ -146,13 +146,26 @@ def calibrated_interval(
         >>> low.round(3).tolist(), high.round(3).tolist()
         ([0.586], [3.414])
     """
-    check_number("alpha", alpha, above=0, below=1)
-    check_shape("calibration", calibration, (_LEVELS + 2,))
+    factor = max(calibrated_factor(calibration, alpha), least)
     if len(effects) < 2:
         raise ValueError(f"members: expected at least 2 for an interval, got {len(effects)}")
-    factor = np.interp(1 - alpha, np.arange(_LEVELS + 1) / _LEVELS, calibration[1:])
-    mean, margin = effects.mean(axis=0), max(float(factor), least) * _spread(effects, calibration[0])
+    mean, margin = effects.mean(axis=0), factor * _spread(effects, calibration[0])
     return mean - margin, mean + margin
+
+
+def calibrated_factor(calibration: Float[np.ndarray, " levels"], alpha: float) -> float:
+    """Returns how many times their spread calibrated intervals go to either side.
+
+    Args:
+        calibration: as `calibrate` returns it.
+        alpha: the probability of missing the effect, above 0 and below 1.
+
+    Raises:
+        ValueError: a calibration that is none, or an `alpha` out of bounds.
+    """
+    check_number("alpha", alpha, above=0, below=1)
+    check_shape("calibration", calibration, (_LEVELS + 2,))
+    return float(np.interp(1 - alpha, np.arange(_LEVELS + 1) / _LEVELS, calibration[1:]))
 
 
 def _quantiles(ratios: Float[np.ndarray, " some"]) -> Float[np.ndarray, " levels"]:
