@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = ("jax", "torch", "data", "plots", "estimator", "trees", "balance", "docs", "test")
+EXTRAS = ("jax", "torch", "data", "plots", "estimator", "trees", "onnx", "shap", "balance", "docs", "test")
 
 
 def test_the_wheel_holds_the_two_packages_and_nothing_else(tmp_path: Path) -> None:
@@ -18,6 +18,7 @@ def test_the_wheel_holds_the_two_packages_and_nothing_else(tmp_path: Path) -> No
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"torch_ref", "flax_impl"}
     kept = {"torch_ref/py.typed", "flax_impl/py.typed", "flax_impl/__init__.pyi", "flax_impl/parity/report/page.css"}
+    kept |= {"flax_impl/effects/page/page.css"}
     assert kept <= set(names)
     expected = {
         path.relative_to(ROOT).as_posix()

@@ -14,7 +14,7 @@ from ..averages import AverageEffect
 from ..judging.columns import check_columns, row_weights
 from .estimates import check_alpha, cluster_places, covariance, estimate_of
 from .policy import Labels
-from .questions import check_features, named_columns
+from .questions import check_table, named_columns
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def group_features(
 
     Source: Chernozhukov, Demirer, Duflo, Fernandez-Val, as `group_effects`.
     """
-    x = check_features(x)
+    x = check_table(x)
     rows = len(x)
     alpha, w, places = check_alpha(alpha), row_weights(w, rows), cluster_places(groups, rows)
     [quantile] = check_columns(quantile=quantile)

@@ -12,7 +12,7 @@ from torch_ref.common.checks.arguments import check_integer, check_shape, listed
 from torch_ref.common.checks.arrays import check_finite
 from torch_ref.common.data.columns import Column
 
-from .questions import check_features, named_columns
+from .questions import check_table, named_columns
 
 Effect = Callable[[Float[np.ndarray, "rows features"]], Float[np.ndarray, " rows"]]
 _PART = 20_000  # rows of which the effect is estimated at a time
@@ -204,7 +204,7 @@ def _shap() -> Any:
 
 def _drawn_rows(x: np.ndarray, rows: int, generator: np.random.Generator) -> np.ndarray:
     """Returns at most so many rows, drawn at random and in their order; raises ValueError for less than two."""
-    x = check_features(x)
+    x = check_table(x)
     rows = check_integer("rows", rows, at_least=2)
     if len(x) < 2:
         raise ValueError(f"x: expected at least 2 rows, got {len(x)}")

@@ -103,7 +103,7 @@ def policy_value(
     count, rows = outcomes.shape
     places = check_arm_of_rows("choice", choice, count, rows)
     net = outcomes - cost_table(costs, count, rows)
-    labels = check_labels(arms, count)
+    labels = label_arms(arms, count)
     alpha = check_alpha(alpha)
     w = row_weights(w, rows)
     clusters = cluster_places(groups, rows)
@@ -188,7 +188,7 @@ def check_outcomes(outcomes: Any) -> Float[np.ndarray, "arms rows"]:
     return check_of_arms("outcomes", array, array.shape[1])
 
 
-def check_labels(arms: Sequence[Any], count: int) -> tuple[Any, ...]:
+def label_arms(arms: Sequence[Any], count: int) -> tuple[Any, ...]:
     """Returns a label for each arm, its place where there are none; raises ValueError for another number of them."""
     labels = tuple(arms) or tuple(range(count))
     if len(labels) != count or len(set(labels)) != count:

@@ -12,8 +12,8 @@ from torch_ref.common.data.columns import Column
 
 from ..judging.columns import row_weights
 from .choices import cost_table
-from .policy import Labels, PolicyValue, check_labels, check_outcomes, judged_policy
-from .questions import Question, check_features, named_columns, questions_about
+from .policy import Labels, PolicyValue, check_outcomes, judged_policy, label_arms
+from .questions import Condition, check_table, named_columns, questions_about
 from .tree_search import Plan, best_plan
 
 
@@ -40,7 +40,7 @@ class Split:
         no: what follows for the others.
     """
 
-    question: Question
+    question: Condition
     yes: Union["Split", Leaf]
     no: Union["Split", Leaf]
 
@@ -78,7 +78,7 @@ class PolicyTree:
         Args:
             x: the features [rows, features], as the tree was learned from; NaN where one is missing.
         """
-        x = check_features(x, len(self.columns))
+        x = check_table(x, len(self.columns))
 
         def of(node: Split | Leaf) -> np.ndarray:
             if isinstance(node, Leaf):
@@ -160,13 +160,13 @@ def policy_tree(
     """
     outcomes = check_outcomes(outcomes)
     count, rows = outcomes.shape
-    x = check_features(x)
+    x = check_table(x)
     check_shape("x", x, (rows, "features"))
     depth, cuts = check_integer("depth", depth, at_least=1), check_integer("cuts", cuts, at_least=1)
     if depth > 3:
         raise ValueError(f"depth: expected 1, 2 or 3, got {depth}")
     min_leaf = check_integer("min_leaf", min_leaf, at_least=1)
-    known, labels = named_columns(columns, x.shape[1]), check_labels(arms, count)
+    known, labels = named_columns(columns, x.shape[1]), label_arms(arms, count)
     net = outcomes - cost_table(costs, count, rows)
     w = row_weights(w, rows)
     counted = w > 0
@@ -227,7 +227,7 @@ def judged_tree(
     """
     outcomes = check_outcomes(outcomes)
     count, rows = outcomes.shape
-    x = check_features(x)
+    x = check_table(x)
     check_shape("x", x, (rows, "features"))
     table, weights = cost_table(costs, count, rows), row_weights(w, rows)
 
@@ -244,7 +244,7 @@ def judged_tree(
 
 
 def _grown(
-    plan: Plan | None, questions: Sequence[Question], asked: np.ndarray, gains: np.ndarray, here: np.ndarray
+    plan: Plan | None, questions: Sequence[Condition], asked: np.ndarray, gains: np.ndarray, here: np.ndarray
 ) -> Split | Leaf:
     """Returns the tree of a plan, each leaf with the best arm of the rows that come `here`."""
     if plan is None:

@@ -13,7 +13,7 @@ from torch_ref.common.data.columns import Column
 
 
 @dataclass(frozen=True)
-class Question:
+class Condition:
     """A question about one column: at most a number, of a level, or missing.
 
     Args:
@@ -59,7 +59,7 @@ def named_columns(columns: Sequence[str | Column] | None, features: int) -> tupl
     return known
 
 
-def check_features(x: Any, features: int | None = None) -> Float[np.ndarray, "rows features"]:
+def check_table(x: Any, features: int | None = None) -> Float[np.ndarray, "rows features"]:
     """Returns features in float64; raises ValueError unless they are numbers or NaN, in so many columns."""
     array = np.asarray(x)
     check_shape("x", array, ("rows", "features" if features is None else features))
@@ -75,7 +75,7 @@ def check_features(x: Any, features: int | None = None) -> Float[np.ndarray, "ro
 
 def questions_about(
     x: Float[np.ndarray, "rows features"], columns: Sequence[Column], cuts: int
-) -> tuple[list[Question], Bool[np.ndarray, " questions"]]:
+) -> tuple[list[Condition], Bool[np.ndarray, " questions"]]:
     """Returns the questions to which some rows say yes and some no, and which of them start a chain.
 
     Of a number: whether it is at most a cut, in the middle between two values that follow each other; all of them
@@ -83,22 +83,22 @@ def questions_about(
     level, against all others. Of a column with gaps: whether it is missing. In the chain of a number's cuts, who says
     yes to one says yes to the next.
     """
-    asked: list[Question] = []
+    asked: list[Condition] = []
     starts: list[bool] = []
     for place, column in enumerate(columns):
         values = x[:, place]
         there = values[~np.isnan(values)]
         different, counts = np.unique(there, return_counts=True)
         if column.levels is None:
-            found = [Question(place, "at most", cut) for cut in _middles(different, counts, cuts)]
+            found = [Condition(place, "at most", cut) for cut in _middles(different, counts, cuts)]
             starts += [number == 0 for number in range(len(found))]
         else:
-            found = [Question(place, "level", level) for level in different.tolist() if level >= 0]
+            found = [Condition(place, "level", level) for level in different.tolist() if level >= 0]
             found = found if len(different) > 1 or len(there) < len(values) else []  # one level alone
             starts += [True] * len(found)
         asked += found
         if 0 < len(there) < len(values):
-            asked.append(Question(place, "missing"))
+            asked.append(Condition(place, "missing"))
             starts.append(True)
     return asked, np.array(starts, dtype=bool)
 

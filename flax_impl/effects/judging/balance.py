@@ -59,6 +59,9 @@ def covariate_balance(
         names: of the features.
         pair: the two arms, the one to compare with first.
 
+    Returns:
+        The differences of the second arm from the first, for each feature.
+
     Raises:
         ValueError: other shapes, numbers that are not finite, an arm that is not there, or one of the two without rows.
 

@@ -31,7 +31,7 @@ def check_columns(*, third: bool = False, **columns: Any) -> list[np.ndarray]:
     return [array.astype(np.float64) for array in arrays.values()]
 
 
-def check_arms(t: Any, arms: int) -> np.ndarray:
+def check_arm_numbers(t: Any, arms: int) -> np.ndarray:
     """Returns the arm of each row as an int; raises ValueError, naming the first row, unless it is 0 to `arms - 1`."""
     array = np.asarray(t)
     check_shape("t", array, ("rows",))

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 
 from torch_ref.common.checks.arguments import check_shape
 
-from .columns import check_arms, check_columns, check_inside, check_of_arms, row_weights
+from .columns import check_arm_numbers, check_columns, check_inside, check_of_arms, row_weights
 
 _LEAST = 1e-6  # a propensity: below it one row would stand for more than a million
 
@@ -51,7 +51,7 @@ def arm_outcomes(
     """
     [y] = check_columns(y=y)
     mu = check_of_arms("mu", mu, len(y))
-    t = check_arms(t, len(mu))
+    t = check_arm_numbers(t, len(mu))
     check_shape("t", t, (len(y),))
     score = _inner("score", check_of_arms("score", score, len(y), len(mu)))
     found, rows = mu.copy(), np.arange(len(y))

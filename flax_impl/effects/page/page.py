@@ -27,13 +27,10 @@ class EffectPage:
         warnings: what makes the effects doubtful, a sentence each.
 
     Example:
-        >>> from flax_impl.data import synthetic
-        >>> from flax_impl.effects import EffectSettings, fit_effects
-        >>> data = synthetic(rows=200, features=4)
-        >>> small = EffectSettings(representation_features=[4], head_features=[4], members=5, steps=3)
-        >>> page = effect_page(fit_effects(data, small, progress=False), data, refutations=False, progress=False)
-        >>> "<h2>The average effect</h2>" in page.html, page.findings.report.arms
-        (True, (0, 1))
+        >>> from tempfile import TemporaryDirectory
+        >>> page = EffectPage("<p>the page</p>", findings=None, warnings=())  # by effect_page
+        >>> with TemporaryDirectory() as folder:
+        ...     page.save(f"{folder}/page.html")
     """
 
     html: str
@@ -96,6 +93,16 @@ def effect_page(
     Raises:
         ValueError: the model was loaded, so the rows that its nets did not see are unknown.
         ImportError: matplotlib or scikit-learn is not installed; the message names the extra.
+
+    Example:
+        >>> from flax_impl.data import synthetic
+        >>> from flax_impl.effects import EffectSettings, fit_effects
+        >>> data = synthetic(rows=80, features=4)
+        >>> small = EffectSettings(representation_features=[4], head_features=[4], members=5, steps=3)
+        >>> model = fit_effects(data, small, progress=False)
+        >>> page = effect_page(model, data, outcome="days", treatment="drug", refutations=False, progress=False)
+        >>> "<title>The effect of drug on days</title>" in page.html
+        True
     """
     check_integer("seed", seed, at_least=0)
     report = EffectReport.of(model, data, trim=trim) if report is None else report
