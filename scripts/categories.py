@@ -35,7 +35,7 @@ def parse() -> argparse.Namespace:
     """Returns the command line's arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--seeds", type=int, default=2, help="of the made-up tables (default: 2)")
+    add("--seeds", type=int, default=3, help="of the made-up tables (default: 3)")
     add("--levels", type=int, default=200, help="of the category (default: 200)")
     add("--rows", type=int, default=20, help="of each level, to train on (default: 20)")
     add("--replications", type=int, nargs="*", default=[1, 2, 3], help="of ACIC 2016 (default: 1 2 3)")

@@ -64,7 +64,11 @@ class TestHandValues:
         np.testing.assert_array_equal(rare, np.zeros(30))
         np.testing.assert_array_equal(unseen, np.zeros(30))  # as rare as the rare ones
         assert last.tolist() == [0.0] * 29 + [1.0]
-        assert design.for_nets(codes[:, None]).shape == (len(codes), 0)
+        np.testing.assert_array_equal(
+            design.for_nets(codes[:, None]), design.finite(codes[:, None])
+        )  # beside the codes
+        age = (*design.columns, Column("age"))
+        assert Design.of(np.stack([codes, codes], 1).astype(float), age).for_nets(np.ones((1, 2))).tolist() == [[1]]
         np.testing.assert_array_equal(design.codes(np.array([[4.0], [-1.0], [NAN]])), [[4], [-1], [-1]])
         assert (design.embedded, design.code_counts) == ((0,), (40,))
 

@@ -203,6 +203,12 @@ def test_the_columns_of_nets() -> None:
     np.testing.assert_array_equal(np.isnan(made.arrays["x"]).any(axis=0), [True, False, False, False])
 
 
+def test_a_table_of_nothing_but_towns() -> None:
+    estimator = TwoHeadEstimator(**TINY).fit(TABLE[["town"]], Y, treatment=T)
+    assert estimator.effect(TABLE[["town"]]).shape == (len(TABLE),)
+    assert len(set(estimator.effect(TABLE[["town"]]).tolist())) == 25
+
+
 def test_gaps_and_categories_that_determine_the_treatment() -> None:
     t, y, columns = np.array([0, 0, 1, 1] * 10), np.zeros((40, 1)), (Column("a", gaps=True), Column("b", (0, 1, 2, 3)))
     gaps, levels = np.where(t == 1, np.nan, np.arange(40.0)), np.tile([0.0, 2, 1, 3], 10)

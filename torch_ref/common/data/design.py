@@ -93,9 +93,10 @@ class Design:
 
     @property
     def net_entries(self) -> Int[np.ndarray, " net"]:
-        """The places of the entries that are columns of nets [net]."""
+        """The places of the entries that are columns of nets [net]; all where nets would see codes alone."""
         finite = self.finite_entries
-        return finite[~np.isin(self.source[finite], self.embedded)]
+        others = finite[~np.isin(self.source[finite], self.embedded)]
+        return others if len(others) else finite
 
     @property
     def names(self) -> tuple[str, ...]:
