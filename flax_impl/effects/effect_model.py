@@ -202,14 +202,8 @@ class EffectModel:
         return self.interval(effects, alpha)
 
     def difference_interval(
-        self,
-        data: TreatmentData,
-        x: Features,
-        alpha: float = 0.05,
-        joint: Literal["any", "independent"] = "any",
-        *,
-        control: Any = None,
-        treatment: Any = None,
+        self, data: TreatmentData, x: Features, alpha: float = 0.05, joint: Literal["any", "independent"] = "any", *,
+        control: Any = None, treatment: Any = None,
     ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
         """Returns the ends of intervals that hold each row's own difference of outcomes, noise and all.
 
