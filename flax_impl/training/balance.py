@@ -175,9 +175,9 @@ class CFRLoss(FactualLoss):
         criterion: as for `FactualLoss`.
         reduction: as for `FactualLoss`.
         head_weights: factors of the heads' parts; None is 1 for each.
-        arms: as for `FactualLoss`.
         balance: `"linear_mmd"`, `"rbf_mmd"` or `"wasserstein"`. Weights of the rows count in it, within each arm.
         balance_weight: factor of the penalty.
+        arms: as for `FactualLoss`.
 
     Raises:
         ValueError: as for `FactualLoss`; an unknown balance, or a factor below 0.

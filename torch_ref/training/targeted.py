@@ -29,10 +29,10 @@ class TargetedLoss(FactualLoss):
         criterion: as for `FactualLoss`.
         reduction: as for `FactualLoss`; of its two parts only.
         head_weights: factors of the two heads' parts; None is 1 for each.
-        arms: 2, as there is one propensity.
         propensity_weight: factor of the cross entropy.
         targeted_weight: factor of the targeted part.
         clip: how near to 0 and 1 a propensity may come in the targeted part; below 0.5.
+        arms: 2, as there is one propensity.
 
     Raises:
         ValueError: as for `FactualLoss`; a factor below 0, a `clip` that is not between 0 and 0.5, or more arms.
