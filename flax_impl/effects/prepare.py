@@ -24,7 +24,7 @@ from .settings import EffectSettings
 
 _EPOCHS, _PATIENCE, _BATCH = 300, 20, 100
 _PATIENCE_STEPS, _LEAST_PATIENCE = 500, 12
-_WIDEST = 16  # embedding
+_WIDEST = 64  # embedding: narrow ones learn too slowly, see docs/effects/categories.txt
 
 
 class Preparation(NamedTuple):
@@ -191,9 +191,9 @@ def _encoded(one: Preparation, encoding: Encoding | None) -> Preparation:
 def embedding_width(levels: int) -> int:
     """Returns how many columns nets make of a category with so many levels.
 
-    Source: the rule of fastai, at most 16; docs/effects/categories.txt compares widths.
+    Twice what fastai takes by default, at most 64: docs/effects/categories.txt compares widths.
     """
-    return min(_WIDEST, round(1.6 * levels**0.56))
+    return min(_WIDEST, round(3.2 * levels**0.56))
 
 
 def net_config(prepared: Preparation, settings: EffectSettings, arms: int = 2) -> dict[str, Any]:
