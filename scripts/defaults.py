@@ -53,8 +53,8 @@ def losses(data: TreatmentData, settings: EffectSettings) -> tuple[float, float,
     """
     found = fit_effects(data, settings, progress=False).cross_fit(data)
     rows = data.take(found.rows)
-    factual = np.where(rows.t == 1, found.mu1, found.mu0)
-    effects = (-score_effects(found.effect, rows, loss) for loss in ("r_loss", "dr_loss"))
+    factual = np.where(rows.t == 1, found.mu[1], found.mu[0])
+    effects = (-score_effects(found.contrast().effect[None], rows, loss) for loss in ("r_loss", "dr_loss"))
     each = (float(np.mean((rows.y[:, 0] - factual) ** 2)), *effects)
     outcome, r, dr = (loss / float(rows.y.var()) for loss in each)
     return outcome, r, dr

@@ -241,18 +241,11 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
             warnings.warn(sentence, stacklevel=1)
     print(f"\n{report}\n")
     if data.mu0 is not None and data.mu1 is not None:
-        outcomes = *report.outcomes[:, :, None], data.mu0, data.mu1
-        print(f"known effects: sqrt PEHE {sqrt_pehe(*outcomes):.4g}, ATE error {ate_error(*outcomes):.4g}")
+        (y0, y1), known = report.outcomes[:, :, None], (data.mu0, data.mu1)
+        print(f"known effects: sqrt PEHE {sqrt_pehe(y0, y1, *known):.4g}, ATE error {ate_error(y0, y1, *known):.4g}")
     if args.report:
-        page = package.effects.effect_page(
-            model,
-            data,
-            report,
-            outcome=args.outcome or "y",
-            treatment=args.treatment or "t",
-            seed=args.seed,
-            less_is_better=bool(args.less_is_better),
-        )
+        named = {"outcome": args.outcome or "y", "treatment": args.treatment or "t", "seed": args.seed}
+        page = package.effects.effect_page(model, data, report, **named, less_is_better=bool(args.less_is_better))
         page.save(args.report)
     kept = np.setdiff1d(np.arange(len(data) + len(data.dropped)), data.dropped)
     return [*write_effects(args, model, report, kept.tolist()), *([args.report] if args.report else [])]

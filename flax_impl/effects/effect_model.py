@@ -202,15 +202,9 @@ class EffectModel:
         return self.interval(effects, alpha)
 
     def difference_interval(
-        self,
-        data: TreatmentData,
-        x: Features,
-        alpha: float = 0.05,
-        joint: Literal["any", "independent"] = "any",
-        *,
-        control: Any = None,
-        treatment: Any = None,
-    ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+        self, data: TreatmentData, x: Features, alpha: float = 0.05, joint: Literal["any", "independent"] = "any", *,
+        control: Any = None, treatment: Any = None
+    ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:  # fmt: skip
         """Returns the ends of intervals that hold each row's own difference of outcomes, noise and all.
 
         Conformal: their width comes from the rows that nets did not see. See `conformal_interval`.

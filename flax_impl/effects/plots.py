@@ -139,7 +139,7 @@ def _overlap(report: EffectReport, drawing: Any) -> None:
         axes.set(ylabel="share of the arm" if two else "share")
         axes.legend()
     of = "treatment" if two else "the arm"
-    axes.set(xlabel=f"propensity: probability of {of}")
+    drawing.supxlabel(f"propensity: probability of {of}", fontsize="medium")
     drawing.suptitle("Overlap of the arms")
 
 

@@ -55,6 +55,7 @@ def export_model(
     Example:
         >>> import tempfile, zipfile
         >>> import jax
+        >>> import numpy as np
         >>> from flax_impl.data import synthetic
         >>> from flax_impl.effects import EffectSettings, fit_effects
         >>> data = synthetic(rows=80, features=4)
@@ -66,7 +67,7 @@ def export_model(
         ...         program = jax.export.deserialize(bytearray(file.read("model.stablehlo")))
         >>> with jax.enable_x64(True):
         ...     found = program.call(data.x)
-        >>> bool(abs(found["effect"] - model.effect(data.x)).max() < 1e-5)
+        >>> bool(np.allclose(np.asarray(found["effect"]), model.effect(data.x), atol=1e-5))
         True
     """
     check_choice("format", format, FORMATS)

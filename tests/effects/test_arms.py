@@ -108,8 +108,8 @@ def test_file_keeps_arms(model: EffectModel, data: TreatmentData, tmp_path: Path
     model.save(tmp_path / "model.safetensors")
     again = load_effect_model(tmp_path / "model.safetensors")
     assert again.arms == ARMS
-    ends = [one.effect_interval(data.x, control="low", treatment="high") for one in (model, again)]
-    np.testing.assert_array_equal(*ends)
+    first, second = (one.effect_interval(data.x, control="low", treatment="high") for one in (model, again))
+    np.testing.assert_array_equal(first, second)
 
 
 def test_report_and_pictures(model: EffectModel, data: TreatmentData) -> None:

@@ -239,7 +239,8 @@ def test_trees_and_averages_see_them_too(tmp_path: Path, monkeypatch: pytest.Mon
     table, model = estimator._table_of_fit, estimator.effect_model_
     low, high = model.difference_interval(table, TABLE[:5])
     assert (low < high).all()
-    assert score_effects(model.effect(TABLE), table, "dr_loss") > score_effects(-model.effect(TABLE), table, "dr_loss")
+    effect = model.effect(TABLE)[None]
+    assert score_effects(effect, table, "dr_loss") > score_effects(-effect, table, "dr_loss")
     estimator.save(tmp_path / "estimator")
     again = TwoHeadEstimator.load(tmp_path / "estimator")
     np.testing.assert_array_equal(quiet_effect(again, NEW), quiet_effect(estimator, NEW))
@@ -249,7 +250,7 @@ def test_trees_and_averages_see_them_too(tmp_path: Path, monkeypatch: pytest.Mon
 def test_half_the_rows_lack_levels() -> None:
     """Intervals are calibrated on them: of the towns, the last is in a single row."""
     table = TABLE.assign(town=np.where(np.arange(len(TABLE)) == 7, "far away", TABLE["town"]))
-    estimator = TwoHeadEstimator(**TINY | {"members": 5}, calibrate=True).fit(table, Y, treatment=T)
+    estimator = TwoHeadEstimator(**{**TINY, "members": 5, "calibrate": True}).fit(table, Y, treatment=T)
     low, high = estimator.effect_interval(table)
     assert (low < high).all()
 

@@ -269,9 +269,9 @@ def test_intervals_hold_the_mean_and_grow_with_certainty(model: EffectModel) -> 
 
 
 def test_a_net_is_the_same_in_an_ensemble_of_any_size(model: EffectModel) -> None:
-    large = np.stack(model.member_outcomes(NEW.x))
+    large = model.member_outcomes(NEW.x)
     for members in (1, 2):
-        found = np.stack(trained(bootstrap=True, members=members).member_outcomes(NEW.x))
+        found = trained(bootstrap=True, members=members).member_outcomes(NEW.x)
         np.testing.assert_allclose(found, large[:, :members], rtol=1e-5, atol=1e-6)
     assert np.abs(large[:, 0] - large[:, 1]).max() > 1e-3
     other = trained(bootstrap=True, members=1, seed=1)
@@ -308,7 +308,7 @@ def test_the_others_stay_as_they_are_when_one_diverges(monkeypatch: pytest.Monke
     begin_with(10.0)  # for a tenth of the rate they are not too large
     with pytest.warns(UserWarning, match=r"^net 1 diverged and starts again, with lr=0\.001$"):
         found = trained(**settings)
-    outcomes = [np.stack(model.member_outcomes(NEW.x)) for model in (found, good)]
+    outcomes = [model.member_outcomes(NEW.x) for model in (found, good)]
     np.testing.assert_array_equal(outcomes[0][:, [0, 2]], outcomes[1][:, [0, 2]])
     np.testing.assert_array_equal(found.training.losses[[0, 2]], good.training.losses[[0, 2]])
     assert np.isfinite(outcomes[0]).all()

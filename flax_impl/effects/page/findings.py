@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -147,7 +148,7 @@ def _look_at(
     two = _table_of(data, pair)
     strongest = dict.fromkeys(_strongest(importance, balance, feature_names(data)))
     benchmarks = confounding_benchmarks(two, leave_out={name: [name] for name in strongest}) if len(columns) > 1 else ()
-    settings = {"w": own.w, "groups": own.groups}
+    settings: dict[str, Any] = {"w": own.w, "groups": own.groups}
     hidden = hidden_confounding(own.t, own.y, own.mu0, own.mu1, own.score, benchmarks=benchmarks, **settings)
     odds_ratio = tipping_odds_ratio(own.t, own.y, own.mu0, own.mu1, own.score, **settings)
     refuted = refute(two, binary=report.binary, seed=seed, progress=progress) if refutations else None

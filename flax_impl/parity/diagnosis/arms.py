@@ -58,8 +58,7 @@ def count_causes(counts: Sequence[int], names: Sequence[str]) -> list[tuple[list
     for count, name in zip(counts, names, strict=True):
         text = f"divided by the rows of `{name}` in every part: divide each by its own"
         found.append(([n / count for n in counts], text))
-        share = total / (total - count) if count < total else 1.0
-        if share != round(share, 2):  # what people write is a factor
+        if count < total:
             text = f"divided by the rows of the batch without those of `{name}`: divide by all that count"
-            found.append(([share] * len(counts), text))
+            found.append(([total / (total - count)] * len(counts), text))
     return found

@@ -145,7 +145,8 @@ def _factors(pairs: list[_Pair], batch: Mapping[str, np.ndarray], dtype: str) ->
         numbers = [float(factor) for factor in factors if factor is not None]
         counts = [int(pair.rows_expected.sum()) for pair in seen]
         widths = [int(np.prod(pair.output.shape[1:])) for pair in seen]
-        return _whole_factor(numbers, counts, length, batch, widths, dtype, [pair.name for pair in seen])
+        names = [pair.name for pair in seen] if len(pairs) > 2 else []
+        return _whole_factor(numbers, counts, length, batch, widths, dtype, names)
     for name, weights in batch.items():
         if weights.shape != (length,) or weights.dtype.kind != "f" or not np.isfinite(weights).all():
             continue
@@ -221,7 +222,7 @@ def _whole_factor(
         if len(sums) == len(counts):
             text = f"divided by the sum of `{name}` where the reference's divides by the number of rows: divide by that"
             known.append(([n / s if s else 1.0 for n, s in zip(counts, sums, strict=True)], text))
-    for expected, text in known + count_causes(counts, names):
+    for expected, text in known + (count_causes(counts, names) if names else []):
         if are(expected) and not are([1.0] * len(factors)):
             return [Finding(f"the port's loss is {text}")]
     if are([1.0] * len(factors)):

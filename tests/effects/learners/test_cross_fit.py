@@ -193,7 +193,7 @@ class TestAverages:
         by = np.arange(300) % 2
         found = made.averages(by=by, trim=0.1, alpha=0.2, target="sample")
         columns = (made.t, made.y, *made.mu, made.score[1])
-        assert found == average_effects(
+        assert found == average_effects(  # pyright: ignore[reportCallIssue]
             *columns, w=made.w, groups=made.groups, by=by, trim=0.1, alpha=0.2, target="sample"
         )
         assert found.trimmed > 0

@@ -190,9 +190,7 @@ def test_units_do_not_matter(unit: float, offset: float) -> None:
         np.testing.assert_allclose(two / unit - offset, one, **shift)
     np.testing.assert_allclose(found.effects / unit, unseen.effects, **shift)
     new = table(50, seed=1)["x"]
-    np.testing.assert_allclose(
-        np.stack(moved.outcomes((new + offset) * unit)) / unit - offset, trees.outcomes(new), **shift
-    )
+    np.testing.assert_allclose(moved.outcomes((new + offset) * unit) / unit - offset, trees.outcomes(new), **shift)
 
 
 def test_the_seed_makes_them_again() -> None:
