@@ -198,6 +198,8 @@ def _growth(
     """
     counts = unseen.sum(axis=0)
     kept = rest & (counts > 0)
+    if not kept.any():
+        return 1.0  # two members may hold out no row outside the half
     counts, members, unseen = counts[kept], members[:, kept], unseen[:, kept]
     mean = np.where(unseen, members, 0.0).sum(axis=0) / counts
     few = (1 / counts - 1 / len(members)) * members.var(axis=0, ddof=1)  # what a mean over few members adds

@@ -89,15 +89,15 @@ def cross_fit_trees(data: TreatmentData, seed: int = 0) -> OutOfFold:
         from threadpoolctl import threadpool_limits
     except ImportError as error:
         raise ImportError("trees need scikit-learn: pip install 'twohead[estimator]'") from error
-    y, mu = data.y[:, 0], np.zeros((2, len(data)))
+    x, y, mu = finite_tables(data)[0].x, data.y[:, 0], np.zeros((2, len(data)))
     folds = draw_folds(data.t, seed=seed, groups=data.groups)
     with threadpool_limits(1, "openmp"):  # on few rows threads wait for each other, on a busy machine for long
         for unseen, arm in product(folds, (0, 1)):
             rows = ~unseen & (data.t == arm)
             trees = HistGradientBoostingRegressor(max_iter=30, learning_rate=0.2, random_state=seed)
-            trees.fit(data.x[rows], y[rows], sample_weight=None if data.w is None else data.w[rows])
-            mu[arm, unseen] = trees.predict(data.x[unseen])
-    score = cross_fitted_propensity(finite_tables(data)[0].x, data.t, folds)[1]
+            trees.fit(x[rows], y[rows], sample_weight=None if data.w is None else data.w[rows])
+            mu[arm, unseen] = trees.predict(x[unseen])
+    score = cross_fitted_propensity(x, data.t, folds)[1]
     return OutOfFold(data.t, y, mu[0], mu[1], score, data.w, data.groups)
 
 
