@@ -26,9 +26,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Exports; returns 0."""
-    package = import_backend("flax", "float64")  # so that it reads weights of either dtype
-    model = package.effects.load_effect_model(args.model)
-    package.serving.export_model(model, args.out, format=args.format, alpha=args.alpha)
+    package = import_backend("flax")
+    import jax
+
+    with jax.enable_x64(True):  # so that it reads weights of either dtype
+        model = package.effects.load_effect_model(args.model)
+        package.serving.export_model(model, args.out, format=args.format, alpha=args.alpha)
     print(f"{args.model}: {len(model.feature_names)} columns, {model.members} nets"
           f"{' and trees' if model.ensemble.blend is not None else ''}")  # fmt: skip
     print(f"written: {args.out} ({args.out.stat().st_size / 1e6:.1f} MB)")

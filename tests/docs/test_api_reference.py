@@ -103,6 +103,7 @@ def test_an_entry_has_its_signature_its_sections_and_its_example(site: Path) -> 
     assert 'href="torch_ref.html#torch_ref.fit"' in page
 
 
+@pytest.mark.slow
 def test_a_class_has_its_own_arguments_only(site: Path) -> None:
     assert entry(site, "flax_impl.models", "MLP").startswith(
         "class flax_impl.models.MLP( in_features: int, features: Sequence[int], activation: str = 'elu', "
@@ -117,6 +118,7 @@ def test_a_class_has_its_own_arguments_only(site: Path) -> None:
     assert "By name: elu, gelu, identity, " in entry(site, "torch_ref.models", "ACTIVATIONS")
 
 
+@pytest.mark.slow
 def test_the_site_fetches_nothing(site: Path) -> None:
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")

@@ -129,7 +129,13 @@ def test_a_public_method_says_so_too(name: str) -> None:
         assert entries(sections(value).get("Args", "")) == arguments(value), member
 
 
-@pytest.mark.parametrize("module", MODULES)
+# SHAP compiles for ten seconds when it is imported.
+_SLOW = ("flax_impl.effects.decisions.importance",)
+
+
+@pytest.mark.parametrize(
+    "module", [pytest.param(module, marks=[pytest.mark.slow] if module in _SLOW else []) for module in MODULES]
+)
 def test_the_examples_run(module: str) -> None:
     failed, _ = doctest.testmod(importlib.import_module(module))
     assert failed == 0

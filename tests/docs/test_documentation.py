@@ -42,9 +42,8 @@ def run(blocks: list[str], folder: Path) -> list[str]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=[] if page == "training" else [pytest.mark.slow]) for page in PAGES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES)
 def test_a_pages_python_runs(page: str, tmp_path: Path) -> None:
     """Block by block, in one namespace; a block of text after it is what it prints."""
     blocks = BLOCK.findall((ROOT / "docs" / f"{page}.md").read_text())

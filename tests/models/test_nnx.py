@@ -25,7 +25,7 @@ BOUND = 1e-12
 @pytest.mark.parametrize(
     ("model", "optimizer"),
     [
-        pytest.param(model, name, marks=[] if (i, name) == (1, "adam") else [pytest.mark.slow])
+        pytest.param(model, name, marks=[] if (i, name) == (1, "sgd") else [pytest.mark.slow])
         for i, model in enumerate(MODELS)
         for name in OPTIMIZERS
     ],
@@ -61,6 +61,7 @@ def test_twenty_steps_of_each_optimizer(model: str, optimizer: str, measured: li
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_a_fault_in_an_nnx_module_is_found_and_named() -> None:
     recipe = Recipe("two-head", "float64", "adam", steps=3)

@@ -280,11 +280,12 @@ def test_transformer_encoder(dtype: str) -> None:
             ("module_input", "layers.0.linear1"),
             "use jax.nn.gelu(approximate=False)",
         ),
-        (
+        pytest.param(
             LinenEncoder(1, epsilon=1e-6),
             optax.adamw(1e-3, weight_decay=1e-2),
             ("activation", "layers.0.norm1"),
             "epsilon=1e-5",
+            marks=pytest.mark.slow,
         ),
         (LinenEncoder(1), optax.adamw(1e-3), ("update", "tok_emb.weight"), "0.0001"),
     ],
@@ -496,7 +497,12 @@ class NNXSignal(nnx.Module):
     ("changes", "where", "cause"),
     [
         ({}, ("buffer", "norm.running_var"), "unbiased"),
-        ({"groups": 4}, ("activation", "groups"), "has 4 groups in the port where the reference has 2"),
+        pytest.param(
+            {"groups": 4},
+            ("activation", "groups"),
+            "has 4 groups in the port where the reference has 2",
+            marks=pytest.mark.slow,
+        ),
         ({"momentum": 0.99}, ("buffer", "norm.running_mean"), "pass momentum=0.9"),
     ],
 )

@@ -298,7 +298,8 @@ def test_a_model_without_the_head_is_refused() -> None:
     assert message == "return_propensity: expected a model with propensity_head, got one without"
 
 
-@pytest.mark.parametrize("api", ["linen", pytest.param("nnx", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("api", ["linen", "nnx"])
 def test_whole_pairs(api: str) -> None:
     """Twenty steps of AdamW: masked rows with labels that are NaN, and a batch without a treated row."""
     recipe = Recipe(optimizer="adamw", **HARNESS)
@@ -331,6 +332,7 @@ FAULTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.title)
 def test_a_fault_is_found_where_it_is(fault: Fault, measured: list[str]) -> None:
     found = kill(fault)
