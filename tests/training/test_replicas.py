@@ -144,7 +144,7 @@ def test_ctrl_c_ends_all_threads(data: dict[str, np.ndarray], monkeypatch: pytes
     monkeypatch.setattr(replicas, "Progress", Pressed)
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        flax_impl.fit_replicas(MODEL, MODEL.init_params(range(4)), data, steps=100_000, batch_size=40)
+        flax_impl.fit_replicas(MODEL, MODEL.init_params(range(4)), data, steps=50_000, batch_size=40)
     ctrl_c.join()
     assert threading.active_count() <= before
 

@@ -133,6 +133,7 @@ def test_several_arms() -> None:
     assert len(found.findings.pairs) == 2
 
 
+@pytest.mark.slow
 def test_the_command_writes_it(tmp_path: Path, capsys: Any) -> None:
     arguments = ["--data", "synthetic", "--out", str(tmp_path / "out"), "--members", "2", "--epochs", "2"]
     arguments += ["--representation-features", "4", "--head-features", "4", "--report", str(tmp_path / "page.html")]
