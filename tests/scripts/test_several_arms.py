@@ -43,16 +43,7 @@ def test_a_line_for_each_method_and_pair(monkeypatch: pytest.MonkeyPatch, tmp_pa
     known(lines.append, draws=1, rows=90)
     assert [line[:26].strip() for line in lines[2:]] == ["ours, nets"] * 3 + ["nets, two arms at a time"] * 3
     assert all(np.isfinite(float(line.split()[-3])) for line in lines[2:])
-    arguments: list[Any] = [
-        "several_arms.py",
-        "--draws",
-        "1",
-        "--rows",
-        "90",
-        "--no-trials",
-        "--out",
-        tmp_path / "x.txt",
-    ]
-    monkeypatch.setattr("sys.argv", list(map(str, arguments)))
+    arguments = ["--draws", "1", "--rows", "90", "--no-trials", "--out", str(tmp_path / "x.txt")]
+    monkeypatch.setattr("sys.argv", ["several_arms.py", *arguments])
     assert main() == 0
     assert (tmp_path / "x.txt").read_text().startswith("three arms, 1 tables of 90 rows")
