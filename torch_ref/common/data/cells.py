@@ -160,7 +160,9 @@ def check_labels(name: str, cells: Cells) -> None:
         name: of the column.
         cells: of the column.
     """
-    rows = np.flatnonzero(np.abs(cells.values) > _EXACT) if cells.kind == "numbers" else ()
+    if cells.kind != "numbers":
+        return
+    rows = np.flatnonzero(np.abs(cells.values) > _EXACT)
     if len(rows):
         got = f"{cells.values[rows[0]]:.0f} in row {rows[0]}"
         raise ValueError(
