@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from torch_ref.common.checks.arguments import check_choice, check_shape, listed
+from torch_ref.common.checks.arguments import check_choice, check_shape, listed, shown
 from torch_ref.common.checks.arrays import check_finite
 from torch_ref.common.data.columns import Column
-from torch_ref.common.data.design import OTHERS, Design
-from torch_ref.common.data.encoding import Encoding, encode_features
+from torch_ref.common.data.design import Design, check_design
+from torch_ref.common.data.encoding import Encoding, check_encoding, encode_features
 from torch_ref.common.data.treatment_data import Scales
 from torch_ref.common.files.array_file import read_arrays, write_arrays
 
@@ -115,10 +115,13 @@ def read_ensemble(path: str | os.PathLike[str]) -> Ensemble:
     try:
         check_choice("format", metadata.get("format"), [_EFFECTS_FORMAT, *_OLDER])
         scales = Scales(*(arrays.pop(f"scales.{name}") for name in _SCALES), binary=bool(metadata["binary"]))
-        arms = tuple(metadata.get("arms", (0, 1)))
+        for name in _SCALES:
+            _check_floats(name, getattr(scales, name), above_zero=name.endswith("std"))
+        arms = _arms_from(metadata.get("arms", [0, 1]))
         encoding = None
         if any(name.startswith("encoding.") for name in arrays):
             encoding = Encoding(*(arrays.pop(f"encoding.{name}") for name in _ENCODING))
+            check_encoding(encoding)
         design = _design_from(arrays, metadata.get("columns"))
         blend, joined = None, {name: arrays.pop(name) for name in list(arrays) if name.startswith("blend.")}
         if joined:
@@ -128,11 +131,18 @@ def read_ensemble(path: str | os.PathLike[str]) -> Ensemble:
         if calibration is not None:
             calibration = np.atleast_2d(calibration)  # older files have the one pair of two arms
             check_shape("calibration", calibration, (len(arms) * (len(arms) - 1) // 2, "levels"))
+            if calibration.dtype.kind != "f" or np.isnan(calibration).any():
+                raise ValueError("calibration: expected numbers without NaN, got others")
         members = {len(array) if array.ndim else 0 for array in arrays.values()}
         if len(members) != 1 or 0 in members:
             raise ValueError(f"weights: expected [members, …] each, got {listed(sorted(members))} members")
         weights = [{name: array[number] for name, array in arrays.items()} for number in range(members.pop())]
         config, names = dict(metadata["config"]), tuple(map(str, metadata["feature_names"]))
+        if config.get("arms", 2) != len(arms):
+            raise ValueError(f"arms: expected {config.get('arms', 2)} of them, as the nets have heads, got {len(arms)}")
+        if design is not None and names != tuple(column.name for column in design.columns):
+            raise ValueError(f"columns: expected {listed(names)}, got {listed(c.name for c in design.columns)}")
+        _ = config["activation"], config["final_activation"]  # what exported models have to know
         check_shape("y_mean", scales.y_mean, (1,))
         check_shape("y_std", scales.y_std, (1,))
         taken = config["in_features"] - (0 if design is None else len(design.embedded))  # without codes
@@ -160,8 +170,40 @@ def read_ensemble(path: str | os.PathLike[str]) -> Ensemble:
             arms,
             design,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise ValueError(f"{path}: expected {error} in it, found none") from error
+    except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _arms_from(labels: Any) -> tuple[Any, ...]:
+    """Returns the labels of the arms in a file; raises ValueError for what are none."""
+    fit = isinstance(labels, list) and all(isinstance(label, str | int | float) for label in labels)
+    if not fit or len(set(labels)) != len(labels) or len(labels) < 2:
+        raise ValueError(f"arms: expected at least two different labels, got {shown(labels)}")
+    return tuple(labels)
+
+
+def _column_from(described: Any) -> Column:
+    """Returns a column that a file describes; raises ValueError for what is none."""
+    name, levels, gaps = (described[word] for word in ("name", "levels", "gaps"))
+    if not isinstance(name, str) or not isinstance(gaps, bool):
+        raise ValueError(f"columns: expected a name, and whether it has gaps, got {shown(name)} and {shown(gaps)}")
+    if levels is None:
+        return Column(name, None, gaps)
+    alike = isinstance(levels, list) and any(
+        all(isinstance(one, kind) for one in levels) for kind in (str, int | float)
+    )
+    if not alike or not levels or len(set(levels)) != len(levels):
+        raise ValueError(f"columns: expected different texts or numbers for levels of {name}, got {shown(levels)}")
+    return Column(name, tuple(levels), gaps)
+
+
+def _check_floats(name: str, array: np.ndarray, *, above_zero: bool) -> None:
+    check_finite(name, array)
+    if array.dtype != np.float64 or (above_zero and not (array > 0).all()):
+        expected = f"float64{' above 0' * above_zero}"
+        raise ValueError(f"{name}: expected {expected}, got {array.dtype} down to {array.min():.4g}")
 
 
 def _design_from(arrays: dict[str, np.ndarray], described: Any) -> Design | None:
@@ -174,18 +216,12 @@ def _design_from(arrays: dict[str, np.ndarray], described: Any) -> Design | None
     """
     if described is None:
         return None
-    columns = tuple(
-        Column(str(c["name"]), None if c["levels"] is None else tuple(c["levels"]), bool(c["gaps"])) for c in described
-    )
+    columns = tuple(map(_column_from, described))
     design = Design(columns, *(arrays.pop(f"design.{name}") for name in _DESIGN))
     for name in _DESIGN:
-        check_shape(f"design.{name}", getattr(design, name), (len(design.source),))
-        check_finite(f"design.{name}", getattr(design, name))
-    if set(design.source.tolist()) != set(range(len(columns))):
-        raise ValueError(
-            f"design.source: expected each of {len(columns)} features, got {listed(set(design.source.tolist()))}"
-        )
-    most = max((len(column.levels) for column in columns if column.levels is not None), default=0)
-    if not ((design.meaning >= OTHERS) & (design.meaning < most)).all():
-        raise ValueError(f"design.meaning: expected {OTHERS} to {most - 1}, got {listed(set(design.meaning.tolist()))}")
+        array = getattr(design, name)
+        check_shape(f"design.{name}", array, (len(design.source),))
+        if name in ("mean", "std"):
+            _check_floats(f"design.{name}", array, above_zero=name == "std")
+    check_design(design)
     return design

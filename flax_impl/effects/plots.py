@@ -28,6 +28,11 @@ def figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def plain(name: str) -> str:
+    """Returns a name from a table so that a picture shows it as it is: between two dollar signs would be a formula."""
+    return name.replace("$", r"\$")
+
+
 def effect_figures(report: EffectReport, only: Sequence[str] = ()) -> dict[str, "Figure"]:
     """Returns pictures by name: `losses`, `effects`, `outcomes`, `qini`, and `overlap` where there are propensities.
 
@@ -96,7 +101,7 @@ def _effects(report: EffectReport, drawing: Any) -> None:
             low, high = pair.ate_interval
             axes.axvspan(low, high, color="#c02020", alpha=0.15, label=f"95% interval {low:.4g} to {high:.4g}")
         axes.axvline(0, color=_GREY, linewidth=0.8, linestyle=":")
-        of = "" if len(pairs) == 1 else f": {report.names[pair.treatment]} against {report.names[0]}"
+        of = "" if len(pairs) == 1 else plain(f": {report.names[pair.treatment]} against {report.names[0]}")
         axes.set(xlabel="effect of the treatment", ylabel="rows", title=f"Estimated effects{of}")
         axes.legend()
 
@@ -118,7 +123,9 @@ def _outcomes(report: EffectReport, drawing: Any) -> None:
         axes.plot(limits, limits, color=_GREY, linewidth=0.8, linestyle="--")
         axes.set(xlabel="expected", ylabel="observed" if arm == 0 else "")
         of_arm = int((report.t == arm).sum())  # the others were seen by every net
-        axes.set_title(f"{report.names[arm]}, {len(rows)} of {of_arm} rows, R2 {report.explained(arm):.3f}")
+        share = report.explained(arm)
+        explained = "" if np.isnan(share) else f", R2 {share:.3f}"
+        axes.set_title(f"{plain(report.names[arm])}, {len(rows)} of {of_arm} rows{explained}")
 
 
 def _overlap(report: EffectReport, drawing: Any) -> None:
@@ -128,8 +135,8 @@ def _overlap(report: EffectReport, drawing: Any) -> None:
     shown = [1] if two else list(range(len(report.arms)))
     for arm, axes in zip(shown, np.ravel(drawing.subplots(len(shown), 1, sharex=True)), strict=True):
         for rows, color, sign, name in (
-            (report.t != arm, _UNTREATED, -1, report.names[0] if two else "other arms"),
-            (report.t == arm, COLORS[arm % len(COLORS)], 1, report.names[arm]),
+            (report.t != arm, _UNTREATED, -1, plain(report.names[0]) if two else "other arms"),
+            (report.t == arm, COLORS[arm % len(COLORS)], 1, plain(report.names[arm])),
         ):
             heights, _ = np.histogram(report.score[arm][rows], bins)
             shares = sign * heights / max(heights.sum(), 1)
@@ -148,7 +155,7 @@ def _qini(report: EffectReport, drawing: Any) -> None:
     axes, two = drawing.subplots(), len(report.arms) == 2
     for pair in report.against_first():
         share, gain = report.qini(pair)
-        of = "" if two else f", {report.names[pair.treatment]} against {report.names[0]}"
+        of = "" if two else plain(f", {report.names[pair.treatment]} against {report.names[0]}")
         color = COLORS[pair.treatment % len(COLORS)]
         axes.plot(share, gain, color=color, label=f"largest estimated effects first{of}")
         axes.plot([0, 1], [0, gain[-1]], color=_GREY if two else color, linestyle="--", label=f"at random{of}")

@@ -229,7 +229,8 @@ class EffectReport:
         lines.append(line("mean outcome, observed", observed, ".4g"))
         lines.append(line("mean outcome, had all been so", self.outcomes.mean(axis=1), ".4g"))
         unseen = "R2 on rows a net did not see" if self.training.held_out is not None else "R2 on the rows trained on"
-        lines.append(line(unseen, map(self.explained, arms), ".3f"))
+        shares = map(self.explained, arms)
+        lines.append(line(unseen, ["-" if np.isnan(share) else f"{share:.3f}" for share in shares]))
         if self.score is not None:
             for name, q in (("propensity, 5%", 0.05), ("propensity, median", 0.5), ("propensity, 95%", 0.95)):
                 # Of two arms there is one propensity, in both; of more, each arm's own.

@@ -21,6 +21,8 @@ from torch_ref.common.data.arms import code_arms
         ([0, 1, 1], "1", [1, 0, 0], (1, 0)),
         ([True, False], "true", [0, 1], (True, False)),
         ([True, False], "False", [1, 0], (False, True)),
+        ([True, False], "TRUE", [0, 1], (True, False)),
+        ([0, 1, 1], "1.0", [1, 0, 0], (1, 0)),
         ([10, 2, 5, 10, 2, 5], 5, [2, 1, 0, 2, 1, 0], (5, 2, 10)),
         ([0.5, 1.5, 0.5, 1.5], None, [0, 1, 0, 1], (0.5, 1.5)),
     ],

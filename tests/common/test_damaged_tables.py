@@ -136,6 +136,11 @@ CSV: dict[str, tuple[str | bytes, str]] = {
         ": treatment: expected at most 20 arms, and several rows in each, got 40 different values in 40 rows, such as "
         "0, 0.14285714285714285, 0.2857142857142857; cut a dose into a few arms first",
     ),
+    "arms that one number would merge": (
+        "x,t,y\n" + "".join(f"{row},{2**60 + row % 3},1\n" for row in range(12)),
+        ": column t: expected labels of at most 2**53 where they are numbers, got 1152921504606846976 in row 0; write "
+        "them as text",
+    ),
     "dates as treatment": (
         "x,t,y\n1,2026-01-02,1\n2,2026-01-03,2\n",
         ": column t: expected numbers, truth values or categories, got dates; make them a number, such as days since a "

@@ -218,6 +218,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: {"a": [1.0, -np.inf, np.inf]},
         "column a: expected finite numbers, got -inf in row 1 (2 in all)",
     ),
+    "more digits than float64 has": (
+        lambda: {"a": [1, -(10**400)]},
+        "column a: expected finite numbers, got -inf in row 1",
+    ),
     "text and numbers": (
         lambda: pd.DataFrame({"a": ["x", 3, None]}),
         "column a: expected text only or numbers only, got 'x' in row 0 and 3 in row 1",

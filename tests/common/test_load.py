@@ -214,6 +214,13 @@ def test_large_numbers_of_groups_stay_apart() -> None:
     assert data.groups.tolist() == groups
 
 
+def test_codes_that_one_number_would_merge_are_refused() -> None:
+    table = {"t": [0, 1, 1], "y": [1, 2, 3], "x": [2**60, 2**60 + 1, 5]}
+    message = f"^column x: expected labels of at most 2.*53 where they are numbers, got {2**60} in row 0; write them"
+    with pytest.raises(ValueError, match=message):
+        load_data(table, categories=["x"])
+
+
 def test_damaged_npz(tmp_path: Path) -> None:
     """Flipped bits anywhere: the data, or a ValueError that names the file."""
     np.savez_compressed(tmp_path / "good.npz", **ihdp_arrays(2))  # pyright: ignore[reportArgumentType]

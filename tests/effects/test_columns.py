@@ -318,7 +318,7 @@ def test_older_files(tmp_path: Path) -> None:
     ("name", "value", "message"),
     [
         ("design.source", np.zeros(3, np.int64), "design.meaning: expected shape"),
-        ("design.meaning", None, "'design.meaning'"),
+        ("design.meaning", None, "expected 'design.meaning' in it, found none"),
         ("design.mean", "nan", "design.mean: expected finite numbers, got nan in row 0"),
     ],
 )

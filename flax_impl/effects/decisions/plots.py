@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..plots import figure
+from ..plots import figure, plain
 from .budget_curve import BudgetCurve
 from .group_effects import GroupEffects
 from .importance import Importance
@@ -113,7 +113,7 @@ def importance_figure(found: Importance) -> "Figure":
     place = np.arange(len(shown))
     axes.barh(place, found.share[shown], xerr=1.96 * found.standard_error[shown], color="#b0b8c8", ecolor=_BLUE,
               capsize=3)  # fmt: skip
-    axes.set_yticks(place, [found.names[i] for i in shown])
+    axes.set_yticks(place, [plain(found.names[i]) for i in shown])
     axes.invert_yaxis()
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
@@ -157,11 +157,11 @@ def _draw_node(axes: Any, tree: PolicyTree, node: Split | Leaf, left: float, lev
     if isinstance(node, Leaf):
         rows = f"{node.rows} row" + "s" * (node.rows != 1)
         box = {"boxstyle": "round,pad=0.5", "facecolor": _ARMS[node.arm % len(_ARMS)], "edgecolor": _GREY}
-        axes.text(left + 0.5, -level, f"{tree.words(node.arm)}\n{rows}", ha="center", va="center", bbox=box)
+        axes.text(left + 0.5, -level, f"{plain(tree.words(node.arm))}\n{rows}", ha="center", va="center", bbox=box)
         return left + 0.5
     middle = left + _leaves(node) / 2
     box = {"boxstyle": "square,pad=0.5", "facecolor": "white", "edgecolor": _BLUE}
-    axes.text(middle, -level, node.question.text(tree.columns), ha="center", va="center", bbox=box, zorder=3)
+    axes.text(middle, -level, plain(node.question.text(tree.columns)), ha="center", va="center", bbox=box, zorder=3)
     for answer, below in (("yes", node.yes), ("no", node.no)):
         to = _draw_node(axes, tree, below, left, level + 1)
         axes.plot([middle, to], [-level, -level - 1], color=_GREY, linewidth=1, zorder=1)

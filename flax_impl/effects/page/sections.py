@@ -199,7 +199,11 @@ def making(findings: Findings, model: EffectModel, data: TreatmentData) -> str:
     report, ensemble = findings.report, model.ensemble
     counts = [f"{name} {int((report.t == arm).sum())}" for arm, name in enumerate(report.names)]
     dropped = f"; {len(data.dropped)} more without treatment or outcome were left out" if data.dropped else ""
-    explained = [f"{name} {report.explained(arm):.3f}" for arm, name in enumerate(report.names)]
+    shares = map(report.explained, range(len(report.arms)))
+    explained = [
+        f"{name} {'not known' if np.isnan(share) else format(share, '.3f')}"
+        for name, share in zip(report.names, shares, strict=True)
+    ]
     lines = [
         f"{len(data)} rows ({', '.join(counts)}), {data.x.shape[1]} features{dropped}.",
         f"{model.members} two-head nets of {len(ensemble.config['representation_features'])} shared layers, each with "

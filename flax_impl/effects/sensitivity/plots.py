@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..plots import figure
+from ..plots import figure, plain
 from .columns import normal_reach
 from .hidden import HiddenConfounding
 from .marginal import MarginalBounds
@@ -62,7 +62,7 @@ def confounding_figure(found: HiddenConfounding, most: float | None = None) -> "
     for number, one in enumerate(shown):
         label = "as strong as an observed feature" if number == 0 else None
         axes.plot(one.eta_d, one.eta_y, "o", color=_ORANGE, markeredgecolor=_GREY, label=label)
-        axes.annotate(one.name, (one.eta_d, one.eta_y), (5, 4), textcoords="offset points", fontsize=9)
+        axes.annotate(plain(one.name), (one.eta_d, one.eta_y), (5, 4), textcoords="offset points", fontsize=9)
     axes.plot(0, 0, "^", color=_GREY, clip_on=False, label=f"nothing hidden: {found.value:.4g}")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")

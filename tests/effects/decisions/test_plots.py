@@ -1,6 +1,7 @@
 """Pictures of decisions: they are drawn, and show the numbers that they are given."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from flax_impl.effects import (
     policy_tree,
     tree_figure,
 )
+from flax_impl.effects.judging.balance import Balance
+from flax_impl.effects.page.balance_figure import balance_figure
 
 GENERATOR = np.random.default_rng(0)
 EFFECT = GENERATOR.normal(size=200)
@@ -63,3 +66,13 @@ def test_a_tree_shows_all_its_questions_and_leaves() -> None:
     assert sum("rows" in text for text in texts) == str(tree).count("rows")
     drawn.savefig(io.BytesIO())
     tree_figure(policy_tree(x, outcomes[:2], depth=1, min_leaf=150)).savefig(io.BytesIO())
+
+
+def test_names_with_dollar_signs_are_no_formulas() -> None:
+    """Matplotlib would raise ValueError for the first one, and set the second one in italics."""
+    x, names = GENERATOR.normal(size=(200, 2)), ("$\\frac$", "$US or $EU")
+    importance = replace(effect_importance(lambda x: x[:, 0] + x[:, 1], x), names=names)
+    tree = policy_tree(x, np.stack([np.zeros(200), x[:, 0]]), columns=names, arms=("$_{$", "high"), depth=1)
+    balance = balance_figure(Balance(names, before=np.array([0.5, 0.1]), after=np.array([0.1, 0.0])))
+    for drawn in (importance_figure(importance), tree_figure(tree), balance):
+        drawn.savefig(io.BytesIO())

@@ -11,8 +11,10 @@ import pytest
 from flax_impl.commands.train import main
 from flax_impl.data import TreatmentData, synthetic
 from flax_impl.effects import EffectModel, EffectPage, EffectSettings, effect_page, fit_effects
+from flax_impl.effects.learners.training_record import TrainingRecord
 from flax_impl.effects.page.markup import picture, table, text
 from flax_impl.effects.plots import figure
+from flax_impl.effects.report import EffectReport, PairEffects
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
@@ -157,3 +159,12 @@ def test_options_that_do_not_go_together(arguments: list[str], error: str, capsy
 def test_pieces_escape_what_they_hold() -> None:
     assert table(["<a>"], [["<b>", "<c>"]]).count("&lt;") == 3
     assert picture(figure(1, 1), 'a "picture"').startswith('<figure><img alt="a &quot;picture&quot;"')
+
+
+def test_an_arm_with_one_outcome_has_no_share_to_explain() -> None:
+    t, y, rows = np.array([0, 1, 0, 1]), np.ones(4), np.arange(4)
+    pair = PairEffects(0, 1, np.zeros(4), None, None, 0.0, None, np.zeros(4))
+    record = TrainingRecord(losses=np.ones((1, 3, 1)), held_out=None)
+    report = EffectReport((0, 1), t, y, np.ones((2, 4)), rows, y, None, record, False, (pair,))
+    assert "nan" not in str(report)
+    assert "-           -" in str(report)

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int32, Shaped
 
 from ..checks.arguments import listed, shown
+from .cells import as_number
 
 _MOST_ARMS = 20
 
@@ -91,10 +92,13 @@ def _control(control: object, arms: Sequence[Any]) -> int:
     """Returns the place of the control; a command line has it as text."""
     if isinstance(control, str):
         texts = [str(arm) for arm in arms]
-        folded = [str(arm).lower() if isinstance(arm, bool) else str(arm) for arm in arms]
-        for found in (texts, folded):
-            if control in found:
-                return found.index(control)
+        if control in texts:
+            return texts.index(control)
+        folded = [str(arm).lower() if isinstance(arm, bool) else None for arm in arms]
+        if control.lower() in folded:  # as files have truth values: TRUE, true
+            return folded.index(control.lower())
+        if (number := as_number(control)) in arms:  # 1.0 for 1
+            return arms.index(number)
     elif control in arms:
         return arms.index(control)
     raise ValueError(f"control: expected one of {listed(map(shown, arms))}, got {shown(control)}")

@@ -29,6 +29,7 @@ _REFUSED = {
     "list": _LISTS, "array": _LISTS, "tuple": _LISTS, "set": _LISTS, "ndarray": _LISTS,
     "struct": _RECORDS, "dict": _RECORDS, "binary": _BYTES, "bytes": _BYTES,
 }  # fmt: skip
+_EXACT = 2**53  # up to which float64 holds each whole number
 _OTHERS = "make them numbers or text, or leave the column out (ignore=, --ignore)"
 
 
@@ -152,6 +153,23 @@ def as_number(text: str) -> float:
         return math.nan
 
 
+def check_labels(name: str, cells: Cells) -> None:
+    """Raises ValueError for numbers that are to be labels, but so large that neighbours have become the same one.
+
+    Args:
+        name: of the column.
+        cells: of the column.
+    """
+    if cells.kind != "numbers":
+        return
+    rows = np.flatnonzero(np.abs(cells.values) > _EXACT)
+    if len(rows):
+        got = f"{cells.values[rows[0]]:.0f} in row {rows[0]}"
+        raise ValueError(
+            f"column {name}: expected labels of at most 2**53 where they are numbers, got {got}; write them as text"
+        )
+
+
 def _objects(name: str, values: list[Any], gaps: np.ndarray, *, declared: bool = False) -> Cells:
     """Returns the cells of a column of Python objects: all text, or all numbers; `declared` are levels of either."""
     cells = np.empty(len(values), object)
@@ -186,7 +204,14 @@ def _numbers(name: str, values: Float64[np.ndarray, " rows"], *, truth: bool) ->
 
 
 def _floats(values: list[Any], gaps: np.ndarray) -> Float64[np.ndarray, " rows"]:
-    return np.array([math.nan if gap else float(value) for value, gap in zip(values, gaps, strict=True)])
+    return np.array([math.nan if gap else _float(value) for value, gap in zip(values, gaps, strict=True)])
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return math.inf if value > 0 else -math.inf
 
 
 def _plain(value: Any) -> Any:

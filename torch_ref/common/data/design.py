@@ -8,7 +8,7 @@ import narwhals as nw
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..checks.arguments import check_shape
+from ..checks.arguments import check_shape, listed
 from ..checks.arrays import check_rows
 from .columns import Column
 from .treatment_data import Scales, TreatmentData, moments
@@ -185,6 +185,26 @@ class Design:
                 known |= ~gaps
             opened[np.ix_(~known, marks)] = np.nan
         return opened
+
+
+def check_design(design: Design) -> None:
+    """Raises ValueError unless the entries of a design, as a file holds it, are those of its columns.
+
+    Args:
+        design: with arrays of one length.
+    """
+    for name in ("source", "meaning"):
+        if getattr(design, name).dtype != np.int64:
+            raise ValueError(f"design.{name}: expected int64, got {getattr(design, name).dtype}")
+    for feature, column in enumerate(design.columns):
+        own = design.meaning[design.source == feature].tolist()
+        kept = sorted({meaning for meaning in own if meaning >= 0})
+        levels, most = len(column.levels or ()), min(len(column.levels or ()), _MOST_LEVELS)
+        expected = [VALUE] * (column.levels is None) + kept + [OTHERS] * (levels > most) + [GAP] * column.gaps
+        if own != expected or len(kept) != most or any(meaning >= levels for meaning in kept):
+            raise ValueError(f"design.meaning: expected entries of column {column.name}, got {listed(own)}")
+    if not set(design.source.tolist()) <= set(range(len(design.columns))):
+        raise ValueError(f"design.source: expected {len(design.columns)} features, got {listed(set(design.source))}")
 
 
 def is_table(x: Any) -> bool:

@@ -7,8 +7,8 @@ from statistics import NormalDist
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..checks.arguments import check_integer, check_shape
-from ..checks.arrays import check_rows
+from ..checks.arguments import check_integer, check_shape, listed
+from ..checks.arrays import check_finite, check_rows
 from .design import Design
 from .treatment_data import Scales
 
@@ -108,6 +108,32 @@ def align(encodings: Sequence[Encoding]) -> list[Encoding]:
     """
     widths = np.max([encoding.widths for encoding in encodings], axis=0)
     return [Encoding(*(e.values, e.normals, e.points, e.knots, e.ends), widths) for e in encodings]
+
+
+def check_encoding(encoding: Encoding) -> None:
+    """Raises ValueError unless the arrays of an encoding, as a file holds them, fit each other.
+
+    Args:
+        encoding: of any arrays.
+    """
+    features = len(np.atleast_1d(encoding.points))
+    for name, kind, length in (
+        ("points", "iu", features), ("ends", "iu", features), ("widths", "iu", features),
+        ("values", "f", encoding.points.sum()), ("normals", "f", encoding.points.sum()),
+        ("knots", "f", encoding.ends.sum()),
+    ):  # fmt: skip
+        array = getattr(encoding, name)
+        check_shape(f"encoding.{name}", array, (int(length),))
+        check_finite(f"encoding.{name}", array)
+        if array.dtype.kind not in kind or (kind == "iu" and (array < 0).any()):
+            raise ValueError(f"encoding.{name}: expected {'counts' if kind == 'iu' else 'floats'}, got others")
+    if (encoding.widths < np.where(encoding.ends > 0, encoding.ends + 1, 1)).any():
+        raise ValueError(f"encoding.widths: expected a column for each piece, got {listed(encoding.widths)}")
+    for name, lengths in (("values", encoding.points), ("knots", encoding.ends)):
+        if any((np.diff(getattr(encoding, name)[own]) <= 0).any() for own in _starts(lengths)):
+            raise ValueError(f"encoding.{name}: expected rising numbers in each feature, got others")
+    if (encoding.points[encoding.ends > 0] == 0).any():
+        raise ValueError("encoding.points: expected values of each feature that has pieces, got none")
 
 
 def encode_features(

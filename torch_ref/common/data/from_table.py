@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float64, Int, Shaped
 from ..checks.arguments import check_choice, listed, shown
 from ..checks.arrays import check_data
 from .arms import code_arms
-from .cells import Cells, Table, as_number, open_table, read_cells
+from .cells import Cells, Table, as_number, check_labels, open_table, read_cells
 from .columns import Column
 from .features import check_rows, check_text, code_cells, describe_cells
 from .treatment_data import TreatmentData
@@ -70,6 +70,7 @@ def from_table(
     check_rows(columns)
     arm, y = read_cells(treatment, columns[treatment]), _outcome(outcome, columns[outcome])
     check_text(treatment, arm, numbers=True)
+    check_labels(treatment, arm)
     dropped = arm.gaps | np.isnan(y)
     if missing == "error":
         _check_complete(treatment, arm.gaps, _DROP)
@@ -127,7 +128,9 @@ def _features(
     for name, column in columns.items():
         try:
             cells = read_cells(name, column)
-            cells = cells.as_categories() if name in categories else cells
+            if name in categories:
+                check_labels(name, cells)
+                cells = cells.as_categories()
             check_text(name, cells)
             cells = cells.take(kept)
             described.append(describe_cells(name, cells))
