@@ -87,3 +87,13 @@ def test_whether_a_tree_is_worth_its_questions(low: float, high: float, words: s
     found = Findings(report, (), tree, policy)
     assert words in _worth(tree, policy, found, Words("days", "drug"))
     assert "the same for all is best" in _worth(replace(tree, root=Leaf(1, 4)), policy, found, Words("days", "drug"))
+
+
+def test_a_ranking_is_judged_by_clusters() -> None:
+    data = table()
+    report = EffectReport.of(fit_effects(data, SMALL, progress=False), data)
+    few = replace(data, groups=np.arange(150) // 50)
+    assert report.pair().ranking is not None
+    assert (
+        EffectReport.of(fit_effects(few, SMALL, progress=False), few).pair().ranking is None
+    )  # of three, none can tell
