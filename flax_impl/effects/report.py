@@ -13,9 +13,10 @@ from torch_ref.common.data.treatment_data import TreatmentData
 
 from .averages import AverageEffects
 from .effect_model import EffectModel
-from .judging.rate import Rate, rate
+from .judging.columns import code_labels
+from .judging.rate import FEWEST, Rate, rate
 from .judging.uplift import qini_coefficient, qini_curve
-from .learners.contrast import find_pair
+from .learners.contrast import Contrast, find_pair
 from .learners.cross_fit import CrossFit, unseen_mean
 from .learners.training_record import TrainingRecord
 from .overlap import arm_names, poor_overlap
@@ -271,6 +272,14 @@ class EffectReport:
         return lines
 
 
+def _ranking(effect: Float[np.ndarray, " held_out"], contrast: Contrast) -> Rate | None:
+    """Returns whether the effects rank the rows; None where they are all alike, or clusters too few to tell."""
+    groups = contrast.groups
+    if np.ptp(effect) == 0 or (groups is not None and len(code_labels("groups", groups, len(groups))[0]) < FEWEST):
+        return None
+    return rate(effect, contrast.pseudo_outcomes(), groups=groups)
+
+
 def _pair(
     model: EffectModel,
     data: TreatmentData,
@@ -294,7 +303,7 @@ def _pair(
         contrast = found.contrast(data.arms[control], data.arms[treatment])
         effect, averages = contrast.effect, contrast.averages(trim=trim)
         learners = {name: (contrast.weights.get(name, 1.0), *losses) for name, losses in contrast.losses().items()}
-        ranking = rate(effect, contrast.pseudo_outcomes()) if np.ptp(effect) > 0 else None
+        ranking = _ranking(effect, contrast)
     mean = effects.mean(axis=0)
     return PairEffects(
         control, treatment, mean, low, high, float(mean.mean()), ate_interval, effect, averages, learners, ranking

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch_ref.common.checks.arguments import check_shape
 from torch_ref.common.checks.arrays import check_arms, check_finite
 
-from .columns import check_of_arms
+from .columns import check_of_arms, row_weights
 
 UNLIKE = 0.1  # a standardised difference that is commonly called an imbalance
 _LEAST = 0.01  # a propensity: no row stands for more than a hundred
@@ -46,6 +46,7 @@ def covariate_balance(
     score: Float[np.ndarray, "arms rows"],
     names: Sequence[str],
     pair: tuple[int, int] = (0, 1),
+    w: Float[np.ndarray, " rows"] | None = None,
 ) -> Balance:
     """Returns how far the mean features of two arms lie apart, as they are and weighed by propensity.
 
@@ -58,12 +59,14 @@ def covariate_balance(
         score: each row's probability of each arm [arms, rows].
         names: of the features.
         pair: the two arms, the one to compare with first.
+        w: how many rows of the population each row stands for [rows], in any unit; None for the same.
 
     Returns:
         The differences of the second arm from the first, for each feature.
 
     Raises:
-        ValueError: other shapes, numbers that are not finite, an arm that is not there, or one of the two without rows.
+        ValueError: other shapes, numbers that are not finite, an arm that is not there, one of the two without rows or
+            with weights that are all 0, or weights that are negative.
 
     Example:
         >>> x, t = np.array([[0.0], [2.0], [1.0], [3.0]]), np.array([0, 0, 1, 1])
@@ -79,16 +82,20 @@ def covariate_balance(
     score = check_of_arms("score", score, len(x))
     check_shape("t", t, (len(x),))
     check_arms("t", t, len(score))
-    means, weighed, variances = [], [], []
+    w = row_weights(w, len(x))
+    means, weighed, variances, varies = [], [], [], np.full(len(names), False)
     for arm in pair:
-        rows = t == arm
+        rows = (t == arm) & (w > 0)
         if not rows.any():
             raise ValueError(f"t: expected rows of arm {arm}, got none")
-        means.append(x[rows].mean(axis=0))
-        weighed.append(np.average(x[rows], axis=0, weights=1 / np.maximum(score[arm][rows], _LEAST)))
-        variances.append(x[rows].var(axis=0))
+        of_arm, shares = x[rows], w[rows]
+        means.append(np.average(of_arm, axis=0, weights=shares))
+        weighed.append(np.average(of_arm, axis=0, weights=shares / np.maximum(score[arm][rows], _LEAST)))
+        varies |= np.ptp(of_arm, axis=0) > 0  # a variance of rounding alone is none
+        variances.append(np.average((of_arm - means[-1]) ** 2, axis=0, weights=shares))
     unit = np.sqrt(np.mean(variances, axis=0))
     before, after = (
-        np.divide(second - first, unit, out=np.zeros(len(names)), where=unit > 0) for first, second in (means, weighed)
+        np.divide(second - first, unit, out=np.zeros(len(names)), where=varies & (unit > 0))
+        for first, second in (means, weighed)
     )
     return Balance(tuple(names), before, after)

@@ -1,16 +1,17 @@
 """Whether estimated effects rank the rows: the TOC curve, the area under it, and how sure that area is."""
 
 import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from torch_ref.common.checks.arguments import check_choice, check_integer
 
-from .columns import check_columns
+from .columns import check_columns, code_labels
 
-_FEWEST = 4  # rows: a half of fewer has no order
+FEWEST = 4  # rows or clusters: a half of fewer has no order
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def rate(
     weighting: str = "autoc",
     draws: int = 200,
     seed: int = 0,
+    groups: Shaped[np.ndarray, " rows"] | Sequence[Hashable] | None = None,
 ) -> Rate:
     """Returns the area under the TOC curve, with a standard error from random halves of the rows.
 
@@ -81,13 +83,15 @@ def rate(
             itself, which finds effects that vary over all rows.
         draws: how many halves are drawn.
         seed: of the draws.
+        groups: the cluster of each row [rows], of any type, where rows of one cluster are not independent: halves have
+            whole clusters.
 
     Returns:
         The value, its standard error, and the p-value of a ranking that says nothing.
 
     Raises:
-        ValueError: other shapes, less than four rows, numbers that are not finite, another weighting, or less than two
-            draws.
+        ValueError: other shapes, less than four rows or clusters, numbers that are not finite, another weighting, a row
+            without a label, or less than two draws.
 
     Example:
         >>> generator = np.random.default_rng(0)
@@ -103,16 +107,20 @@ def rate(
     check_choice("weighting", weighting, ("autoc", "qini"))
     draws, seed = check_integer("draws", draws, at_least=2), check_integer("seed", seed, at_least=0)
     rows = len(effect)
-    if rows < _FEWEST:
-        raise ValueError(f"effect: expected at least {_FEWEST} rows, got {rows}")
+    if rows < FEWEST:
+        raise ValueError(f"effect: expected at least {FEWEST} rows, got {rows}")
     order = np.argsort(-effect, kind="stable")
+    clusters = np.arange(rows) if groups is None else code_labels("groups", groups, rows)[1][order]
+    count = int(clusters.max()) + 1
+    if count < FEWEST:
+        raise ValueError(f"groups: expected rows of at least {FEWEST} clusters, got {count}")
     effect, pseudo = effect[order], pseudo[order]
     value = _area(effect, pseudo, weighting)
     generator = np.random.default_rng(seed)
-    halves = (np.sort(generator.choice(rows, rows // 2, replace=False)) for _ in range(draws))
+    halves = (np.isin(clusters, generator.choice(count, count // 2, replace=False)) for _ in range(draws))
     areas = [_area(effect[half], pseudo[half], weighting) for half in halves]
     # Half of the rows, drawn without putting back, spread about their mean as all rows do about the truth.
-    error = float(np.std(areas, ddof=1)) * math.sqrt((rows // 2) / (rows - rows // 2))
+    error = float(np.std(areas, ddof=1)) * math.sqrt((count // 2) / (count - count // 2))
     nothing = 1e-12 * float(np.abs(pseudo).max())  # what rounding alone makes
     if error <= nothing:
         return Rate(0.0 if abs(value) <= nothing else value, 0.0, 1.0 if abs(value) <= nothing else 0.0)

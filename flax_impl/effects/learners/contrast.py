@@ -85,7 +85,8 @@ class Contrast:
 
     @property
     def _score0(self) -> Float[np.ndarray, " held_out"] | None:
-        return self.score0 if (self.t < 0).any() else None
+        """The probability of no treatment, or None where it is `1 - score`: where there are no other arms."""
+        return self.score0 if (self.t < 0).any() or (self.score0 != 1 - self.score).any() else None
 
 
 def find_pair(

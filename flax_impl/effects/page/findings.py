@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from torch_ref.common.data.columns import Column
 from torch_ref.common.data.design import finite_tables
@@ -18,6 +18,7 @@ from ..decisions.policy import PolicyValue
 from ..decisions.policy_tree import PolicyTree, judged_tree, policy_tree
 from ..effect_model import EffectModel
 from ..judging.balance import Balance, covariate_balance
+from ..judging.columns import code_labels
 from ..judging.scores import arm_outcomes
 from ..learners.contrast import Contrast
 from ..learners.cross_fit import CrossFit
@@ -26,11 +27,14 @@ from ..report import EffectReport, PairEffects
 from ..sensitivity.benchmarks import confounding_benchmarks
 from ..sensitivity.hidden import HiddenConfounding, hidden_confounding
 from ..sensitivity.marginal import tipping_odds_ratio
-from ..sensitivity.refute import Refutations, refute
+from ..sensitivity.refute import KINDS, Refutations, refute
 
 _BENCHMARKS = 5  # features, those that move the effect most and those that lie farthest apart
 _LOOKED_AT = 500  # rows, to tell which features move the effect
 _FEWEST = 20  # rows of an arm, below which trees say nothing and groups hold nobody
+_FEWEST_CLUSTERS = 10  # with rows of an arm, below which a part of them may lack the arm
+_FOLDS = 5  # of the rows that trees are judged on
+_ALPHA = 0.05  # the share of honest analyses that a page may accuse
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class PairFindings:
         balance: how far the arms' mean features lie apart; None without propensities.
         hidden: how strong a hidden confounder would have to be; None where there are no averages.
         odds_ratio: by what factor it would have to move the odds of treatment; None likewise.
-        refutations: what the analysis finds where the answer is known; None where it was not asked for.
+        refutations: what boosted trees find where the answer is known; None where it was not asked for, or where rows
+            or clusters are too few. All of a page together accuse an honest analysis in at most 5% of tables.
     """
 
     pair: PairEffects
@@ -100,14 +105,15 @@ def look(
     found = None
     if report.pairs[0].averages is not None:
         found = model.cross_fit(data)
-    enough = found is not None and np.bincount(data.t, minlength=len(data.arms)).min() >= _FEWEST
+    enough = found is not None and np.bincount(found.t, minlength=len(data.arms)).min() >= _FEWEST
     tree = policy = None
     if found is not None and enough:
         x, outcomes = data.x[found.rows], arm_outcomes(found.t, found.y, found.mu, found.score)
         outcomes = -outcomes if less_is_better else outcomes
         settings = {"columns": columns, "arms": data.arms, "w": found.w, "min_leaf": max(20, len(x) // 50)}
         tree = policy_tree(x, outcomes, **settings)
-        policy = judged_tree(x, outcomes, groups=found.groups, seed=seed, **settings)
+        folds = _FOLDS if found.groups is None else min(_FOLDS, count_clusters(found.groups))
+        policy = judged_tree(x, outcomes, groups=found.groups, folds=folds, seed=seed, **settings)
     pairs = tuple(
         _look_at(model, data, report, pair, found if enough else None, columns, refutations, seed, progress)
         for pair in report.against_first()
@@ -134,12 +140,12 @@ def _look_at(
     if report.score is not None:
         [finite] = finite_tables(data)
         places = (pair.control, pair.treatment)
-        balance = covariate_balance(finite.x, data.t, report.score, feature_names(finite), places)
+        balance = covariate_balance(finite.x, data.t, report.score, feature_names(finite), places, data.w)
     if found is None:
         return PairFindings(pair, None, None, importance, balance, None, None, None)
     contrast = found.contrast(**labels)
     groups = features = None
-    if np.ptp(contrast.effect) > 0:
+    if np.ptp(contrast.effect if contrast.w is None else contrast.effect[contrast.w > 0]) > 0:
         groups = group_effects(contrast.effect, contrast.pseudo_outcomes(), w=contrast.w, groups=contrast.groups)
         if len(groups.effects) > 1:
             shared = {"w": contrast.w, "groups": contrast.groups, "columns": columns}
@@ -147,12 +153,25 @@ def _look_at(
     own = _two_arms(contrast)
     two = _table_of(data, pair)
     strongest = dict.fromkeys(_strongest(importance, balance, feature_names(data)))
-    benchmarks = confounding_benchmarks(two, leave_out={name: [name] for name in strongest}) if len(columns) > 1 else ()
+    many = two.groups is None or all(
+        count_clusters(np.asarray(two.groups)[two.t == arm]) >= _FEWEST_CLUSTERS for arm in (0, 1)
+    )
+    benchmarks = ()
+    if many and len(columns) > 1:
+        benchmarks = confounding_benchmarks(two, leave_out={name: [name] for name in strongest})
     settings: dict[str, Any] = {"w": own.w, "groups": own.groups}
     hidden = hidden_confounding(own.t, own.y, own.mu0, own.mu1, own.score, benchmarks=benchmarks, **settings)
     odds_ratio = tipping_odds_ratio(own.t, own.y, own.mu0, own.mu1, own.score, **settings)
-    refuted = refute(two, binary=report.binary, seed=seed, progress=progress) if refutations else None
+    refuted = None
+    if refutations and many:
+        alpha = _ALPHA / len(KINDS) / len(report.against_first())
+        refuted = refute(two, binary=report.binary, alpha=alpha, seed=seed, progress=progress)
     return PairFindings(pair, groups, features, importance, balance, hidden, odds_ratio, refuted)
+
+
+def count_clusters(groups: Shaped[np.ndarray, " rows"]) -> int:
+    """Returns how many clusters there are."""
+    return len(code_labels("groups", groups, len(groups))[0])
 
 
 def _two_arms(contrast: Contrast) -> Contrast:

@@ -11,16 +11,23 @@ from torch_ref.common.data.treatment_data import TreatmentData
 
 from ..averages import AverageEffect
 from ..decisions.plots import group_figure, importance_figure
+from ..decisions.policy import PolicyValue
+from ..decisions.policy_tree import Leaf, PolicyTree
 from ..effect_model import EffectModel
 from ..judging.balance import UNLIKE
 from ..overlap import examine, examine_overlap
 from ..plots import effect_figures
 from ..sensitivity.plots import confounding_figure, refutation_figure
 from .balance_figure import balance_figure
-from .findings import Findings, PairFindings
+from .findings import Findings, PairFindings, count_clusters
 from .markup import block, bullets, paragraph, picture, section, table, text
 
 _SHOWN = 8  # features in which groups differ
+_FEW_CLUSTERS = 30  # fewer tell little about how much clusters differ
+_STAND_IN = (
+    "How boosted trees, cross-fitted on the rows of these two arms, do where the answer is known. They stand in for "
+    "the nets, which would take too long to be trained so often; so their average effect may be another."
+)
 _VERSIONS = ("twohead", "jax", "flax", "optax", "numpy", "scikit-learn", "catboost")
 
 
@@ -69,7 +76,7 @@ def headline(findings: Findings, words: Words) -> str:
             sentence = f"{of} {verb} {words.outcome} by {abs(ate.value):.4g} on average: {between}."
             parts.append(paragraph(sentence, "headline"))
         rows = [
-            _estimate("everybody (ATE)", ate),
+            _estimate("all who were kept (ATE)" if averages.trimmed else "everybody (ATE)", ate),
             _estimate(f"those who had {words.arm(findings, one.pair.treatment)} (ATT)", averages.att),
             _estimate(f"those who had {words.arm(findings, one.pair.control)} (ATC)", averages.atc),
         ]
@@ -88,6 +95,9 @@ def headline(findings: Findings, words: Words) -> str:
 def warnings_of(findings: Findings, data: TreatmentData) -> list[str]:
     """Returns a sentence for each thing that makes the effects doubtful."""
     found = examine(data)
+    clusters = None if data.groups is None else count_clusters(np.asarray(data.groups))
+    if clusters is not None and clusters < _FEW_CLUSTERS:
+        found.append(f"only {clusters} clusters: intervals from so few tend to be too narrow")
     if findings.report.score is not None:
         found += examine_overlap(findings.report.score)
     for one in findings.pairs:
@@ -97,11 +107,13 @@ def warnings_of(findings: Findings, data: TreatmentData) -> list[str]:
             found.append(f"{of}the arms differ in {worst} even when weighed by propensity")
         if one.refutations is not None and one.refutations.accused:
             kinds = ", ".join(kind.replace("_", " ") for kind in one.refutations.accused)
-            found.append(f"{of}the analysis errs where the answer is known: {kinds}")
+            found.append(f"{of}boosted trees, in place of the nets, err where the answer is known: {kinds}")
         averages = one.pair.averages
+        if averages is None:
+            found.append(f"{of}too few rows of each arm were held out: how sure the effect is cannot be told")
         if one.hidden is not None and averages is not None and not averages.ate.low <= 0 <= averages.ate.high:
-            needed = one.hidden.robustness_value(interval=True)
-            alike = [b.name for b in one.hidden.benchmarks if min(b.eta_y, b.eta_d) > needed]
+            bounds = [(b.name, one.hidden.bounds(b.eta_y, b.eta_d)) for b in one.hidden.benchmarks]
+            alike = [name for name, of_name in bounds if of_name.interval_low <= 0 <= of_name.interval_high]
             if alike:
                 found.append(f"{of}a hidden confounder as strong as {alike[0]} could explain the average effect away")
     return found
@@ -121,17 +133,17 @@ def gains(findings: Findings, words: Words) -> str:
         name = words.arm(findings, one.pair.treatment)
         parts += [f"<h3>{text(name)}</h3>"] * several
         if one.groups is None:
-            parts.append(paragraph("The estimated effect is the same for all, or there are too few rows to tell."))
+            parts.append(paragraph("The estimated effect is the same for all, or too few rows were held out to tell."))
         else:
             alike = one.groups.p_equal > one.groups.alpha
             parts.append(
                 paragraph(
-                    "That effects differ between people is not shown: groups by estimated effect gain alike "
+                    "That effects differ between people is not shown: those of the groups below may all be the same "
                     f"(p = {one.groups.p_equal:.2g})."
                     if alike
-                    else f"Effects differ between people (p = {one.groups.p_equal:.2g}): the group with the largest "
-                    f"estimated effects gains {one.groups.effects[-1].value:.4g}, that with the smallest "
-                    f"{one.groups.effects[0].value:.4g}."
+                    else f"Effects differ between people (p = {one.groups.p_equal:.2g}): the effect is "
+                    f"{one.groups.effects[-1].value:.4g} in the group with the largest estimated effects, "
+                    f"{one.groups.effects[0].value:.4g} in that with the smallest."
                 )
             )
             parts.append(picture(group_figure(one.groups), "average effects in groups of rising estimated effect"))
@@ -140,7 +152,8 @@ def gains(findings: Findings, words: Words) -> str:
         if np.any(one.importance.share > 0):
             parts.append(picture(importance_figure(one.importance), "which features move the estimated effect"))
     if findings.tree is not None and findings.policy is not None:
-        parts += ["<h3>Whom to treat</h3>", block(str(findings.tree)), block(str(findings.policy))]
+        parts += ["<h3>Whom to treat</h3>", paragraph(_worth(findings.tree, findings.policy, findings, words))]
+        parts += [block(str(findings.tree)), block(str(findings.policy))]
         better, unit = ("less", f"minus {words.outcome}") if words.less_is_better else ("more", words.outcome)
         parts.append(
             paragraph(
@@ -180,18 +193,21 @@ def doubts(findings: Findings, words: Words) -> str:
         if one.hidden is None:
             continue
         parts += [f"<h3>{text(words.arm(findings, one.pair.treatment))}</h3>"] * (len(findings.pairs) > 1)
+        if len(findings.report.arms) > 2 or (one.pair.averages is not None and one.pair.averages.trimmed):
+            parts.append(paragraph("Of all rows of these two arms, and of no others; so the average may be another."))
         parts.append(block(str(one.hidden)))
         if one.odds_ratio is not None and np.isfinite(one.odds_ratio):
             parts.append(
                 paragraph(
                     f"Where something hidden changes the odds of treatment by a factor of {one.odds_ratio:.3g}, the "
-                    "sign of the average effect is lost."
+                    "sign of the average effect may be another."
                 )
             )
         parts.append(picture(confounding_figure(one.hidden), "the effect at the worst, by strength of the hidden"))
         if one.refutations is not None:
+            parts.append(paragraph(_STAND_IN))
             parts += [block(str(one.refutations)), picture(refutation_figure(one.refutations), "refutations")]
-    return section("Could it be something else?", *parts or [paragraph("Too few rows to tell.")])
+    return section("Could it be something else?", *parts or [paragraph("Too few rows were held out to tell.")])
 
 
 def making(findings: Findings, model: EffectModel, data: TreatmentData) -> str:
@@ -204,12 +220,20 @@ def making(findings: Findings, model: EffectModel, data: TreatmentData) -> str:
         f"{name} {'not known' if np.isnan(share) else format(share, '.3f')}"
         for name, share in zip(report.names, shares, strict=True)
     ]
+    seen = report.training.held_out is None
+    of_rows = "trained on" if seen else "not seen"
+    held_out = (
+        "all of which saw all rows"
+        if seen
+        else "each with rows of its own held out; average effects count each row with what models that did not see it "
+        "expect (cross-fitted, doubly robust)"
+    )
+    trees = " and boosted trees" if ensemble.blend is not None else ""
     lines = [
         f"{len(data)} rows ({', '.join(counts)}), {data.x.shape[1]} features{dropped}.",
-        f"{model.members} two-head nets of {len(ensemble.config['representation_features'])} shared layers, each with "
-        "rows of its own held out; average effects count each row with what nets that did not see it expect "
-        "(cross-fitted, doubly robust).",
-        f"Share of the outcome's variance that is explained on rows not seen (R²): {', '.join(explained)}.",
+        f"{model.members} two-head nets of {len(ensemble.config['representation_features'])} shared layers{trees}, "
+        f"{held_out}.",
+        f"Share of the outcome's variance that is explained on rows {of_rows} (R²): {', '.join(explained)}.",
     ]
     of_pairs = []
     for one in findings.pairs:
@@ -222,11 +246,22 @@ def making(findings: Findings, model: EffectModel, data: TreatmentData) -> str:
         "How it was made",
         bullets(lines),
         *of_pairs,
-        picture(figures["outcomes"], "expected against observed outcomes of rows that nets did not see"),
+        picture(figures["outcomes"], f"expected against observed outcomes of rows {of_rows}"),
         picture(figures["losses"], "losses of the nets"),
         block(str(report)),
         paragraph(f"{packages}; Python {platform.python_version()}.", "soft"),
     )
+
+
+def _worth(tree: PolicyTree, policy: PolicyValue, findings: Findings, words: Words) -> str:
+    """Returns whether the questions of a tree are shown to be worth more than the same arm for all."""
+    if isinstance(tree.root, Leaf):
+        return "As far as these rows tell, the same for all is best: no question finds those who need something else."
+    place, least = min(enumerate(policy.gains.values()), key=lambda gain: gain[1].low)
+    between = f"between {least.low:.4g} and {least.high:.4g} per row over {words.arm(findings, place)} for all"
+    if least.low > 0:
+        return f"Such questions are worth more than the same for all: they gain {between}."
+    return f"That such questions are worth more than the same for all is not shown: they gain {between}."
 
 
 def _estimate(name: str, found: AverageEffect) -> tuple[str, ...]:

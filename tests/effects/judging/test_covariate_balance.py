@@ -41,3 +41,20 @@ def test_unit_does_not_matter(scale: float, shift: float, seed: int) -> None:
 def test_arm_without_rows() -> None:
     with pytest.raises(ValueError, match="t: expected rows of arm 2, got none"):
         covariate_balance(np.zeros((2, 1)), np.array([0, 1]), np.full((3, 2), 0.3), ["a"], (0, 2))
+
+
+def test_weights_stand_for_rows() -> None:
+    generator = np.random.default_rng(1)
+    x, t, score = generator.normal(size=(12, 2)), np.arange(12) % 2, generator.uniform(0.2, 0.8, size=(2, 12))
+    w = np.arange(12) % 5  # some stand for none
+    often = np.repeat(np.arange(12), w)
+    weighed = covariate_balance(x, t, score, ["a", "b"], w=w)
+    repeated = covariate_balance(x[often], t[often], score[:, often], ["a", "b"])
+    np.testing.assert_allclose(weighed.before, repeated.before, atol=1e-12)
+    np.testing.assert_allclose(weighed.after, repeated.after, atol=1e-12)
+
+
+def test_rounding_is_no_difference() -> None:
+    score = np.random.default_rng(2).uniform(0.2, 0.8, size=(2, 60))
+    found = covariate_balance(np.full((60, 1), 0.1), np.arange(60) % 2, score, ["constant"], w=np.arange(60) + 0.1)
+    assert (found.before.item(), found.after.item()) == (0, 0)

@@ -79,3 +79,21 @@ def test_without_an_effect_that_varies_p_values_are_uniform(weighting: str) -> N
 def test_bad_arguments(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         rate(**{"effect": EFFECT, "pseudo": PSEUDO, **change})
+
+
+def test_rows_of_a_cluster_count_together() -> None:
+    """Each row ten times over is no more rows: the error is that of the rows; and nothing is found where none is."""
+    found = []
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        effect, pseudo = generator.normal(size=(2, 60))
+        clusters = np.repeat(np.arange(60), 10)
+        once = rate(effect, pseudo, seed=seed)
+        often = rate(np.repeat(effect, 10), np.repeat(pseudo, 10), seed=seed, groups=clusters)
+        assert often.value == pytest.approx(once.value, abs=0.1)
+        found.append((once.standard_error, often.standard_error, often.p_value))
+    alone, together, p_values = np.array(found).T
+    assert together.mean() == pytest.approx(alone.mean(), rel=0.1)
+    assert np.mean(p_values < 0.05) <= 0.2
+    with pytest.raises(ValueError, match="groups: expected rows of at least 4 clusters, got 2"):
+        rate(np.arange(6.0), np.arange(6.0), groups=["a", "b"] * 3)

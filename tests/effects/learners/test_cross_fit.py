@@ -229,3 +229,11 @@ class TestLosses:
 
     def test_nets_alone(self, model: EffectModel) -> None:
         assert list(model.cross_fit(DATA).contrast().losses()) == ["nets"]
+
+
+def test_probability_of_an_arm_that_no_row_shows() -> None:
+    t, y, score = np.array([0, 1, 0, 1]), np.arange(4.0), np.repeat([[0.4], [0.3], [0.3]], 4, axis=1)
+    nothing = {"nets": np.zeros((2, 4))}, {"nets": np.ones(2)}
+    found = CrossFit(np.arange(4), t, y, None, None, ("a", "b", "c"), np.zeros((3, 4)), score, *nothing)
+    pseudo = found.contrast("a", "b").pseudo_outcomes()  # the third arm was drawn for none, but could have been
+    np.testing.assert_allclose(pseudo, np.where(t == 1, y / 0.3, -y / 0.4))
