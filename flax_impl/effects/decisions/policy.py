@@ -10,10 +10,10 @@ from jaxtyping import Float, Int, Shaped
 from torch_ref.common.checks.arguments import check_shape
 from torch_ref.common.checks.arrays import check_rows
 
-from ..averages import AverageEffect
-from ..judging.columns import check_of_arms, row_weights
+from ..judging.columns import check_of_arms, cluster_places, row_weights
+from ..judging.estimates import AverageEffect, check_alpha, estimate_head, estimate_line, mean_estimate
+from ..rows import draw_parts
 from .choices import check_arm_of_rows, cost_table
-from .estimates import check_alpha, cluster_places, draw_parts, estimate_head, estimate_line, mean_estimate
 
 Labels = Shaped[np.ndarray, " rows"] | Sequence[Hashable]
 
