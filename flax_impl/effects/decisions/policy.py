@@ -144,8 +144,8 @@ def judged_policy(
 
     Args:
         outcomes: each row's doubly robust outcome under each arm [arms, rows], from `arm_outcomes`.
-        learn: takes the numbers of the rows to learn from [seen] and of the rows to choose for [unseen], and returns
-            the place of the arm that each of the latter should get [unseen].
+        learn: takes the numbers of the rows to learn from [seen] and of the rows to choose for [unseen]. Returns the
+            place of the arm that each of the latter should get [unseen].
         costs: of the arms, in the outcome's unit, as `choose_arms` takes them.
         folds: how many, at least 2.
         seed: of the folds.

@@ -181,7 +181,7 @@ def refute(
     seed = check_integer("seed", seed, at_least=0)
     analysis = average_by(cross_fit_trees) if estimate is None else estimate
     reordered = _REORDERED if "subset" in kinds else 0
-    with Progress(1 + reordered + draws * len(kinds), progress, "estimate") as bar:
+    with Progress(1 + reordered + draws * len(kinds), progress, "refutation") as bar:
         value, error = _estimated(analysis, data)
         same = [value]  # the same rows, in other orders: other folds, other batches
         for _ in range(reordered):
