@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     for label in others:
         of = "" if two else f" of {label} against {first}"
         average = (outcomes[label] - outcomes[first]).mean()
-        print(f"{args.data}: {len(x)} rows, average treatment effect{of} {average:.4g}")
+        print(f"{args.data}: {len(x)} rows, mean of the rows' effects{of} {average:.4g}")
     print(f"written: {args.out}")
     return 0
 

@@ -25,6 +25,7 @@ from torch_ref.common.settings.schedules import make_schedule
 from ..effects import EffectReport, ate_error, effect_figures, sqrt_pehe
 from ..effects.effect_model import EffectModel
 from ..effects.overlap import examine_overlap
+from ..effects.plots import figure as empty_figure
 from ..effects.prepare import check_every_arm
 from ..effects.settings import EffectSettings
 from .backends import BACKENDS, Parser, import_backend, join_processes, run_command
@@ -180,6 +181,8 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(
             f"--report: expected with --backend flax, got {args.backend}, whose single net has no averages"
         )
+    if args.report:
+        empty_figure(1, 1)  # raises at once where matplotlib is missing, not after the training
     if args.backend == "torch" and args.learners == ["nets", "trees"]:
         raise ValueError("--learners: expected nets with --backend torch, got nets trees")
     if args.backend == "torch" and args.members not in (None, 1):
@@ -243,12 +246,14 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
     if data.mu0 is not None and data.mu1 is not None:
         (y0, y1), known = report.outcomes[:, :, None], (data.mu0, data.mu1)
         print(f"known effects: sqrt PEHE {sqrt_pehe(y0, y1, *known):.4g}, ATE error {ate_error(y0, y1, *known):.4g}")
+    kept = np.setdiff1d(np.arange(len(data) + len(data.dropped)), data.dropped)
+    written = write_effects(args, model, report, kept.tolist())  # first: what follows may fail
     if args.report:
         named = {"outcome": args.outcome or "y", "treatment": args.treatment or "t", "seed": args.seed}
         page = package.effects.effect_page(model, data, report, **named, less_is_better=bool(args.less_is_better))
         page.save(args.report)
-    kept = np.setdiff1d(np.arange(len(data) + len(data.dropped)), data.dropped)
-    return [*write_effects(args, model, report, kept.tolist()), *([args.report] if args.report else [])]
+        written.append(args.report)
+    return written
 
 
 def write_effects(

@@ -1,8 +1,4 @@
-from .averages import (
-    AverageEffect as AverageEffect,
-    AverageEffects as AverageEffects,
-    average_effects as average_effects,
-)
+from .averages import AverageEffects as AverageEffects, average_effects as average_effects
 from .decisions.budget_curve import BudgetCurve as BudgetCurve, budget_curve as budget_curve
 from .decisions.choices import choose_arms as choose_arms
 from .decisions.group_effects import GroupEffects as GroupEffects, group_effects as group_effects
@@ -32,6 +28,7 @@ from .fit import (
     load_effect_model as load_effect_model,
 )
 from .judging.balance import Balance as Balance, covariate_balance as covariate_balance
+from .judging.estimates import AverageEffect as AverageEffect
 from .judging.metrics import ate_error as ate_error, sqrt_pehe as sqrt_pehe
 from .judging.rate import Rate as Rate, rate as rate, toc_curve as toc_curve
 from .judging.scores import (

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -11,31 +10,9 @@ from jaxtyping import Float, Int, Shaped
 
 from torch_ref.common.checks.arguments import check_choice, check_number, check_shape
 
-from .judging.columns import check_columns, code_labels, row_weights
+from .judging.columns import check_columns, check_comparable, cluster_places, code_labels, row_weights
+from .judging.estimates import AverageEffect, check_alpha, covariance, estimate_head, estimate_line, estimate_of
 from .judging.scores import inner_scores, pseudo_outcomes
-
-
-@dataclass(frozen=True)
-class AverageEffect:
-    """The average effect of the treatment on some rows; `average_effects` makes it.
-
-    Args:
-        value: the average, in the outcome's unit.
-        standard_error: of the value; NaN where the rows are of one cluster only.
-        low: lower end of the interval.
-        high: upper end of the interval.
-        rows: how many rows the average is over.
-
-    Example:
-        >>> AverageEffect(value=2.0, standard_error=0.1, low=1.8, high=2.2, rows=100).value
-        2.0
-    """
-
-    value: float
-    standard_error: float
-    low: float
-    high: float
-    rows: int
 
 
 @dataclass(frozen=True)
@@ -79,11 +56,8 @@ class AverageEffects:
         named = {"all rows (ATE)": self.ate, "treated (ATT)": self.att, "untreated (ATC)": self.atc}
         named |= {f"group {label}": found for label, found in (self.by or {}).items()}
         wide = max(18, *map(len, named))
-        interval = f"{100 * (1 - self.alpha):.3g}% interval"
-        lines = [f"{'':{wide}}{'average':>13}{'std. error':>13}{interval:>22}{'rows':>10}"]
-        for name, found in named.items():
-            between = f"{found.low:.4g} to {found.high:.4g}"
-            lines.append(f"{name:{wide}}{found.value:>13.4g}{found.standard_error:>13.4g}{between:>22}{found.rows:>10}")
+        lines = [estimate_head(wide, self.alpha, "average")]
+        lines += [estimate_line(name, wide, found) for name, found in named.items()]
         of = "others like these rows" if self.target == "population" else "exactly these rows"
         lines.append(f"intervals speak of {of}")
         lines.append(f"left out for their propensity: {self.trimmed} rows")
@@ -153,10 +127,10 @@ def average_effects(
     [score0] = check_columns(score0=1 - score if score0 is None else score0)
     check_shape("score0", score0, (len(t),))
     check_choice("target", target, ("population", "sample"))
-    alpha = check_number("alpha", alpha, above=0, below=1)
+    alpha = check_alpha(alpha)
     total = len(t)
     w = row_weights(w, total)
-    clusters = np.arange(total) if groups is None else code_labels("groups", groups, total)[1]
+    clusters = cluster_places(groups, total)
     labels, parts = ([], np.zeros(total, int)) if by is None else code_labels("by", by, total)
     keep = np.full(total, True)
     if trim is not None:
@@ -166,11 +140,7 @@ def average_effects(
             raise ValueError(f"trim: expected some propensities from {least:g} to {1 - least:g}, got none")
     columns = (t, y, mu0, mu1, score, score0, w, clusters, parts)
     t, y, mu0, mu1, score, score0, w, clusters, parts = (column[keep] for column in columns)
-    for arm, name in ((0, "untreated"), (1, "treated")):
-        if not w[t == arm].any():
-            raise ValueError(f"t: expected rows of both arms, got none that are {name}")
-    if len(np.unique(clusters)) < 2:
-        raise ValueError(f"groups: expected rows of at least two clusters, got {len(t)} rows of one")
+    check_comparable(t, w, clusters)
     lowest, highest = float(score.min()), float(score.max())
     score, score0 = inner_scores(score, score0 if third else None)
     effect = mu1 - mu0
@@ -215,7 +185,5 @@ def _average(
     if sample:
         effect = expected
     influence = w * (member * (effect - value) + residual) / total
-    sums = np.bincount(np.unique(clusters, return_inverse=True)[1], influence)
-    error = math.sqrt(np.sum(sums**2) * len(sums) / (len(sums) - 1)) if len(sums) > 1 else math.nan
-    reach = -NormalDist().inv_cdf(alpha / 2) * error
-    return AverageEffect(value, error, value - reach, value + reach, int(member.sum()))
+    error = math.sqrt(covariance(influence[None], clusters)[0, 0])
+    return estimate_of(value, error, int(member.sum()), alpha)

@@ -55,7 +55,7 @@ def examine_overlap(score: Float[np.ndarray, "arms rows"]) -> list[str]:
     limits = f"below {POOR} or above {1 - POOR}" if len(score) == 2 else f"of some arm below {POOR}"
     return [
         f"poor overlap: {outside.sum()} of {len(outside)} rows have a propensity {limits}; "
-        "their effects are extrapolated"
+        "their effects are extrapolated, or a feature tells what came after the treatment"
     ]
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLORS = ("#104080", "#f0a030", "#2a9d6f", "#b03060", "#7a5ab0", "#5090c0", "#909020", "#804020")
-_UNTREATED, _TREATED, _GREY = *COLORS[:2], "#555555"
+BLUE, ORANGE, RED, GREY = *COLORS[:2], "#c02020", "#555555"
 _MOST = 5000  # points in a cloud: more would only make it darker
 
 
@@ -75,7 +75,7 @@ def _losses(report: EffectReport, drawing: Any) -> None:
     for number, history in enumerate(losses):
         steps = np.flatnonzero(np.isfinite(history[:, 0])) + 1
         if held_out is None:
-            axes.plot(steps, history[steps - 1].sum(axis=1), color=_UNTREATED, linewidth=0.5)
+            axes.plot(steps, history[steps - 1].sum(axis=1), color=BLUE, linewidth=0.5)
             continue
         looks = np.flatnonzero(np.isfinite(history[:, -1]))
         parts = history[: looks[-1] + 1, :-1].sum(axis=1)
@@ -83,9 +83,9 @@ def _losses(report: EffectReport, drawing: Any) -> None:
         best = report.training.best[number]
         label = {"train": "rows trained on, mean of an epoch", "held": "rows held out", "best": "kept"}
         label = label if number == 0 else dict.fromkeys(label)
-        axes.plot(looks + 1, epochs, color=_UNTREATED, linewidth=0.8, alpha=0.5, label=label["train"])
-        axes.plot(looks + 1, history[looks, -1], color=_TREATED, linewidth=0.8, label=label["held"])
-        axes.plot(best, history[best - 1, -1], "o", color="#c02020", markersize=4, label=label["best"])
+        axes.plot(looks + 1, epochs, color=BLUE, linewidth=0.8, alpha=0.5, label=label["train"])
+        axes.plot(looks + 1, history[looks, -1], color=ORANGE, linewidth=0.8, label=label["held"])
+        axes.plot(best, history[best - 1, -1], "o", color=RED, markersize=4, label=label["best"])
     axes.set(xlabel="step", ylabel="loss", yscale="log", title=f"Losses of {len(losses)} nets, and where each was best")
     if held_out is not None:
         axes.legend(loc="upper right")
@@ -96,11 +96,11 @@ def _effects(report: EffectReport, drawing: Any) -> None:
     pairs = report.against_first()
     for pair, axes in zip(pairs, np.ravel(drawing.subplots(1, len(pairs), sharex=True)), strict=True):
         axes.hist(pair.effect, bins=60, color="#b0b8c8")
-        axes.axvline(pair.ate, color="#c02020", label=f"average {pair.ate:.4g}")
+        axes.axvline(pair.ate, color=RED, label=f"average {pair.ate:.4g}")
         if pair.ate_interval is not None:
             low, high = pair.ate_interval
-            axes.axvspan(low, high, color="#c02020", alpha=0.15, label=f"95% interval {low:.4g} to {high:.4g}")
-        axes.axvline(0, color=_GREY, linewidth=0.8, linestyle=":")
+            axes.axvspan(low, high, color=RED, alpha=0.15, label=f"95% interval {low:.4g} to {high:.4g}")
+        axes.axvline(0, color=GREY, linewidth=0.8, linestyle=":")
         of = "" if len(pairs) == 1 else plain(f": {report.names[pair.treatment]} against {report.names[0]}")
         axes.set(xlabel="effect of the treatment", ylabel="rows", title=f"Estimated effects{of}")
         axes.legend()
@@ -120,7 +120,7 @@ def _outcomes(report: EffectReport, drawing: Any) -> None:
             shown = np.random.default_rng(0).permutation(len(rows))[:_MOST]
             axes.plot(expected[shown], observed[shown], ".", color=color, markersize=3, alpha=0.5)
         limits = [min(axes.get_xlim()[0], axes.get_ylim()[0]), max(axes.get_xlim()[1], axes.get_ylim()[1])]
-        axes.plot(limits, limits, color=_GREY, linewidth=0.8, linestyle="--")
+        axes.plot(limits, limits, color=GREY, linewidth=0.8, linestyle="--")
         axes.set(xlabel="expected", ylabel="observed" if arm == 0 else "")
         of_arm = int((report.t == arm).sum())  # the others were seen by every net
         share = report.explained(arm)
@@ -135,13 +135,13 @@ def _overlap(report: EffectReport, drawing: Any) -> None:
     shown = [1] if two else list(range(len(report.arms)))
     for arm, axes in zip(shown, np.ravel(drawing.subplots(len(shown), 1, sharex=True)), strict=True):
         for rows, color, sign, name in (
-            (report.t != arm, _UNTREATED, -1, plain(report.names[0]) if two else "other arms"),
+            (report.t != arm, BLUE, -1, plain(report.names[0]) if two else "other arms"),
             (report.t == arm, COLORS[arm % len(COLORS)], 1, plain(report.names[arm])),
         ):
             heights, _ = np.histogram(report.score[arm][rows], bins)
             shares = sign * heights / max(heights.sum(), 1)
             axes.bar(bins[:-1], shares, width=np.diff(bins), align="edge", color=color, label=name)
-        axes.axhline(0, color=_GREY, linewidth=0.8)
+        axes.axhline(0, color=GREY, linewidth=0.8)
         axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.0%}")
         axes.set(ylabel="share of the arm" if two else "share")
         axes.legend()
@@ -158,7 +158,7 @@ def _qini(report: EffectReport, drawing: Any) -> None:
         of = "" if two else plain(f", {report.names[pair.treatment]} against {report.names[0]}")
         color = COLORS[pair.treatment % len(COLORS)]
         axes.plot(share, gain, color=color, label=f"largest estimated effects first{of}")
-        axes.plot([0, 1], [0, gain[-1]], color=_GREY if two else color, linestyle="--", label=f"at random{of}")
+        axes.plot([0, 1], [0, gain[-1]], color=GREY if two else color, linestyle="--", label=f"at random{of}")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     weighted = "" if report.score is None else ", weighted by propensity"
     axes.set(xlabel="share of rows treated", ylabel="gain in the outcome per row")

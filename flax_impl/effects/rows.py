@@ -1,6 +1,6 @@
 """Draws the rows of each member of an ensemble: to train on, and to be judged by."""
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int, Shaped
 from torch_ref.common.checks.arguments import check_integer, check_number
 from torch_ref.common.checks.arrays import check_arms, check_rows
 
-from .judging.columns import code_labels
+from .judging.columns import cluster_places, code_labels
 
 _MOST_HELD_OUT = 16_384  # more rows would judge no better, and all of them go through the model after each epoch
 
@@ -130,6 +130,25 @@ def draw_folds(
         if all(unseen.any() and len(np.unique(t[~unseen])) == len(arms) for unseen in found):
             return found
     raise ValueError("groups: expected clusters that leave rows of all arms outside each fold, got none")
+
+
+def draw_parts(
+    rows: int, groups: Shaped[np.ndarray, " rows"] | Sequence[Hashable] | None, *, folds: int, seed: int
+) -> list[Int[np.ndarray, " unseen"]]:
+    """Returns the rows that each fold leaves out: every row once, clusters whole, sizes about the same, arms by chance.
+
+    Raises:
+        ValueError: less than two folds, or fewer clusters than folds.
+    """
+    folds = check_integer("folds", folds, at_least=2)
+    clusters = cluster_places(groups, rows)
+    count = int(clusters.max()) + 1
+    if count < folds:
+        raise ValueError(f"folds: expected at most as many as there are clusters, {count}, got {folds}")
+    order = np.random.default_rng(check_integer("seed", seed, at_least=0)).permutation(count)
+    place = np.empty(count, int)
+    place[order] = np.arange(count) % folds
+    return [np.flatnonzero(place[clusters] == fold) for fold in range(folds)]
 
 
 def _masks(parts: Iterable[tuple[np.ndarray, np.ndarray]], rows: int) -> list[np.ndarray]:

@@ -61,6 +61,7 @@ def test_train_two_head(tmp_path: Path, backend: str, capsys: pytest.CaptureFixt
         np.savetxt(tmp_path / "new.csv", data.x[:5, ::-1], delimiter=",", header="d,c,b,a", comments="", fmt="%.17g")
         told = ("--model", "out/train/model.safetensors", "--data", "new.csv", "--backend", other)
         assert call(predict.main, *told, folder=tmp_path) == 0, capsys.readouterr().err
+        assert "new.csv: 5 rows, mean of the rows' effects " in capsys.readouterr().out
         predicted = np.loadtxt(tmp_path / "out" / "effects.csv", delimiter=",", skiprows=1)[:, 1:]
         np.testing.assert_allclose(predicted, effects[:5], rtol=1e-4, atol=1e-5)
 

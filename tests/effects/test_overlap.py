@@ -55,7 +55,8 @@ class TestDoubts:
         assert examine_overlap(np.stack([1 - score, score])) == []  # a tenth of them may
         score[10] = 0.981
         assert examine_overlap(np.stack([1 - score, score])) == [
-            "poor overlap: 11 of 100 rows have a propensity below 0.02 or above 0.98; their effects are extrapolated"
+            "poor overlap: 11 of 100 rows have a propensity below 0.02 or above 0.98; their effects are extrapolated, "
+            "or a feature tells what came after the treatment"
         ]
         assert examine_overlap(np.stack([np.full(100, 0.98), np.full(100, 0.02)])) == []
 

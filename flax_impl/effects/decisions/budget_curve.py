@@ -8,9 +8,9 @@ from jaxtyping import Float
 
 from torch_ref.common.checks.arguments import check_integer, check_shape
 
-from ..judging.columns import row_weights
+from ..judging.columns import cluster_places, row_weights
+from ..judging.estimates import check_alpha, mean_estimate
 from .choices import choose_arms, cost_table
-from .estimates import check_alpha, cluster_places, mean_estimate
 from .policy import Labels, check_outcomes
 
 

@@ -24,8 +24,8 @@ def choose_arms(
 
     Without a limit each row gets the arm with the most gain less cost. Under a `budget`, rows and arms are taken by
     falling gain per cost until nothing else fits. Of several arms, a row moves from the control to the arm with the
-    most gain per cost, then to dearer arms by their additional gain per additional cost (the greedy rule of the
-    multiple-choice knapsack: at most one step short of the best). Ties go to the first row, and to the first arm.
+    most gain per cost, then to dearer arms by their additional gain per additional cost. That is the greedy rule of the
+    multiple-choice knapsack, at most one step short of the best. Ties go to the first row, and to the first arm.
 
     Args:
         effects: the effect of treatment on each row [rows], for two arms. Or what each arm does [arms, rows], the

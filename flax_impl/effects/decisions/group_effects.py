@@ -9,11 +9,10 @@ from jaxtyping import Float, Int
 
 from torch_ref.common.checks.arguments import check_integer
 
-from ..averages import AverageEffect
-from ..judging.columns import check_columns, row_weights
-from .estimates import (
+from ..judging.columns import check_columns, cluster_places, row_weights
+from ..judging.estimates import (
+    AverageEffect,
     check_alpha,
-    cluster_places,
     covariance,
     estimate_head,
     estimate_line,

@@ -10,9 +10,8 @@ from jaxtyping import Float, Int
 from torch_ref.common.checks.arguments import check_shape
 from torch_ref.common.data.columns import Column
 
-from ..averages import AverageEffect
-from ..judging.columns import check_columns, row_weights
-from .estimates import check_alpha, cluster_places, covariance, estimate_of
+from ..judging.columns import check_columns, cluster_places, row_weights
+from ..judging.estimates import AverageEffect, check_alpha, covariance, estimate_of
 from .policy import Labels
 from .questions import check_table, named_columns
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..plots import figure, plain
+from ..plots import BLUE, GREY, ORANGE, figure, plain
 from .budget_curve import BudgetCurve
 from .group_effects import GroupEffects
 from .importance import Importance
@@ -13,7 +13,6 @@ from .policy_tree import Leaf, PolicyTree, Split
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_BLUE, _YELLOW, _GREY = "#104080", "#f0a030", "#555555"
 _ARMS = ("#d8dde6", "#f8d9a8", "#b9d3ee", "#cfe8c8", "#e8c8d8", "#d8cdf0")  # light: text is written on them
 _MOST = 20  # bars that a picture has room for
 
@@ -38,11 +37,11 @@ def budget_figure(curve: BudgetCurve) -> "Figure":
     """
     drawing = figure(8, 5)
     axes = drawing.subplots()
-    axes.fill_between(curve.limit, curve.low, curve.high, color=_YELLOW, alpha=0.25, linewidth=0,
+    axes.fill_between(curve.limit, curve.low, curve.high, color=ORANGE, alpha=0.25, linewidth=0,
                       label=f"{100 * (1 - curve.alpha):.3g}% intervals")  # fmt: skip
-    axes.plot(curve.limit, curve.gain, "o-", color=_YELLOW, markersize=3, label="most gain per cost first")
-    axes.plot(curve.limit[[0, -1]], curve.gain[[0, -1]], color=_GREY, linestyle="--", label="the same rows at random")
-    axes.axhline(0, color=_GREY, linewidth=0.8, linestyle=":")
+    axes.plot(curve.limit, curve.gain, "o-", color=ORANGE, markersize=3, label="most gain per cost first")
+    axes.plot(curve.limit[[0, -1]], curve.gain[[0, -1]], color=GREY, linestyle="--", label="the same rows at random")
+    axes.axhline(0, color=GREY, linewidth=0.8, linestyle=":")
     if curve.kind == "share":
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     named = {"share": "share of rows treated", "budget": "budget for all rows, in the outcome's unit"}[curve.kind]
@@ -74,10 +73,10 @@ def group_figure(found: GroupEffects) -> "Figure":
     place = np.arange(1, len(found.effects) + 1)
     value, low, high = (np.array([getattr(one, name) for one in found.effects]) for name in ("value", "low", "high"))
     axes.bar(place, value, color="#b0b8c8", width=0.7, label="average effect, doubly robust")
-    axes.errorbar(place, value, yerr=[value - low, high - value], fmt="none", color=_BLUE, capsize=5,
+    axes.errorbar(place, value, yerr=[value - low, high - value], fmt="none", color=BLUE, capsize=5,
                   label=f"{100 * (1 - found.alpha):.3g}% intervals")  # fmt: skip
-    axes.plot(place, found.predicted, "D", color=_YELLOW, markersize=6, label="mean estimated effect")
-    axes.axhline(0, color=_GREY, linewidth=0.8)
+    axes.plot(place, found.predicted, "D", color=ORANGE, markersize=6, label="mean estimated effect")
+    axes.axhline(0, color=GREY, linewidth=0.8)
     axes.set_xticks(place, [f"{i}\n{one.rows} rows" for i, one in zip(place.tolist(), found.effects, strict=True)])
     axes.set(xlabel="group by estimated effect, least first", ylabel="effect of the treatment")
     change = found.difference
@@ -111,7 +110,7 @@ def importance_figure(found: Importance) -> "Figure":
     drawing = figure(8, 1.4 + 0.32 * len(shown))
     axes = drawing.subplots()
     place = np.arange(len(shown))
-    axes.barh(place, found.share[shown], xerr=1.96 * found.standard_error[shown], color="#b0b8c8", ecolor=_BLUE,
+    axes.barh(place, found.share[shown], xerr=1.96 * found.standard_error[shown], color="#b0b8c8", ecolor=BLUE,
               capsize=3)  # fmt: skip
     axes.set_yticks(place, [plain(found.names[i]) for i in shown])
     axes.invert_yaxis()
@@ -156,17 +155,17 @@ def _draw_node(axes: Any, tree: PolicyTree, node: Split | Leaf, left: float, lev
     """Draws a node and what is below it, from `left` on; returns the middle at which it stands."""
     if isinstance(node, Leaf):
         rows = f"{node.rows} row" + "s" * (node.rows != 1)
-        box = {"boxstyle": "round,pad=0.5", "facecolor": _ARMS[node.arm % len(_ARMS)], "edgecolor": _GREY}
+        box = {"boxstyle": "round,pad=0.5", "facecolor": _ARMS[node.arm % len(_ARMS)], "edgecolor": GREY}
         axes.text(left + 0.5, -level, f"{plain(tree.words(node.arm))}\n{rows}", ha="center", va="center", bbox=box)
         return left + 0.5
     middle = left + _leaves(node) / 2
-    box = {"boxstyle": "square,pad=0.5", "facecolor": "white", "edgecolor": _BLUE}
+    box = {"boxstyle": "square,pad=0.5", "facecolor": "white", "edgecolor": BLUE}
     axes.text(middle, -level, plain(node.question.text(tree.columns)), ha="center", va="center", bbox=box, zorder=3)
     for answer, below in (("yes", node.yes), ("no", node.no)):
         to = _draw_node(axes, tree, below, left, level + 1)
-        axes.plot([middle, to], [-level, -level - 1], color=_GREY, linewidth=1, zorder=1)
+        axes.plot([middle, to], [-level, -level - 1], color=GREY, linewidth=1, zorder=1)
         white = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-        axes.text((middle + to) / 2, -level - 0.5, answer, ha="center", va="center", color=_GREY, bbox=white)
+        axes.text((middle + to) / 2, -level - 0.5, answer, ha="center", va="center", color=GREY, bbox=white)
         left += _leaves(below)
     return middle
 

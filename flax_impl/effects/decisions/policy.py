@@ -10,10 +10,10 @@ from jaxtyping import Float, Int, Shaped
 from torch_ref.common.checks.arguments import check_shape
 from torch_ref.common.checks.arrays import check_rows
 
-from ..averages import AverageEffect
-from ..judging.columns import check_of_arms, row_weights
+from ..judging.columns import check_of_arms, cluster_places, row_weights
+from ..judging.estimates import AverageEffect, check_alpha, estimate_head, estimate_line, mean_estimate
+from ..rows import draw_parts
 from .choices import check_arm_of_rows, cost_table
-from .estimates import check_alpha, cluster_places, draw_parts, estimate_head, estimate_line, mean_estimate
 
 Labels = Shaped[np.ndarray, " rows"] | Sequence[Hashable]
 
@@ -144,8 +144,8 @@ def judged_policy(
 
     Args:
         outcomes: each row's doubly robust outcome under each arm [arms, rows], from `arm_outcomes`.
-        learn: takes the numbers of the rows to learn from [seen] and of the rows to choose for [unseen], and returns
-            the place of the arm that each of the latter should get [unseen].
+        learn: takes the numbers of the rows to learn from [seen] and of the rows to choose for [unseen]. Returns the
+            place of the arm that each of the latter should get [unseen].
         costs: of the arms, in the outcome's unit, as `choose_arms` takes them.
         folds: how many, at least 2.
         seed: of the folds.

@@ -1,9 +1,11 @@
 """Checks of the columns that averages and scores are made of."""
 
 import contextlib
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 
 from torch_ref.common.checks.arguments import check_shape
 from torch_ref.common.checks.arrays import check_binary, check_finite, check_rows, check_some_weight
@@ -96,6 +98,23 @@ def code_labels(name: str, labels: Any, rows: int) -> tuple[list[Any], np.ndarra
         different.sort()
     place = {label: i for i, label in enumerate(different)}
     return different, np.array([place[label] for label in of_rows])
+
+
+def cluster_places(groups: Shaped[np.ndarray, " rows"] | Sequence[Hashable] | None, rows: int) -> np.ndarray:
+    """Returns the number of each row's cluster; of its own where `groups` is None.
+
+    Raises ValueError where a row has no label.
+    """
+    return np.arange(rows) if groups is None else code_labels("groups", groups, rows)[1]
+
+
+def check_comparable(t: np.ndarray, w: np.ndarray, clusters: np.ndarray) -> None:
+    """Raises ValueError unless rows of both arms have a weight, and lie in two clusters at least."""
+    for arm, name in ((0, "untreated"), (1, "treated")):
+        if not w[t == arm].any():
+            raise ValueError(f"t: expected rows of both arms, got none that are {name}")
+    if len(np.unique(clusters)) < 2:
+        raise ValueError(f"groups: expected rows of at least two clusters, got {len(t)} rows of one")
 
 
 def check_inside(name: str, score: np.ndarray) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..judging.balance import UNLIKE, Balance
-from ..plots import COLORS, figure, plain
+from ..plots import BLUE, GREY, ORANGE, figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,10 +36,10 @@ def balance_figure(balance: Balance) -> "Figure":
     axes = drawing.subplots()
     places = np.arange(len(order))
     axes.axvspan(-UNLIKE, UNLIKE, color="#e6e9ee")
-    axes.axvline(0, color="#555555", linewidth=0.8)
+    axes.axvline(0, color=GREY, linewidth=0.8)
     axes.hlines(places, balance.before[order], balance.after[order], color="#b0b8c8", linewidth=1)
-    axes.plot(balance.before[order], places, "o", color=COLORS[1], label="as they are")
-    axes.plot(balance.after[order], places, "o", color=COLORS[0], label="weighed by propensity")
+    axes.plot(balance.before[order], places, "o", color=ORANGE, label="as they are")
+    axes.plot(balance.after[order], places, "o", color=BLUE, label="weighed by propensity")
     axes.set_yticks(places, [plain(_short(balance.names[i])) for i in order])
     more = f", {len(order)} of {len(balance.names)} features" if len(order) < len(balance.names) else ""
     axes.set(xlabel="difference of the arms' means, in standard deviations", title=f"Balance of the arms{more}")

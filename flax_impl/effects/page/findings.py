@@ -22,7 +22,7 @@ from ..judging.columns import code_labels
 from ..judging.scores import arm_outcomes
 from ..learners.contrast import Contrast
 from ..learners.cross_fit import CrossFit
-from ..overlap import feature_names
+from ..overlap import FEW_ROWS, feature_names
 from ..report import EffectReport, PairEffects
 from ..sensitivity.benchmarks import confounding_benchmarks
 from ..sensitivity.hidden import HiddenConfounding, hidden_confounding
@@ -31,7 +31,6 @@ from ..sensitivity.refute import KINDS, Refutations, refute
 
 _BENCHMARKS = 5  # features, those that move the effect most and those that lie farthest apart
 _LOOKED_AT = 500  # rows, to tell which features move the effect
-_FEWEST = 20  # rows of an arm, below which trees say nothing and groups hold nobody
 _FEWEST_CLUSTERS = 10  # with rows of an arm, below which a part of them may lack the arm
 _FOLDS = 5  # of the rows that trees are judged on
 _ALPHA = 0.05  # the share of honest analyses that a page may accuse
@@ -105,7 +104,7 @@ def look(
     found = None
     if report.pairs[0].averages is not None:
         found = model.cross_fit(data)
-    enough = found is not None and np.bincount(found.t, minlength=len(data.arms)).min() >= _FEWEST
+    enough = found is not None and np.bincount(found.t, minlength=len(data.arms)).min() >= FEW_ROWS
     tree = policy = None
     if found is not None and enough:
         x, outcomes = data.x[found.rows], arm_outcomes(found.t, found.y, found.mu, found.score)

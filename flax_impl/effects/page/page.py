@@ -72,8 +72,8 @@ def effect_page(
 ) -> EffectPage:
     """Returns the page of a model on the table that it was trained on.
 
-    It shows the average effects and their intervals, what makes them doubtful, who gains and whom to treat, whether the
-    arms can be compared, how strong something hidden would have to be, and how all was made.
+    It shows the average effects and their intervals first, then what makes them doubtful, who gains, and whom to treat.
+    Then it says whether the arms can be compared, how strong something hidden would have to be, and how all was made.
 
     Args:
         model: trained by `fit_effects`.

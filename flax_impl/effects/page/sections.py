@@ -9,12 +9,12 @@ import numpy as np
 
 from torch_ref.common.data.treatment_data import TreatmentData
 
-from ..averages import AverageEffect
 from ..decisions.plots import group_figure, importance_figure
 from ..decisions.policy import PolicyValue
 from ..decisions.policy_tree import Leaf, PolicyTree
 from ..effect_model import EffectModel
 from ..judging.balance import UNLIKE
+from ..judging.estimates import AverageEffect
 from ..overlap import examine, examine_overlap
 from ..plots import effect_figures
 from ..sensitivity.plots import confounding_figure, refutation_figure

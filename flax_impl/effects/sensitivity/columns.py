@@ -2,13 +2,13 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from ..judging.columns import check_columns, code_labels, row_weights
+from ..judging.columns import check_columns, check_comparable, cluster_places, row_weights
+from ..judging.estimates import covariance
 from ..judging.scores import inner_scores
 
 
@@ -67,10 +67,7 @@ class AverageColumns(NamedTuple):
 
     def covariance(self, *influences: Float[np.ndarray, " rows"]) -> Float[np.ndarray, "means means"]:
         """Returns the covariance of several means, each given by its rows' influences, whose mean is 0."""
-        each = np.stack([self.w * influence / len(self.w) for influence in influences], axis=1)
-        sums = np.zeros((self.clusters.max() + 1, len(influences)))
-        np.add.at(sums, self.clusters, each)
-        return sums.T @ sums * len(sums) / (len(sums) - 1)
+        return covariance(np.stack(influences) * self.w / len(self.w), self.clusters)
 
 
 def check_average(
@@ -92,18 +89,8 @@ def check_average(
     """
     t, y, mu0, mu1, score = check_columns(t=t, y=y, mu0=mu0, mu1=mu1, score=score)
     w, (score, _) = row_weights(w, len(t)), inner_scores(score, None)
-    clusters = np.arange(len(t)) if groups is None else code_labels("groups", groups, len(t))[1]
+    clusters = cluster_places(groups, len(t))
     kept = w > 0
     t, y, mu0, mu1, score, w, clusters = (column[kept] for column in (t, y, mu0, mu1, score, w, clusters))
-    for arm, name in ((0, "untreated"), (1, "treated")):
-        if not (t == arm).any():
-            raise ValueError(f"t: expected rows of both arms, got none that are {name}")
-    clusters = np.unique(clusters, return_inverse=True)[1]
-    if clusters.max() < 1:
-        raise ValueError(f"groups: expected rows of at least two clusters, got {len(t)} rows of one")
+    check_comparable(t, w, clusters)
     return AverageColumns(t, y, mu0, mu1, score, w / w.mean(), clusters)
-
-
-def normal_reach(alpha: float) -> float:
-    """Returns how many standard errors an interval that misses in that share reaches to either side."""
-    return -NormalDist().inv_cdf(alpha / 2)

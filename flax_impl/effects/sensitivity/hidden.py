@@ -10,8 +10,9 @@ from jaxtyping import Float, Int, Shaped
 
 from torch_ref.common.checks.arguments import check_number
 
+from ..judging.estimates import normal_reach
 from .benchmarks import Benchmark
-from .columns import AverageBounds, check_average, normal_reach
+from .columns import AverageBounds, check_average
 
 
 @dataclass(frozen=True)

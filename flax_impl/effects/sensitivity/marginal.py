@@ -9,7 +9,8 @@ from jaxtyping import Float, Int, Shaped
 
 from torch_ref.common.checks.arguments import check_number
 
-from .columns import AverageBounds, AverageColumns, check_average, normal_reach
+from ..judging.estimates import normal_reach
+from .columns import AverageBounds, AverageColumns, check_average
 
 _LARGEST = 1e4  # factor that is looked at: what moves odds by more is a determined treatment
 _NEAR = 1e-4  # of the factor that brings an effect to 0, as a share of it

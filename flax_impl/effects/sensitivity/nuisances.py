@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -10,15 +9,15 @@ from jaxtyping import Float, Int, Shaped
 
 from torch_ref.common.checks.arguments import check_integer
 from torch_ref.common.checks.arrays import check_binary
-from torch_ref.common.data.design import finite_tables
+from torch_ref.common.data.design import finite_features
 from torch_ref.common.data.treatment_data import TreatmentData
 
 from ..averages import average_effects
+from ..judging.fresh_rows import cross_fitted_outcomes
+from ..overlap import FEW_ROWS
 from ..propensities import cross_fitted_propensity
 from ..rows import draw_folds
 from ..settings import EffectSettings
-
-_FEWEST = 20  # rows of an arm: fewer say nothing about the outcomes
 
 
 @dataclass(frozen=True)
@@ -85,20 +84,15 @@ def cross_fit_trees(data: TreatmentData, seed: int = 0) -> OutOfFold:
     check_integer("seed", seed, at_least=0)
     check_two_arms(data.t)
     try:
-        from sklearn.ensemble import HistGradientBoostingRegressor
         from threadpoolctl import threadpool_limits
     except ImportError as error:
         raise ImportError("trees need scikit-learn: pip install 'twohead[estimator]'") from error
-    x, y, mu = finite_tables(data)[0].x, data.y[:, 0], np.zeros((2, len(data)))
+    x = finite_features(data)
     folds = draw_folds(data.t, seed=seed, groups=data.groups)
     with threadpool_limits(1, "openmp"):  # on few rows threads wait for each other, on a busy machine for long
-        for unseen, arm in product(folds, (0, 1)):
-            rows = ~unseen & (data.t == arm)
-            trees = HistGradientBoostingRegressor(max_iter=30, learning_rate=0.2, random_state=seed)
-            trees.fit(x[rows], y[rows], sample_weight=None if data.w is None else data.w[rows])
-            mu[arm, unseen] = trees.predict(x[unseen])
+        mu0, mu1 = cross_fitted_outcomes(x, data, folds, max_iter=30, learning_rate=0.2, random_state=seed)
     score = cross_fitted_propensity(x, data.t, folds)[1]
-    return OutOfFold(data.t, y, mu[0], mu[1], score, data.w, data.groups)
+    return OutOfFold(data.t, data.y[:, 0], mu0, mu1, score, data.w, data.groups)
 
 
 def cross_fit_nets(data: TreatmentData, settings: EffectSettings | None = None) -> OutOfFold:
@@ -155,5 +149,5 @@ def check_two_arms(t: np.ndarray) -> None:
     """Raises ValueError unless the treatment is 0 or 1 and both arms have rows enough."""
     check_binary("t", np.asarray(t))
     least = min(int((t == arm).sum()) for arm in (0, 1))
-    if least < _FEWEST:
-        raise ValueError(f"t: expected at least {_FEWEST} rows of each arm, got {least}")
+    if least < FEW_ROWS:
+        raise ValueError(f"t: expected at least {FEW_ROWS} rows of each arm, got {least}")

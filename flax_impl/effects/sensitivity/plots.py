@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..plots import figure, plain
-from .columns import normal_reach
+from ..judging.estimates import normal_reach
+from ..plots import BLUE, GREY, ORANGE, RED, figure, plain
 from .hidden import HiddenConfounding
 from .marginal import MarginalBounds
 from .refute import KINDS, Refutations
@@ -14,7 +14,6 @@ from .refute import KINDS, Refutations
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_BLUE, _ORANGE, _RED, _GREY = "#104080", "#f0a030", "#c02020", "#555555"
 _STEPS = 121  # of each side of the contour's grid
 _WIDEST = 0.95  # of an axis that finds its own end
 _NAMED = 8  # benchmarks, the strongest: more names would lie upon one another
@@ -52,18 +51,18 @@ def confounding_figure(found: HiddenConfounding, most: float | None = None) -> "
     towards = -1 if found.value >= 0 else 1
     bound = found.value + towards * found.scale * np.sqrt(eta_y[:, None] * eta_d / (1 - eta_d))  # [eta_y, eta_d]
     levels = np.sort(found.value * np.array([0.75, 0.5, 0.25, -0.5, -1, -2, -4])) if found.value else None
-    lines = axes.contour(eta_d, eta_y, bound, levels=levels, colors=_BLUE, linewidths=0.8, linestyles="solid")
+    lines = axes.contour(eta_d, eta_y, bound, levels=levels, colors=BLUE, linewidths=0.8, linestyles="solid")
     axes.clabel(lines, fmt="%.3g", fontsize=8)
     if bound.min() < 0 < bound.max():
-        axes.contour(eta_d, eta_y, bound, levels=[0], colors=_RED, linewidths=2)
-        axes.plot([], [], color=_RED, linewidth=2, label="the effect is 0")
+        axes.contour(eta_d, eta_y, bound, levels=[0], colors=RED, linewidths=2)
+        axes.plot([], [], color=RED, linewidth=2, label="the effect is 0")
     if value <= min(right, top):
-        axes.plot(value, value, "D", color=_RED, label=f"robustness value {100 * value:.3g}%")
+        axes.plot(value, value, "D", color=RED, label=f"robustness value {100 * value:.3g}%")
     for number, one in enumerate(shown):
         label = "as strong as an observed feature" if number == 0 else None
-        axes.plot(one.eta_d, one.eta_y, "o", color=_ORANGE, markeredgecolor=_GREY, label=label)
+        axes.plot(one.eta_d, one.eta_y, "o", color=ORANGE, markeredgecolor=GREY, label=label)
         axes.annotate(plain(one.name), (one.eta_d, one.eta_y), (5, 4), textcoords="offset points", fontsize=9)
-    axes.plot(0, 0, "^", color=_GREY, clip_on=False, label=f"nothing hidden: {found.value:.4g}")
+    axes.plot(0, 0, "^", color=GREY, clip_on=False, label=f"nothing hidden: {found.value:.4g}")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
     axes.set(xlabel="share of the treatment that it explains", ylabel="share of the outcome that it explains")
@@ -99,9 +98,9 @@ def marginal_figure(found: Sequence[MarginalBounds]) -> "Figure":
     axes = drawing.subplots()
     ratios = [one.odds_ratio for one in found]
     ends = np.array([[one.ate.interval_low, one.ate.low, one.ate.high, one.ate.interval_high] for one in found])
-    axes.fill_between(ratios, ends[:, 0], ends[:, 3], color=_BLUE, alpha=0.12, label="with its interval")
-    axes.fill_between(ratios, ends[:, 1], ends[:, 2], color=_BLUE, alpha=0.35, label="bounds of the effect")
-    axes.axhline(0, color=_GREY, linewidth=0.8, linestyle=":")
+    axes.fill_between(ratios, ends[:, 0], ends[:, 3], color=BLUE, alpha=0.12, label="with its interval")
+    axes.fill_between(ratios, ends[:, 1], ends[:, 2], color=BLUE, alpha=0.35, label="bounds of the effect")
+    axes.axhline(0, color=GREY, linewidth=0.8, linestyle=":")
     axes.set(xlabel="factor by which a hidden confounder moves the odds of treatment, at most", ylabel="average effect")
     axes.set_title("Average effect under the marginal sensitivity model")
     axes.legend(loc="upper left")
@@ -130,19 +129,19 @@ def refutation_figure(found: Refutations) -> "Figure":
     drawing = figure(9, 1.5 + 0.9 * (1 + len(found.found)))
     axes = drawing.subplots()
     reach = normal_reach(found.found[0].alpha)
-    named = {"the table itself": (found.value, reach * found.standard_error, np.array([found.value]), _BLUE)}
+    named = {"the table itself": (found.value, reach * found.standard_error, np.array([found.value]), BLUE)}
     for one in found.found:
         verdict = "refuted" if one.accuses else "passed"
-        color = _RED if one.accuses else _BLUE
+        color = RED if one.accuses else BLUE
         named[f"{KINDS[one.kind][0]}\n{one.outside} of {len(one.values)} outside, {verdict}"] = (
             one.expected, reach * float(np.mean(one.errors)), one.values, color,
         )  # fmt: skip
     for row, (expected, half, values, color) in enumerate(named.values()):
-        axes.plot([expected - half, expected + half], [row, row], color=_GREY, linewidth=8, alpha=0.25)
-        axes.plot(expected, row, "|", color=_GREY, markersize=18)
+        axes.plot([expected - half, expected + half], [row, row], color=GREY, linewidth=8, alpha=0.25)
+        axes.plot(expected, row, "|", color=GREY, markersize=18)
         spread = np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else np.zeros(1)
         axes.plot(values, row + spread, "o", color=color, markersize=4)
-    axes.axvline(0, color=_GREY, linewidth=0.8, linestyle=":")
+    axes.axvline(0, color=GREY, linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(named)), list(named))
     axes.invert_yaxis()
     axes.set(xlabel="average effect")

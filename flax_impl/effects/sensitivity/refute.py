@@ -11,8 +11,8 @@ from torch_ref.common.checks.arguments import check_choice, check_integer, check
 from torch_ref.common.data.treatment_data import TreatmentData
 from torch_ref.common.progress import Progress
 
+from ..judging.estimates import normal_reach
 from .altered import dummy_outcome, placebo_treatment, propensity_strata, random_common_cause, subset
-from .columns import normal_reach
 from .nuisances import Estimate, average_by, check_two_arms, cross_fit_trees
 
 # Of each kind: what it is, and what it means where it accuses.
@@ -181,7 +181,7 @@ def refute(
     seed = check_integer("seed", seed, at_least=0)
     analysis = average_by(cross_fit_trees) if estimate is None else estimate
     reordered = _REORDERED if "subset" in kinds else 0
-    with Progress(1 + reordered + draws * len(kinds), progress, "estimate") as bar:
+    with Progress(1 + reordered + draws * len(kinds), progress, "refutation") as bar:
         value, error = _estimated(analysis, data)
         same = [value]  # the same rows, in other orders: other folds, other batches
         for _ in range(reordered):

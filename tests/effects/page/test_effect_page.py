@@ -1,6 +1,7 @@
 """The page that a manager can read: what stands on it, and that nothing on it runs."""
 
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import flax_impl
 from flax_impl.commands.train import main
 from flax_impl.data import TreatmentData, synthetic
 from flax_impl.effects import EffectModel, EffectPage, EffectSettings, effect_page, fit_effects
@@ -154,6 +156,27 @@ def test_the_command_writes_it(tmp_path: Path, capsys: Any) -> None:
 def test_options_that_do_not_go_together(arguments: list[str], error: str, capsys: Any) -> None:
     assert main(arguments) == 2
     assert error in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_drawn_is_refused_before_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert main(["--data", "synthetic", "--out", str(tmp_path / "out"), "--report", str(tmp_path / "page.html")]) == 2
+    assert "plots need matplotlib" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_report_that_fails_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ValueError("no page today")
+
+    monkeypatch.setattr(flax_impl.effects, "effect_page", fail)
+    arguments = ["--data", "synthetic", "--out", str(tmp_path), "--members", "1", "--epochs", "1", "--no-intervals"]
+    arguments += ["--representation-features", "4", "--head-features", "4", "--report", str(tmp_path / "page.html")]
+    assert main(arguments) == 2
+    assert "no page today" in capsys.readouterr().err
+    assert {"effects.csv", "model.safetensors", "summary.txt"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_pieces_escape_what_they_hold() -> None:

@@ -24,8 +24,8 @@ class Design:
     """How a table's features become columns of finite numbers; `Design.of` learns it from the rows to train on.
 
     A number is a column. One with gaps in training has a second column, which is 1 where it has none. After the numbers
-    come the categories, with a column of 0 and 1 for each level but the first, and one for gaps where training had
-    some. Of more than 30 levels the 30 most frequent have a column, and the others share a row of zeros.
+    come the categories: a column of 0 and 1 for each level but the first, and one for gaps where training had some.
+    Of more than 30 levels the 30 most frequent have a column, and the others share a row of zeros.
 
     A gap or a level that the training rows had not lies at their mean in all columns of its feature.
 

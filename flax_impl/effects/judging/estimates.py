@@ -1,25 +1,39 @@
-"""Means of the rows' scores, with the errors of influence functions."""
+"""Estimates with their standard errors, from what each row adds to the error."""
 
 import math
-from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 
-from torch_ref.common.checks.arguments import check_integer, check_number
+from torch_ref.common.checks.arguments import check_number
 
-from ..averages import AverageEffect
-from ..judging.columns import code_labels, row_weights
+from .columns import row_weights
 
 
-def cluster_places(groups: Shaped[np.ndarray, " rows"] | Sequence[Hashable] | None, rows: int) -> np.ndarray:
-    """Returns the number of each row's cluster; of its own where `groups` is None.
+@dataclass(frozen=True)
+class AverageEffect:
+    """The average effect of the treatment on some rows; `average_effects` makes it.
 
-    Raises ValueError where a row has no label.
+    Args:
+        value: the average, in the outcome's unit.
+        standard_error: of the value; NaN where the rows are of one cluster only.
+        low: lower end of the interval.
+        high: upper end of the interval.
+        rows: how many rows the average is over.
+
+    Example:
+        >>> AverageEffect(value=2.0, standard_error=0.1, low=1.8, high=2.2, rows=100).value
+        2.0
     """
-    return np.arange(rows) if groups is None else code_labels("groups", groups, rows)[1]
+
+    value: float
+    standard_error: float
+    low: float
+    high: float
+    rows: int
 
 
 def check_alpha(alpha: Any) -> float:
@@ -67,8 +81,13 @@ def mean_estimate(
 
 def estimate_of(value: float, error: float, rows: int, alpha: float) -> AverageEffect:
     """Returns an estimate with its normal interval."""
-    reach = -NormalDist().inv_cdf(alpha / 2) * error
+    reach = normal_reach(alpha) * error
     return AverageEffect(value, error, value - reach, value + reach, rows)
+
+
+def normal_reach(alpha: float) -> float:
+    """Returns how many standard errors an interval that misses in that share reaches to either side."""
+    return -NormalDist().inv_cdf(alpha / 2)
 
 
 def two_sided(value: float, error: float) -> float:
@@ -87,22 +106,3 @@ def estimate_line(name: str, wide: int, found: AverageEffect) -> str:
 def estimate_head(wide: int, alpha: float, what: str) -> str:
     """Returns the head of a table of estimates."""
     return f"{'':{wide}}{what:>13}{'std. error':>13}{f'{100 * (1 - alpha):.3g}% interval':>22}{'rows':>10}"
-
-
-def draw_parts(
-    rows: int, groups: Shaped[np.ndarray, " rows"] | Sequence[Hashable] | None, *, folds: int, seed: int
-) -> list[Int[np.ndarray, " unseen"]]:
-    """Returns the rows that each fold leaves out: every row once, clusters whole, folds of about the same size.
-
-    Raises:
-        ValueError: less than two folds, or fewer clusters than folds.
-    """
-    folds = check_integer("folds", folds, at_least=2)
-    clusters = cluster_places(groups, rows)
-    count = int(clusters.max()) + 1
-    if count < folds:
-        raise ValueError(f"folds: expected at most as many as there are clusters, {count}, got {folds}")
-    order = np.random.default_rng(check_integer("seed", seed, at_least=0)).permutation(count)
-    place = np.empty(count, int)
-    place[order] = np.arange(count) % folds
-    return [np.flatnonzero(place[clusters] == fold) for fold in range(folds)]
