@@ -427,6 +427,7 @@ class TwoHeadEstimator(BaseEstimator):
 
     def _features(self, X: Any) -> Float[np.ndarray, "rows features"]:  # noqa: N803
         columns = self._model().columns
+        _refuse_mapping(X)
         if columns is not None and is_table(X):
             validate_data(self, X, reset=False, skip_check_array=True)  # names and their order
             return to_numbers(X, columns)
@@ -460,8 +461,15 @@ class TwoHeadEstimator(BaseEstimator):
 
 def _described_columns(X: Any) -> tuple[Column, ...] | None:  # noqa: N803
     """Returns what the columns of a table are, where some are categories or have gaps; None for numbers alone."""
+    _refuse_mapping(X)
     described = describe(X) if is_table(X) else ()
     return described if any(column.levels is not None or column.gaps for column in described) else None
+
+
+def _refuse_mapping(X: Any) -> None:  # noqa: N803
+    """Raises ValueError for arrays by name, which scikit-learn takes for rows."""
+    if isinstance(X, dict) and not hasattr(X, "shape"):
+        raise ValueError(f"X: expected a table of pandas, polars or pyarrow, or an array, got {type(X).__name__}")
 
 
 def _one_of(name: str, value: Any, alias: str, other: Any) -> Any:

@@ -1,5 +1,6 @@
 """Treatments of any label as numbers."""
 
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch_ref.common.data.arms import code_arms
         ([0, 1, 1], "1", [1, 0, 0], (1, 0)),
         ([True, False], "true", [0, 1], (True, False)),
         ([True, False], "False", [1, 0], (False, True)),
+        ([Decimal(1), Decimal("0.5")], None, [1, 0], (0.5, 1)),
         ([True, False], "TRUE", [0, 1], (True, False)),
         ([0, 1, 1], "1.0", [1, 0, 0], (1, 0)),
         ([10, 2, 5, 10, 2, 5], 5, [2, 1, 0, 2, 1, 0], (5, 2, 10)),
@@ -69,6 +71,17 @@ MOST = "treatment: expected at most 20 arms, and several rows in each, got"
         (["a", "b"], "c", "control: expected one of 'a', 'b', got 'c'"),
         ([0, 1], 2, "control: expected one of 0, 1, got 2"),
         ([0, 1], "true", "control: expected one of 0, 1, got 'true'"),
+        (
+            np.array([1, "a"], object),
+            None,
+            "treatment: expected texts only or numbers only, got 1 in row 0 and 'a' in row 1",
+        ),
+        ([b"a", b"b"], None, "treatment: expected texts, numbers or truth values, got b'a' in row 0"),
+        (
+            np.array(["2026-01-02", "2026-01-03"], "datetime64[ns]"),
+            None,
+            "treatment: expected texts, numbers or truth values, got datetime64[ns]",
+        ),
         ([0.0, np.nan, 1.0], None, "treatment: expected an arm in every row, got none in row 1"),
         (
             np.array(["a", None, "b", None], object),

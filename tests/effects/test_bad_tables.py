@@ -48,3 +48,11 @@ def test_numbers_that_tell_nothing(call: Callable[[], object], message: str) -> 
 def test_no_tables_at_all() -> None:
     with pytest.raises(ValueError, match="datas: expected at least one table, got none"):
         fit_effects_each([])
+
+
+def test_arrays_by_name_are_no_table_of_the_estimator() -> None:
+    pytest.importorskip("sklearn")
+    from flax_impl.effects import TwoHeadEstimator
+
+    with pytest.raises(ValueError, match=r"^X: expected a table of pandas, polars or pyarrow, or an array, got dict$"):
+        TwoHeadEstimator().fit({"age": [1.0, 2.0]}, [1.0, 2.0], treatment=[0, 1])

@@ -1,6 +1,8 @@
 """Treatments of any label as numbers: which arms there are, and which of them a row is in."""
 
 from collections.abc import Sequence
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -26,8 +28,8 @@ def code_arms(
         The number of each row's arm [rows], and the label of each arm.
 
     Raises:
-        ValueError: a missing value, a single arm, more than 20 of them, hardly more rows than arms, arms that differ in
-            capitals or spaces only, or a control that is no arm.
+        ValueError: a missing value, dates and the like, texts among numbers, a single arm, more than 20 of them, hardly
+            more rows than arms, arms that differ in capitals or spaces only, or a control that is no arm.
 
     Example:
         >>> code_arms(np.array(["low", "none", "high", "none", "low", "high"]), control="none")
@@ -39,6 +41,7 @@ def code_arms(
     gaps = [row for row, label in enumerate(labels) if label is None or label != label]
     if gaps:
         raise ValueError(f"treatment: expected an arm in every row, got none in row {listed(gaps)}")
+    _check_kinds(np.asarray(values).dtype, labels)
     present = set(labels)
     arms = [label for label in order if label in present] or sorted(present)
     if len(arms) < 2:
@@ -83,8 +86,22 @@ def find_arms(values: Shaped[np.ndarray, " rows"], arms: Sequence[Any]) -> Int32
     return np.array([places[label] for label in labels], np.int32)
 
 
+def _check_kinds(dtype: np.dtype[Any], labels: Sequence[Any]) -> None:
+    """Raises ValueError unless labels are all texts, or all numbers: others have no order, and no place in a file."""
+    if dtype.kind in "mM":  # numpy gives them as whole numbers
+        raise ValueError(f"treatment: expected texts, numbers or truth values, got {dtype}")
+    text = isinstance(labels[0], str) if labels else False
+    for row, label in enumerate(labels):
+        if not isinstance(label, str | Real):
+            raise ValueError(f"treatment: expected texts, numbers or truth values, got {shown(label)} in row {row}")
+        if isinstance(label, str) != text:
+            got = f"{shown(labels[0])} in row 0 and {shown(label)} in row {row}"
+            raise ValueError(f"treatment: expected texts only or numbers only, got {got}")
+
+
 def _label(value: Any) -> Any:
     """Returns whole numbers as such: a column with gaps holds them as 0.0 and 1.0."""
+    value = float(value) if isinstance(value, Decimal) else value
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
