@@ -98,6 +98,8 @@ def warnings_of(findings: Findings, data: TreatmentData) -> list[str]:
     clusters = None if data.groups is None else count_clusters(np.asarray(data.groups))
     if clusters is not None and clusters < _FEW_CLUSTERS:
         found.append(f"only {clusters} clusters: intervals from so few tend to be too narrow")
+    if np.ptp(data.y) == 0:
+        found.append(f"the outcome is {data.y[0, 0]:.4g} in all rows: no effect can show")
     if findings.report.score is not None:
         found += examine_overlap(findings.report.score)
     for one in findings.pairs:
@@ -154,11 +156,11 @@ def gains(findings: Findings, words: Words) -> str:
     if findings.tree is not None and findings.policy is not None:
         parts += ["<h3>Whom to treat</h3>", paragraph(_worth(findings.tree, findings.policy, findings, words))]
         parts += [block(str(findings.tree)), block(str(findings.policy))]
-        better, unit = ("less", f"minus {words.outcome}") if words.less_is_better else ("more", words.outcome)
+        better, unit = ("Smaller", f"minus {words.outcome}") if words.less_is_better else ("Larger", words.outcome)
         parts.append(
             paragraph(
-                f"Taking {better} {words.outcome} as better, and treatment as free. The tree is drawn from all rows; "
-                f"the value is that of such trees on rows that they did not see, in {unit} per row.",
+                f"{better} values of {words.outcome} count as better, and treatment as free. The tree is drawn from all "
+                f"rows; the value is that of such trees on rows that they did not see, in {unit} per row.",
                 "soft",
             )
         )

@@ -276,7 +276,7 @@ def resaved(model: EffectModel, path: Path, change: Any) -> None:
         ("blend.intercept", np.ones(0), r"blend\.intercept: expected shape \[1\], got \[0\]"),
         ("blend.slopes", np.ones(5), r"blend\.slopes: expected shape \[1, 4\], got \[1, 5\]"),
         ("blend.slopes", np.full(4, np.nan), r"blend\.slopes: expected finite numbers, got nan in row 0"),
-        ("blend.effects", None, "'effects'"),
+        ("blend.effects", None, "expected 'effects' in it, found none"),
         ("blend.trees.outcome1", None, r"trees\.outcome1: expected boosted trees, got KeyError"),
         (
             "blend.trees.effect0",

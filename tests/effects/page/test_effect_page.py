@@ -96,7 +96,7 @@ def test_it_is_written(page: EffectPage, tmp_path: Path) -> None:
 
 def test_less_may_be_better(model: EffectModel, data: TreatmentData, page: EffectPage) -> None:
     other = effect_page(model, data, less_is_better=True, refutations=False, progress=False)
-    assert "Taking less the outcome as better" in other.html
+    assert "Smaller values of the outcome count as better" in other.html
     first, second = page.findings.policy, other.findings.policy
     assert first is not None
     assert second is not None
