@@ -159,8 +159,8 @@ def gains(findings: Findings, words: Words) -> str:
         better, unit = ("Smaller", f"minus {words.outcome}") if words.less_is_better else ("Larger", words.outcome)
         parts.append(
             paragraph(
-                f"{better} values of {words.outcome} count as better, and treatment as free. The tree is drawn from all "
-                f"rows; the value is that of such trees on rows that they did not see, in {unit} per row.",
+                f"{better} values of {words.outcome} count as better, and treatment as free. The tree is drawn from "
+                f"all rows; the value is that of such trees on rows that they did not see, in {unit} per row.",
                 "soft",
             )
         )
