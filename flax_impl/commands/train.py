@@ -49,6 +49,7 @@ a summary, each row's outcomes and effect, the weights, and pictures.
   --epochs N          how often each net sees its rows at most (default: 300)
   --backend NAME      flax, or torch for a single net of the reference
   --model NAME        two-head, or two-in-two-out
+  --checkpoint DIR    goes on there after an interruption; single nets only
   --seed N            of the first weights and of the batches
   --help-all          all options: model, loss, optimiser, devices
 
@@ -149,6 +150,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     machine = parser.add_argument_group("the machine")
     add = machine.add_argument
     add("--precision", default="float32", help="of the products: float32, tf32 or bfloat16 (default: float32)")
+    add("--checkpoint", type=Path, metavar="DIR", help="keep checkpoints there, and go on from the last one: a single "
+        "net of torch, or two-in-two-out")  # fmt: skip
+    add("--every", type=int, metavar="N", help="steps between two checkpoints (default: about 10 seconds)")
     add("--compile-cache", type=Path, metavar="DIR", help="keep compiled programs there for the next run, flax")
     add("--distributed", action="store_true", help="share the training with the other processes that run this command "
         "with the same arguments; process 0 writes the files")  # fmt: skip
@@ -174,6 +178,10 @@ def check(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')}: expected with --distributed, got it alone")
     if args.compile_cache and args.backend != "flax":
         raise ValueError(f"--compile-cache: expected with --backend flax, got {args.backend}, which compiles nothing")
+    for name in given(args, "checkpoint", "every"):
+        if args.backend == "flax" and args.model == "two-head":
+            raise ValueError(f"--{name}: expected --backend torch or --model two-in-two-out, got neither: "
+                             "an ensemble of flax has no checkpoints yet")  # fmt: skip
     if args.less_is_better and not args.report:
         raise ValueError("--less-is-better: expected with --report, got it alone")
     if args.report and args.backend != "flax":
@@ -228,7 +236,9 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
         seed=args.seed, precision=args.precision, dtype=args.dtype, **chosen,
     )  # fmt: skip
     start = time.perf_counter()
-    model = (fit_net if one else package.effects.fit_effects)(data, settings, **shared)
+    model = (fit_net if one else package.effects.fit_effects)(
+        data, settings, **shared, **given(args, "checkpoint", "every")
+    )
     seconds = time.perf_counter() - start
     steps = sum(int(np.isfinite(losses[:, 0]).sum()) for losses in (model.training.losses if model.training else ()))
     nets = "1 net" if members == 1 else f"{members} nets"
@@ -293,7 +303,7 @@ def train_two_in_two_out(
     say(writes, f"{args.data}: {len(data['x1'])} rows, {data['x1'].shape[1]} features in each input")
     settings = {"optimizer": optimizer_of(args), "batch_size": args.batch_size, "seed": args.seed}
     settings |= {"loss": package.JointLoss(args.criterion), "precision": args.precision}
-    settings |= given(args, "epochs", "steps") or {"epochs": 100}
+    settings |= given(args, "checkpoint", "every") | (given(args, "epochs", "steps") or {"epochs": 100})
     if writes:
         args.out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
