@@ -150,8 +150,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     machine = parser.add_argument_group("the machine")
     add = machine.add_argument
     add("--precision", default="float32", help="of the products: float32, tf32 or bfloat16 (default: float32)")
-    add("--checkpoint", type=Path, metavar="DIR", help="keep checkpoints there, and go on from the last one: a single "
-        "net of torch, or two-in-two-out")  # fmt: skip
+    add("--checkpoint", type=Path, metavar="DIR", help="keep checkpoints there, and go on from the last; single nets")
     add("--every", type=int, metavar="N", help="steps between two checkpoints (default: about 10 seconds)")
     add("--compile-cache", type=Path, metavar="DIR", help="keep compiled programs there for the next run, flax")
     add("--distributed", action="store_true", help="share the training with the other processes that run this command "
@@ -178,10 +177,8 @@ def check(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')}: expected with --distributed, got it alone")
     if args.compile_cache and args.backend != "flax":
         raise ValueError(f"--compile-cache: expected with --backend flax, got {args.backend}, which compiles nothing")
-    for name in given(args, "checkpoint", "every"):
-        if args.backend == "flax" and args.model == "two-head":
-            raise ValueError(f"--{name}: expected --backend torch or --model two-in-two-out, got neither: "
-                             "an ensemble of flax has no checkpoints yet")  # fmt: skip
+    if given(args, "checkpoint", "every") and args.backend == "flax" and args.model == "two-head":
+        raise ValueError("--checkpoint: expected a single net (--backend torch), got an ensemble, which has none yet")
     if args.less_is_better and not args.report:
         raise ValueError("--less-is-better: expected with --report, got it alone")
     if args.report and args.backend != "flax":
@@ -236,9 +233,7 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
         seed=args.seed, precision=args.precision, dtype=args.dtype, **chosen,
     )  # fmt: skip
     start = time.perf_counter()
-    model = (fit_net if one else package.effects.fit_effects)(
-        data, settings, **shared, **given(args, "checkpoint", "every")
-    )
+    model = (fit_net if one else package.effects.fit_effects)(data, settings, **shared)
     seconds = time.perf_counter() - start
     steps = sum(int(np.isfinite(losses[:, 0]).sum()) for losses in (model.training.losses if model.training else ()))
     nets = "1 net" if members == 1 else f"{members} nets"
@@ -303,7 +298,7 @@ def train_two_in_two_out(
     say(writes, f"{args.data}: {len(data['x1'])} rows, {data['x1'].shape[1]} features in each input")
     settings = {"optimizer": optimizer_of(args), "batch_size": args.batch_size, "seed": args.seed}
     settings |= {"loss": package.JointLoss(args.criterion), "precision": args.precision}
-    settings |= given(args, "checkpoint", "every") | (given(args, "epochs", "steps") or {"epochs": 100})
+    settings |= given(args, "epochs", "steps") or {"epochs": 100}
     if writes:
         args.out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
@@ -339,9 +334,10 @@ def run(args: argparse.Namespace) -> int:
     package = import_backend(args.backend, args.dtype)
     if args.compile_cache:
         package.training.cache_compilations(args.compile_cache)
-    shared, writes = {}, True
+    shared, writes = given(args, "checkpoint", "every"), True
     if args.distributed:
-        shared, writes = join_processes(package, args.coordinator, args.processes, args.process_id)
+        processes, writes = join_processes(package, args.coordinator, args.processes, args.process_id)
+        shared |= processes
     train = {"two-head": train_two_head, "two-in-two-out": train_two_in_two_out}[args.model]
     if written := train(args, package, shared, writes):
         print(f"written: {', '.join(map(str, written))}")

@@ -23,7 +23,7 @@ from torch_ref.common.settings.optimizers import Adam, Optimizer, check_optimize
 from ..models.layers import Params
 from ..models.pure import Module, as_pure
 from ..models.weights import to_numpy
-from .checkpoints import open_checkpoints
+from .checkpoints.state import open_checkpoints
 from .devices import Placement, raising_lost_peers
 from .loop import Loss, dtype_of, take_step
 from .losses import FactualLoss

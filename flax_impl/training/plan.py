@@ -15,7 +15,7 @@ from torch_ref.common.settings.optimizers import Optimizer
 from ..models.layers import Params
 from ..models.pure import Module, Pure, as_pure
 from .build import averaged
-from .checkpoints import pack, unpack
+from .checkpoints.state import pack, unpack
 from .devices import Placement
 from .early_stopping import begin
 from .loop import Loss, Saving, init_state, loop_steps, run_slices

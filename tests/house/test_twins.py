@@ -15,7 +15,7 @@ from tests.support.names import public_names
 ROOT = Path(__file__).parents[2]
 TWINS = [
     "models/layers.py", "models/two_head.py", "models/two_in_two_out.py", "models/weights.py",
-    "training/balance.py", "training/build.py", "training/checkpoints.py", "training/early_stopping.py",
+    "training/balance.py", "training/build.py", "training/checkpoints/state.py", "training/early_stopping.py",
     "training/fit.py", "training/losses.py", "training/precision.py", "training/predict.py", "training/targeted.py",
 ]  # fmt: skip
 # What one side has besides the other's. The port is pure: parameters and the optimiser's state go in and come out,

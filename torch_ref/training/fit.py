@@ -20,7 +20,7 @@ from ..common.progress import Progress
 from ..common.settings.optimizers import Adam, Optimizer, check_optimizer
 from ..models.weights import to_numpy
 from .build import averaged, build_scheduled, showing
-from .checkpoints import Training, open_checkpoints, pack, unpack
+from .checkpoints.state import Training, open_checkpoints, pack, unpack
 from .early_stopping import Watch
 from .losses import FactualLoss
 from .precision import PRECISIONS, matmul_precision
@@ -57,7 +57,7 @@ def train_step(
     Example:
         >>> import torch_ref
         >>> model = torch_ref.TwoHead(3, [4], [4])
-        >>> optimizer = build_optimizer(Adam(lr=0.01), model.parameters())
+        >>> optimizer = torch_ref.training.build_optimizer(Adam(lr=0.01), model.parameters())
         >>> batch = {"x": np.zeros((4, 3)), "t": np.array([0, 1, 1, 0]), "y": np.ones((4, 1))}
         >>> losses = train_step(model, optimizer, batch)
         >>> losses.shape

@@ -26,19 +26,20 @@ def training_settings(weights: Mapping[str, np.ndarray], data: Mapping[str, Any]
     for name in ("rows", "validation_rows"):
         if settings.get(name) is not None:
             settings[name] = np.asarray(settings[name], np.int64)
-    texts = {name: value if name == "model" else described(value) for name, value in settings.items()}
-    return texts | {"first weights": described(weights), "data": described(data)}
+    texts = {name: value if name == "model" else text_of(value) for name, value in settings.items()}
+    first = f"{len(weights)} arrays {hashlib.sha256(text_of(weights).encode()).hexdigest()}"
+    return texts | {"first weights": first, "data": text_of(data)}
 
 
 def model_text(model: Any, otherwise: Any = None) -> str:
     """Returns a text of a model: its class and constructor's arguments, or of what stands for it otherwise."""
     config = getattr(model, "config", None)
     if isinstance(config, Mapping):
-        return f"{type(model).__name__}{described(config)}"
-    return described(model if otherwise is None else otherwise)
+        return f"{type(model).__name__}{text_of(config)}"
+    return text_of(model if otherwise is None else otherwise)
 
 
-def described(value: Any) -> str:
+def text_of(value: Any) -> str:
     """Returns a text that is the same in every process, and another one for another value; arrays by their sha256."""
     if isinstance(value, np.ndarray | np.generic) or (hasattr(value, "__array__") and hasattr(value, "shape")):
         array = np.asarray(value, order="C")
@@ -47,20 +48,20 @@ def described(value: Any) -> str:
         fields = [field.name for field in dataclasses.fields(value) if field.name not in ("parent", "name")]
         return _call(type(value), {name: getattr(value, name, None) for name in fields})
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{name}: {described(each)}' for name, each in sorted(value.items(), key=_name))}}}"
+        return f"{{{', '.join(f'{name}: {text_of(each)}' for name, each in sorted(value.items(), key=_name))}}}"
     if isinstance(value, tuple | list):
-        return f"({', '.join(described(each) for each in value)})"
+        return f"({', '.join(text_of(each) for each in value)})"
     if isinstance(value, functools.partial):
         return _call(value, {"func": value.func, "args": value.args, **value.keywords})
     if isinstance(value, types.FunctionType):
         return _function(value)
     if isinstance(value, types.MethodType):
-        return f"{_function(value.__func__)} of {described(value.__self__)}"
+        return f"{_function(value.__func__)} of {text_of(value.__self__)}"
     if isinstance(value, type) or value is None or isinstance(value, bool | int | float | complex | str | bytes):
         return f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else repr(value)
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
     held = vars(value) if type(value).__repr__ is object.__repr__ and hasattr(value, "__dict__") else {}
-    return f"{text}{described(held)}" if held else text
+    return f"{text}{text_of(held)}" if held else text
 
 
 def versions_of(*packages: str) -> dict[str, str]:
@@ -91,7 +92,7 @@ def _name(item: tuple[Any, Any]) -> str:
 
 def _call(of: Any, arguments: Mapping[str, Any]) -> str:
     kind = of if isinstance(of, type) else type(of)
-    return f"{kind.__name__}({', '.join(f'{name}={described(value)}' for name, value in arguments.items())})"
+    return f"{kind.__name__}({', '.join(f'{name}={text_of(value)}' for name, value in arguments.items())})"
 
 
 def _function(function: types.FunctionType) -> str:
@@ -107,7 +108,7 @@ def _function(function: types.FunctionType) -> str:
         except ValueError:  # not filled yet
             held.append(None)
     held = [each for each in held if each is not function]
-    kept = described([function.__defaults__, function.__kwdefaults__, held])
+    kept = text_of([function.__defaults__, function.__kwdefaults__, held])
     digest = hashlib.sha256(f"{source} {kept}".encode()).hexdigest()
     return f"{function.__module__}.{function.__qualname__} {digest}"
 

@@ -12,9 +12,9 @@ from torch import nn
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel
 
-from ..common.files.checkpoints import Checkpoints
-from ..common.files.settings_text import versions_of
-from .early_stopping import Watch
+from ...common.files.checkpoints import Checkpoints
+from ...common.files.settings_text import versions_of
+from ..early_stopping import Watch
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def open_checkpoints(
 ) -> AbstractContextManager[Checkpoints | None]:
     """Returns the checkpoints of a training, or None where nobody asked for them, for a `with` statement.
 
-    Twin: `flax_impl.training.checkpoints.open_checkpoints`.
+    Twin: `flax_impl.training.checkpoints.state.open_checkpoints`.
     """
     if folder is None:
         return nullcontext()
@@ -51,7 +51,7 @@ def open_checkpoints(
 def pack(state: Training, losses: np.ndarray) -> dict[str, np.ndarray]:
     """Returns a training's state and its losses so far, by name.
 
-    Twin: `flax_impl.training.checkpoints.pack`, whose state is a tree of arrays.
+    Twin: `flax_impl.training.checkpoints.state.pack`, whose state is a tree of arrays.
 
     Args:
         state: the objects that hold it.
@@ -78,7 +78,7 @@ def pack(state: Training, losses: np.ndarray) -> dict[str, np.ndarray]:
 def unpack(state: Training, arrays: Mapping[str, np.ndarray]) -> tuple[Training, np.ndarray]:
     """Returns the state and the losses that `pack` took apart.
 
-    Twin: `flax_impl.training.checkpoints.unpack`, which makes a new tree.
+    Twin: `flax_impl.training.checkpoints.state.unpack`, which makes a new tree.
 
     Args:
         state: the objects before the first step; they are filled.

@@ -11,7 +11,7 @@ import numpy as np
 from torch_ref.common.files.checkpoints import Checkpoints
 from torch_ref.common.files.settings_text import versions_of
 
-from .devices import fetch
+from ..devices import fetch
 
 
 def open_checkpoints(
@@ -19,7 +19,7 @@ def open_checkpoints(
 ) -> AbstractContextManager[Checkpoints | None]:
     """Returns the checkpoints of a training, or None where nobody asked for them, for a `with` statement.
 
-    Twin: `torch_ref.training.checkpoints.open_checkpoints`.
+    Twin: `torch_ref.training.checkpoints.state.open_checkpoints`.
     """
     if folder is None:
         return nullcontext()
@@ -30,7 +30,7 @@ def open_checkpoints(
 def pack(state: Any, losses: np.ndarray) -> dict[str, np.ndarray]:
     """Returns a training's state and its losses so far, by name.
 
-    Twin: `torch_ref.training.checkpoints.pack`, whose state are objects.
+    Twin: `torch_ref.training.checkpoints.state.pack`, whose state are objects.
 
     Args:
         state: parameters, the optimiser's state, and the watch of an early stopping or None.
@@ -42,7 +42,7 @@ def pack(state: Any, losses: np.ndarray) -> dict[str, np.ndarray]:
 def unpack(state: Any, arrays: Mapping[str, np.ndarray]) -> tuple[Any, np.ndarray]:
     """Returns the state and the losses that `pack` took apart.
 
-    Twin: `torch_ref.training.checkpoints.unpack`, which fills objects.
+    Twin: `torch_ref.training.checkpoints.state.unpack`, which fills objects.
 
     Args:
         state: one of the same structure, such as that before the first step.
