@@ -13,7 +13,8 @@ class FolderLock:
     """Keeps other processes, and other trainings of this one, out of a folder.
 
     The file `lock` holds the number of the process. The system lets go of it when the process ends, however it ends,
-    so that the next one takes it over. Windows has no such lock, and nothing is kept out there.
+    so that the next one takes it over. Where the file system or Windows has no such
+    lock, nothing is kept out.
 
     Args:
         folder: which; it is made if it is not there.
@@ -35,12 +36,14 @@ class FolderLock:
             return
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             self._file.seek(0)
             holder = self._file.read(20).strip() or "unknown"
             self._file.close()
             got = f"{shown(str(folder))}, where process {holder} trains"
             raise ValueError(f"checkpoint: expected a folder that no other training uses, got {got}") from error
+        except OSError:
+            return  # a file system without locks
         with contextlib.suppress(OSError):  # a full disk: the number is for the message only
             self._file.truncate(0)
             self._file.write(f"{os.getpid()}\n")

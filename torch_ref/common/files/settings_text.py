@@ -1,5 +1,6 @@
 """What a training is, as texts: its settings and data, so that a checkpoint of another training is told apart."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -39,29 +40,41 @@ def model_text(model: Any, otherwise: Any = None) -> str:
     return text_of(model if otherwise is None else otherwise)
 
 
-def text_of(value: Any) -> str:
-    """Returns a text that is the same in every process, and another one for another value; arrays by their sha256."""
+def text_of(value: Any, deep: bool = True) -> str:
+    """Returns a text that is the same in every process, and another one for another value; arrays by their sha256.
+
+    Args:
+        value: what to tell apart from others.
+        deep: looks into what functions and objects hold, but no further: they may hold one another.
+    """
     if isinstance(value, np.ndarray | np.generic) or (hasattr(value, "__array__") and hasattr(value, "shape")):
         array = np.asarray(value, order="C")
         return f"{array.dtype}{list(array.shape)} {hashlib.sha256(array.tobytes()).hexdigest()}"
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [field.name for field in dataclasses.fields(value) if field.name not in ("parent", "name")]
-        return _call(type(value), {name: getattr(value, name, None) for name in fields})
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        return repr(value)
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{name}: {text_of(each)}' for name, each in sorted(value.items(), key=_name))}}}"
+        return f"{{{', '.join(f'{name}: {text_of(each, deep)}' for name, each in sorted(value.items(), key=_name))}}}"
     if isinstance(value, tuple | list):
-        return f"({', '.join(text_of(each) for each in value)})"
-    if isinstance(value, functools.partial):
-        return _call(value, {"func": value.func, "args": value.args, **value.keywords})
+        return f"({', '.join(text_of(each, deep) for each in value)})"
+    if isinstance(value, set | frozenset):
+        return f"{{{', '.join(sorted(text_of(each, deep) for each in value))}}}"
     if isinstance(value, types.FunctionType):
-        return _function(value)
+        return _function(value, deep)
     if isinstance(value, types.MethodType):
-        return f"{_function(value.__func__)} of {text_of(value.__self__)}"
-    if isinstance(value, type) or value is None or isinstance(value, bool | int | float | complex | str | bytes):
-        return f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else repr(value)
+        return f"{_function(value.__func__, deep)} of {text_of(value.__self__, deep)}"
+    if isinstance(value, functools.partial):
+        return f"partial({text_of([value.func, *value.args], deep)}, {text_of(value.keywords, deep)})"
+    if not deep:
+        return text_of(type(value))
+    if dataclasses.is_dataclass(value):
+        fields = [field.name for field in dataclasses.fields(value) if field.name not in ("parent", "name")]
+        texts = [f"{name}={text_of(getattr(value, name, None))}" for name in fields]
+        return f"{type(value).__name__}({', '.join(texts)})"
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
     held = vars(value) if type(value).__repr__ is object.__repr__ and hasattr(value, "__dict__") else {}
-    return f"{text}{text_of(held)}" if held else text
+    return f"{text}{text_of(held, deep=False)}" if held else text
 
 
 def versions_of(*packages: str) -> dict[str, str]:
@@ -90,26 +103,17 @@ def _name(item: tuple[Any, Any]) -> str:
     return str(item[0])
 
 
-def _call(of: Any, arguments: Mapping[str, Any]) -> str:
-    kind = of if isinstance(of, type) else type(of)
-    return f"{kind.__name__}({', '.join(f'{name}={text_of(value)}' for name, value in arguments.items())})"
-
-
-def _function(function: types.FunctionType) -> str:
+def _function(function: types.FunctionType, deep: bool) -> str:
     """Returns a function's name, with the sha256 of its source and of the values that it holds."""
     try:
         source = inspect.getsource(function)
     except (OSError, TypeError):
         source = function.__code__.co_code.hex() + repr(function.__code__.co_names)
-    held = []
-    for cell in function.__closure__ or ():
-        try:
+    held: list[Any] = [function.__defaults__, function.__kwdefaults__] if deep else []
+    for cell in (function.__closure__ or ()) if deep else ():
+        with contextlib.suppress(ValueError):  # not filled yet
             held.append(cell.cell_contents)
-        except ValueError:  # not filled yet
-            held.append(None)
-    held = [each for each in held if each is not function]
-    kept = text_of([function.__defaults__, function.__kwdefaults__, held])
-    digest = hashlib.sha256(f"{source} {kept}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{source} {text_of(held, deep=False)}".encode()).hexdigest()
     return f"{function.__module__}.{function.__qualname__} {digest}"
 
 
