@@ -339,7 +339,7 @@ def test_a_killed_writer_ends_alike(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("backend", "steps", "longest"), [("torch", "4000", 0.6), ("flax", "20000", 3.0)])
+@pytest.mark.parametrize(("backend", "steps", "longest"), [("torch", "4000", 0.6), ("flax", "60000", 2.0)])
 def test_twenty_kills_lose_nothing(backend: str, steps: str, longest: float, tmp_path: Path) -> None:
     module = "tests.support.killed_fit"
     expected = run_killed([module, backend, str(tmp_path / "whole"), steps], 0)
