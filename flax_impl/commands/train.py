@@ -50,6 +50,7 @@ a summary, each row's outcomes and effect, the weights, and pictures.
   --epochs N          how often each net sees its rows at most (default: 300)
   --backend NAME      flax, or torch for a single net of the reference
   --model NAME        two-head, or two-in-two-out
+  --checkpoint DIR    goes on there after an interruption; single nets only
   --seed N            of the first weights and of the batches
   --help-all          all options: model, loss, optimiser, devices
 
@@ -150,6 +151,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     machine = parser.add_argument_group("the machine")
     add = machine.add_argument
     add("--precision", default="float32", help="of the products: float32, tf32 or bfloat16 (default: float32)")
+    add("--checkpoint", type=Path, metavar="DIR", help="keep checkpoints there, and go on from the last; single nets")
+    add("--every", type=int, metavar="N", help="steps between two checkpoints (default: about 10 seconds)")
     add("--compile-cache", type=Path, metavar="DIR", help="keep compiled programs there for the next run, flax")
     add("--distributed", action="store_true", help="share the training with the other processes that run this command "
         "with the same arguments; process 0 writes the files")  # fmt: skip
@@ -175,6 +178,8 @@ def check(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')}: expected with --distributed, got it alone")
     if args.compile_cache and args.backend != "flax":
         raise ValueError(f"--compile-cache: expected with --backend flax, got {args.backend}, which compiles nothing")
+    if given(args, "checkpoint", "every") and args.backend == "flax" and args.model == "two-head":
+        raise ValueError("--checkpoint: expected a single net (--backend torch), got an ensemble, which has none yet")
     if args.less_is_better and not args.report:
         raise ValueError("--less-is-better: expected with --report, got it alone")
     if args.report and args.backend != "flax":
@@ -334,9 +339,10 @@ def run(args: argparse.Namespace) -> int:
     package = import_backend(args.backend, args.dtype)
     if args.compile_cache:
         package.training.cache_compilations(args.compile_cache)
-    shared, writes = {}, True
+    shared, writes = given(args, "checkpoint", "every"), True
     if args.distributed:
-        shared, writes = join_processes(package, args.coordinator, args.processes, args.process_id)
+        processes, writes = join_processes(package, args.coordinator, args.processes, args.process_id)
+        shared |= processes
     train = {"two-head": train_two_head, "two-in-two-out": train_two_in_two_out}[args.model]
     if written := train(args, package, shared, writes):
         print(f"written: {', '.join(map(str, written))}")

@@ -1,8 +1,10 @@
 """Training as pure functions: one compiled step, and one compiled loop for a whole fit."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 import optax
 from jax import Array
@@ -13,12 +15,15 @@ from jaxtyping import Float, Int
 from torch_ref.common.checks.arguments import check_choice
 from torch_ref.common.checks.arrays import check_batch
 from torch_ref.common.checks.divergence import check_losses, check_trained, check_watched
+from torch_ref.common.files.checkpoints import check_checkpoint
+from torch_ref.common.files.settings_text import model_text, training_settings
 from torch_ref.common.progress import Progress
 from torch_ref.common.settings.optimizers import Adam, Optimizer, check_optimizer
 
 from ..models.layers import Params
 from ..models.pure import Module, as_pure
 from ..models.weights import to_numpy
+from .checkpoints.state import open_checkpoints
 from .devices import Placement, raising_lost_peers
 from .loop import Loss, dtype_of, take_step
 from .losses import FactualLoss
@@ -89,6 +94,8 @@ def fit(
     validation_rows: Sequence[int] | Int[np.ndarray, " held_out"] | None = None,
     patience: int | None = None,
     precision: str = "float32",
+    checkpoint: str | os.PathLike[str] | None = None,
+    every: int | None = None,
     progress: bool = True,
     mesh: Mesh | None = None,
 ) -> tuple[Params, Float[np.ndarray, "steps outputs"]]:
@@ -119,6 +126,9 @@ def fit(
         precision: of the products: `"float32"` (all digits, whatever the device), `"tf32"` (11 bits where the device
             has them, for speed) or `"bfloat16"` (8 bits, in all that the model computes). Parameters, losses and the
             optimiser stay in the parameters' dtype.
+        checkpoint: a folder of its own for this training. It keeps the last 3 checkpoints there, and the same call goes
+            on from the last good one, to the same result; a finished training returns at once. None keeps none.
+        every: steps between two checkpoints; None makes one about every 10 seconds. The last step always makes one.
         progress: shows a bar, or plain lines, once the training takes long.
         mesh: devices to share the training, see `make_mesh`; None is one device. On several hosts every process calls
             `fit` with the same arguments and gets the same result.
@@ -130,7 +140,9 @@ def fit(
 
     Raises:
         ValueError: the data is empty, or does not fit the loss or the model; an unknown precision; row numbers of no
-            rows, or that are trained on and held out.
+            rows, or that are trained on and held out; checkpoints of another training, the message says in what, or
+            that are all damaged, or a folder that another process trains in.
+        OSError: a checkpoint cannot be written; those before it are whole.
         FloatingPointError: a loss became NaN or infinite; the message names the step.
         ConnectionError: another process of the mesh ended.
 
@@ -144,6 +156,7 @@ def fit(
     """
     check_optimizer(optimizer)
     check_choice("precision", precision, PRECISIONS)
+    folder, every = check_checkpoint(checkpoint, every, 1 if mesh is None else jax.process_count())
     plan = make_plan(
         model,
         check_batch(data, loss, dtype=dtype_of(params), whole=True, model=model),
@@ -159,7 +172,29 @@ def fit(
         shuffle=shuffle,
         precision=precision,
     )
-    with Progress(plan.steps, progress) as report, raising_lost_peers(mesh):
+    texts = {}
+    if folder is not None:
+        texts = training_settings(
+            to_numpy(params),
+            plan.table,
+            model=model_text(model, plan.model),
+            loss=loss,
+            optimizer=optimizer,
+            steps=plan.steps,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            rows=rows,
+            validation_rows=validation_rows,
+            patience=patience,
+            precision=precision,
+            dtype=dtype_of(params),
+        )
+    with (
+        open_checkpoints(folder, every, texts) as checkpoints,
+        Progress(plan.steps, progress) as report,
+        raising_lost_peers(mesh),
+    ):
 
         def note(done: int, losses: np.ndarray, over: bool) -> None:
             parts = plan.parts(losses)
@@ -167,7 +202,7 @@ def fit(
             if not over:  # after a stop there are no losses
                 report(done, parts[-1])
 
-        params, losses, _ = plan.run(params, note, Placement(mesh))
+        params, losses, _ = plan.run(params, note, Placement(mesh), checkpoints=checkpoints)
     if plan.held_out is not None:
         check_watched(losses[:, -1])
     check_trained(to_numpy(params))

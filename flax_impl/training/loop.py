@@ -6,7 +6,7 @@ The loop is entered a few times a second, so that progress shows and Ctrl-C is h
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -151,12 +151,30 @@ class RowOrder(Protocol):
         ...
 
 
+class Saving(NamedTuple):
+    """How a training goes on from a checkpoint, and makes more.
+
+    Attributes:
+        done: how many steps were taken before.
+        losses: theirs [steps, columns], or None where there are none.
+        steps_left: takes how many steps are done, and returns how many may follow before the next checkpoint.
+        save: gets how many steps are done, the state after them, the losses of all of them, and whether the training
+            ends here.
+    """
+
+    done: int
+    losses: np.ndarray | None
+    steps_left: Callable[[int], float]
+    save: Callable[[int, Any, Callable[[], np.ndarray], bool], None]
+
+
 def run_slices(
     advance: Callable[..., tuple[Any, Array, Array]],
     state: Any,
     order: RowOrder,
     steps: int,
     note: Callable[[int, np.ndarray, bool], None],
+    saving: Saving | None = None,
 ) -> tuple[Any, np.ndarray]:
     """Takes all steps of a training, or those until it stops early; returns its last state and its losses.
 
@@ -167,13 +185,14 @@ def run_slices(
         order: gives row numbers and masks.
         steps: how many to take.
         note: gets the number of steps done, the losses of those that were new, and whether the training stops here.
+        saving: how it goes on from a checkpoint and makes more; the order and the state are those after it.
 
     Returns:
         The state, and losses [..., steps, outputs]. The last slice's are zeros after the step that stopped.
     """
     width = _slice_width(order.width)
-    history: list[np.ndarray] = []
-    done, count, quick, over = 0, 1, False, False
+    history: list[np.ndarray] = [] if saving is None or saving.losses is None else [saving.losses]
+    done, count, quick, over = 0 if saving is None else saving.done, 1, False, False
     chosen = _padded(order.take(1), width)
     while done < steps and not over:
         began = time.monotonic()
@@ -181,11 +200,15 @@ def run_slices(
         state, losses, stops = advance(state, *chosen, (np.int32(done), np.int32(count)))
         done += count
         following = min(4 * count if quick else count, width, steps - done)
+        if saving is not None:
+            following = int(min(following, saving.steps_left(done)))
         chosen = _padded(order.take(following), width) if following else chosen
         history.append(fetch(losses)[..., :count, :])
         over = bool(fetch(stops).all())
         quick = time.monotonic() - began < _SLICE_SECONDS
         note(done, history[-1], over)
+        if saving is not None:
+            saving.save(done, state, lambda: np.concatenate(history, axis=-2), over or done == steps)
         count = following
     return state, np.concatenate(history, axis=-2)
 

@@ -9,14 +9,16 @@ from jax import Array
 from jaxtyping import Float
 
 from torch_ref.common.batches import BatchOrder, HeldOut, choose_rows
+from torch_ref.common.files.checkpoints import Checkpoints
 from torch_ref.common.settings.optimizers import Optimizer
 
 from ..models.layers import Params
 from ..models.pure import Module, Pure, as_pure
 from .build import averaged
+from .checkpoints.state import pack, unpack
 from .devices import Placement
 from .early_stopping import begin
-from .loop import Loss, init_state, loop_steps, run_slices
+from .loop import Loss, Saving, init_state, loop_steps, run_slices
 from .traced_settings import as_pytree
 
 
@@ -54,6 +56,7 @@ class Plan:
         note: Callable[[int, np.ndarray, bool], None],
         place: Placement,
         placed: Mapping[str, Array] | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> tuple[Params, Float[np.ndarray, "steps columns"], int]:
         """Trains; returns the parameters (the best, where rows are held out), the losses, and the steps taken.
 
@@ -62,12 +65,30 @@ class Plan:
             note: gets the number of steps done, their new losses, and whether the training stops here.
             place: where arrays are put.
             placed: arrays of the table that are in place already.
+            checkpoints: where the training goes on from, and what it writes to.
         """
-        placed = placed or {}
-        table = {name: placed[name] if name in placed else place.table(array) for name, array in self.table.items()}
         start = place.whole(params)
         watch = None if self.held_out is None else place.whole(begin(start), copy=False)
         state = (start, place.whole(init_state(self.optimizer, start), copy=False), watch)
+        found, before = None if checkpoints is None else checkpoints.found, None
+        if found is not None:
+            state, before = unpack(state, found.arrays)
+            state = place.whole(state)
+        if before is not None and found is not None and found.finished:
+            losses = before
+        else:
+            saving = None if checkpoints is None else self._saving(checkpoints, before)
+            state, losses = self._train(state, note, place, placed or {}, saving)
+        params, opt_state, watch = place.home(state)
+        if watch is None:
+            return averaged(opt_state, params), losses, len(losses)
+        steps = int(watch.ended) or len(losses)
+        return watch.params, losses[:steps], steps
+
+    def _train(
+        self, state: Any, note: Any, place: Placement, placed: Mapping[str, Array], saving: Saving | None
+    ) -> tuple[Any, np.ndarray]:
+        table = {name: placed[name] if name in placed else place.table(array) for name, array in self.table.items()}
 
         def advance(state: Any, index: np.ndarray, mask: np.ndarray, span: Any) -> Any:
             batches = (place.batches(index), place.batches(mask))
@@ -75,12 +96,16 @@ class Plan:
                 self.model, state, self.optimizer, table, *batches, span, self.loss, self.precision, self.held_out
             )
 
-        state, losses = run_slices(advance, state, self.order, self.steps, note)
-        params, opt_state, watch = place.home(state)
-        if watch is None:
-            return averaged(opt_state, params), losses, len(losses)
-        steps = int(watch.ended) or len(losses)
-        return watch.params, losses[:steps], steps
+        self.order.skip(0 if saving is None else saving.done)
+        return run_slices(advance, state, self.order, self.steps, note, saving)
+
+    def _saving(self, checkpoints: Checkpoints, losses: np.ndarray | None) -> Saving:
+        def save(done: int, state: Any, losses: Callable[[], np.ndarray], over: bool) -> None:
+            if over or checkpoints.due(done):
+                checkpoints.save(done, pack(state, losses()), finished=over)
+
+        done = 0 if checkpoints.found is None else checkpoints.found.step
+        return Saving(done, losses, checkpoints.steps_left, save)
 
 
 def make_plan(

@@ -264,3 +264,29 @@ def test_ctrl_c_is_one_line(
     monkeypatch.setattr(train, "train_two_head", interrupted)
     assert call(train.main, folder=tmp_path) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize("more", [("--backend", "torch", *NARROW), ("--model", "two-in-two-out", "--backend", "flax")])
+def test_it_goes_on_from_checkpoints(tmp_path: Path, more: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = (*more, "--steps", "20", "--checkpoint", "kept")
+    written = []
+    for _ in range(2):
+        assert call(train.main, *arguments, "--every", "8", folder=tmp_path) == 0
+        written.append((tmp_path / "out" / "train" / "model.safetensors").read_bytes())
+        steps = sorted(path.name for path in (tmp_path / "kept").glob("step-*"))
+        assert [int(name[5:]) for name in steps] == [8, 16, 20]
+    assert written[0] == written[1]
+    other = [*arguments, "--lr", "0.5"]
+    fails(
+        train.main,
+        other,
+        tmp_path,
+        "checkpoint: expected the training that kept holds, got another: optimizer: ",
+        capsys,
+    )
+
+
+def test_ensembles_keep_no_checkpoints_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = "--checkpoint: expected a single net (--backend torch), got an ensemble, which has none yet"
+    fails(train.main, ["--checkpoint", "kept"], tmp_path, message, capsys)
+    fails(train.main, ["--backend", "torch", "--every", "5"], tmp_path, "every: expected checkpoint with it", capsys)

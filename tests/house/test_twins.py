@@ -15,14 +15,14 @@ from tests.support.names import public_names
 ROOT = Path(__file__).parents[2]
 TWINS = [
     "models/layers.py", "models/two_head.py", "models/two_in_two_out.py", "models/weights.py",
-    "training/balance.py", "training/build.py", "training/early_stopping.py", "training/fit.py", "training/losses.py",
-    "training/precision.py", "training/predict.py", "training/targeted.py",
+    "training/balance.py", "training/build.py", "training/checkpoints/state.py", "training/early_stopping.py",
+    "training/fit.py", "training/losses.py", "training/precision.py", "training/predict.py", "training/targeted.py",
 ]  # fmt: skip
 # What one side has besides the other's. The port is pure: parameters and the optimiser's state go in and come out,
 # where torch's objects hold them. Its devices form a mesh; processes of torch form a group.
 ARGUMENTS = {"params", "opt_state", "mesh", "process_group", "parameters", "optimizer", "lr", "rows", "model"}
 ONLY_HERE = {
-    "torch_ref": {"Loss", "showing", "to_tensors", "dtype_of", "counts", "forward"},
+    "torch_ref": {"Loss", "Training", "build_scheduled", "showing", "to_tensors", "dtype_of", "counts", "forward"},
     "flax_impl": {
         "AnyModel", "Params", "begin", "count_replicas", "init_params", "keep_rows", "linear", "linear_initializers",
         "lowered", "repeat_groups", "predict_replicas", "setup", "__call__", "over",

@@ -121,6 +121,14 @@ class BatchOrder:
         np.maximum(index, 0, out=index)
         return (index if self._numbers is None else self._numbers[index]), mask
 
+    def skip(self, steps: int) -> None:
+        """Leaves out the next steps, as if they had been taken."""
+        while steps > 0:
+            if not len(self._left):
+                self._left = self._epoch()
+            part = min(steps, len(self._left))
+            self._left, steps = self._left[part:], steps - part
+
     def _epoch(self) -> Int[np.ndarray, "batches batch"]:
         epoch = np.arange(-(-self.rows // self.width) * self.width, dtype=np.int32)
         epoch[self.rows :] = -1

@@ -38,6 +38,13 @@ def build_optimizer(settings: Optimizer, parameters: Iterable[nn.Parameter]) -> 
         >>> round(weight.item(), 2)
         0.5
     """
+    return build_scheduled(settings, parameters)[0]
+
+
+def build_scheduled(
+    settings: Optimizer, parameters: Iterable[nn.Parameter]
+) -> tuple[torch.optim.Optimizer, lr_scheduler.LRScheduler]:
+    """Returns the optimiser that `build_optimizer` builds, and the scheduler that its steps move on."""
     parameters = list(parameters)
     optimizer = _core(settings, parameters)
     clip_norm = settings.clip_norm
@@ -49,7 +56,7 @@ def build_optimizer(settings: Optimizer, parameters: Iterable[nn.Parameter]) -> 
         optimizer.register_step_pre_hook(clip)
     scheduler = build_schedule(settings.schedule, optimizer)
     optimizer.register_step_post_hook(lambda *_: scheduler.step())
-    return optimizer
+    return optimizer, scheduler
 
 
 def averaged(optimizer: Optimizer, model: nn.Module) -> AveragedModel | None:

@@ -1,5 +1,6 @@
 """Training, written as the article writes it: forward, both losses, backward, step."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,10 +14,13 @@ from ..common.batches import BatchOrder, choose_rows
 from ..common.checks.arguments import check_choice
 from ..common.checks.arrays import check_batch
 from ..common.checks.divergence import check_losses, check_trained, check_watched
+from ..common.files.checkpoints import check_checkpoint
+from ..common.files.settings_text import model_text, training_settings
 from ..common.progress import Progress
 from ..common.settings.optimizers import Adam, Optimizer, check_optimizer
 from ..models.weights import to_numpy
-from .build import averaged, build_optimizer, showing
+from .build import averaged, build_scheduled, showing
+from .checkpoints.state import Training, open_checkpoints, pack, unpack
 from .early_stopping import Watch
 from .losses import FactualLoss
 from .precision import PRECISIONS, matmul_precision
@@ -53,7 +57,7 @@ def train_step(
     Example:
         >>> import torch_ref
         >>> model = torch_ref.TwoHead(3, [4], [4])
-        >>> optimizer = build_optimizer(Adam(lr=0.01), model.parameters())
+        >>> optimizer = torch_ref.training.build_optimizer(Adam(lr=0.01), model.parameters())
         >>> batch = {"x": np.zeros((4, 3)), "t": np.array([0, 1, 1, 0]), "y": np.ones((4, 1))}
         >>> losses = train_step(model, optimizer, batch)
         >>> losses.shape
@@ -80,6 +84,8 @@ def fit(
     validation_rows: Sequence[int] | Int[np.ndarray, " held_out"] | None = None,
     patience: int | None = None,
     precision: str = "float32",
+    checkpoint: str | os.PathLike[str] | None = None,
+    every: int | None = None,
     progress: bool = True,
     process_group: dist.ProcessGroup | None = None,
 ) -> Float[np.ndarray, "steps outputs"]:
@@ -105,6 +111,9 @@ def fit(
         precision: of the products: `"float32"` (all digits, whatever the device), `"tf32"` (11 bits where the device
             has them, for speed) or `"bfloat16"` (8 bits, by autocast). Parameters, losses and the optimiser stay in the
             parameters' dtype.
+        checkpoint: a folder of its own for this training. It keeps the last 3 checkpoints there, and the same call goes
+            on from the last good one, to the same result; a finished training returns at once. None keeps none.
+        every: steps between two checkpoints; None makes one about every 10 seconds. The last step always makes one.
         progress: shows a bar, or plain lines, once the training takes long.
         process_group: processes to share the training by DistributedDataParallel, such as
             `torch.distributed.group.WORLD`; None is this process alone. Every process calls `fit` with the same
@@ -117,7 +126,9 @@ def fit(
 
     Raises:
         ValueError: the data is empty, or does not fit the loss or the model; an unknown precision; row numbers of no
-            rows, or that are trained on and held out.
+            rows, or that are trained on and held out; checkpoints of another training, the message says in what, or
+            that are all damaged, or a folder that another process trains in.
+        OSError: a checkpoint cannot be written; those before it are whole.
         FloatingPointError: a loss became NaN or infinite; the message names the step.
         ConnectionError: another process of the group ended.
 
@@ -131,47 +142,94 @@ def fit(
     """
     check_optimizer(optimizer)
     check_choice("precision", precision, PRECISIONS)
-    arrays = to_tensors(model, check_batch(data, loss, dtype=dtype_of(model), whole=True, model=model))
+    folder, every = check_checkpoint(
+        checkpoint, every, 1 if process_group is None else dist.get_world_size(process_group)
+    )
+    table = check_batch(data, loss, dtype=dtype_of(model), whole=True, model=model)
+    arrays = to_tensors(model, table)
     first = next(iter(arrays.values()))
     rows_of = {"rows": rows, "validation_rows": validation_rows, "patience": patience}
     chosen, held_out, steps = choose_rows(len(first), **rows_of, batch_size=batch_size, epochs=epochs, steps=steps)
     order = BatchOrder(chosen, batch_size=batch_size, shuffle=shuffle, seed=seed)
     share = Share(process_group)
-    built = build_optimizer(optimizer, model.parameters())
+    texts = {}
+    if folder is not None:
+        texts = training_settings(
+            to_numpy(model),
+            table,
+            model=model_text(model, _layout(model)),
+            loss=loss,
+            optimizer=optimizer,
+            steps=steps,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            rows=rows,
+            validation_rows=validation_rows,
+            patience=patience,
+            precision=precision,
+            dtype=dtype_of(model),
+        )
+    built, scheduler = build_scheduled(optimizer, model.parameters())
     average = averaged(optimizer, model)
     judged: Any = model if average is None else average.module
     watch = None if held_out is None else Watch(model)
     validation = {}
     if held_out is not None:
         validation = _batch(arrays, *share.rows(held_out.rows, np.ones(len(held_out.rows), bool)))
+    state = Training(model, built, scheduler, average, watch)
     losses, seen = [], []
-    with Progress(steps, progress) as report, share.over(model, loss) as losses_of:
+    with (
+        open_checkpoints(folder, every, texts) as checkpoints,
+        Progress(steps, progress) as report,
+        share.over(model, loss) as losses_of,
+    ):
 
         def held_out_loss() -> Tensor:
             with showing(average, model):
                 return share.mean(torch.stack(losses_of(validation)).sum())
 
-        for step in range(steps):
+        def history() -> np.ndarray:
+            taken = share.mean(torch.stack(losses)).cpu().numpy()
+            check_losses(taken, 0, steps)
+            return taken if watch is None else np.column_stack([taken, np.asarray(seen, taken.dtype)])
+
+        done = 0
+        if checkpoints is not None and checkpoints.found is not None:
+            done, (_, before) = checkpoints.found.step, unpack(state, checkpoints.found.arrays)
+            losses += torch.from_numpy(before if watch is None else before[:, :-1]).to(first.device).unbind()
+            seen += [] if watch is None else before[:, -1].tolist()
+            order.skip(done)
+        for step in range(done, done if watch is not None and watch.ended else steps):
             index, mask = share.rows(*(array[0] for array in order.take(1)))
             losses.append(_step(model, built, _batch(arrays, index, mask), losses_of, precision))
             if average is not None:
                 average.update_parameters(model)
             report(step + 1, losses[-1])
-            if watch is None or held_out is None:
-                continue
-            seen.append(watch.look(judged, held_out_loss, step + 1, held_out))
-            if watch.ended:
+            if watch is not None and held_out is not None:
+                seen.append(watch.look(judged, held_out_loss, step + 1, held_out))
+            over = step + 1 == steps or (watch is not None and watch.ended > 0)
+            if checkpoints is not None and (over or checkpoints.due(step + 1)):
+                checkpoints.save(step + 1, pack(state, history()), finished=over)
+            if over:
                 break
-        history = share.mean(torch.stack(losses)).cpu().numpy()
-    check_losses(history, 0, steps)
+        taken = history()
     if watch is not None:
         check_watched(np.asarray(seen))
         model.load_state_dict(watch.params)
-        history = np.column_stack([history, np.asarray(seen, history.dtype)])
     elif judged is not model:
         model.load_state_dict(judged.state_dict())
     check_trained(to_numpy(model))
-    return history
+    return taken
+
+
+def _layout(model: nn.Module) -> dict[str, Any]:
+    """Returns the class of each module in a model, and the plain settings that it holds."""
+    plain = (bool, int, float, str, tuple, list, type(None))
+    return {
+        name: (type(of), {key: value for key, value in vars(of).items() if key[0] != "_" and isinstance(value, plain)})
+        for name, of in model.named_modules()
+    }
 
 
 def _step(

@@ -1,0 +1,161 @@
+"""The checkpoints of a training: found, checked, written in the background, and the last few kept."""
+
+import math
+import os
+import time
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from ..checks.arguments import check_integer, listed
+from .checkpoint_folder import (
+    Checkpoint,
+    checkpoints_in,
+    read_checkpoint,
+    remove_checkpoint,
+    remove_leftovers,
+    write_checkpoint,
+)
+from .lock import FolderLock
+from .settings_text import differences
+
+_SECONDS = 10.0  # between two checkpoints, where nobody says after how many steps
+_KEPT = 3
+
+
+def check_checkpoint(
+    checkpoint: str | os.PathLike[str] | None, every: int | None, processes: int = 1
+) -> tuple[Path | None, int | None]:
+    """Returns the folder and the steps between two checkpoints, or None for each.
+
+    Raises:
+        ValueError: `every` is no whole number of at least 1, or comes alone; several processes share the training.
+    """
+    if checkpoint is None:
+        if every is not None:
+            raise ValueError(f"every: expected checkpoint with it, got {every!r} alone")
+        return None, None
+    if not isinstance(checkpoint, str | os.PathLike) or not os.fspath(checkpoint):
+        raise ValueError(f"checkpoint: expected the path of a folder, got {checkpoint!r}")
+    if processes > 1:
+        raise ValueError(f"checkpoint: expected a training in one process, got {processes} processes")
+    return Path(checkpoint), None if every is None else check_integer("every", every, at_least=1)
+
+
+class Checkpoints:
+    """The checkpoints of one training, in a folder of their own.
+
+    Args:
+        folder: where they are; it is made if it is not there.
+        settings: of the training, as texts: checkpoints of another training are refused.
+        versions: of the packages; others than the checkpoint's are a warning.
+        every: steps between two, or None for about ten seconds.
+
+    Attributes:
+        found: the last good one, or None.
+
+    Raises:
+        ValueError: the checkpoints are those of another training, are all damaged, or another process is writing them.
+        OSError: the folder cannot be written to.
+    """
+
+    def __init__(
+        self, folder: Path, settings: Mapping[str, str], versions: Mapping[str, str], every: int | None
+    ) -> None:
+        self.folder, self.settings, self.versions, self.every = folder, settings, versions, every
+        self._damaged: list[Path] = []
+        self._lock = FolderLock(folder)
+        try:
+            remove_leftovers(folder)
+            self.found = self._last_good()
+            if self.found is not None:
+                self._check(self.found)
+        except BaseException:
+            self._lock.close()
+            raise
+        self._last, self._good = time.monotonic(), None if self.found is None else self.found.step
+        self._writer, self._writing = ThreadPoolExecutor(1, "checkpoints"), _nothing()
+
+    def steps_left(self, step: int) -> float:
+        """Returns how many steps may follow before the next checkpoint; infinitely many where a clock says when."""
+        return math.inf if self.every is None else self.every - step % self.every
+
+    def due(self, step: int) -> bool:
+        """Returns whether it is time for a checkpoint after this many steps."""
+        return time.monotonic() - self._last >= _SECONDS if self.every is None else step % self.every == 0
+
+    def save(self, step: int, arrays: Mapping[str, np.ndarray], finished: bool = False) -> None:
+        """Copies the arrays and writes them in the background; waits for the last ones.
+
+        Raises:
+            OSError: this checkpoint or the one before it could not be written.
+        """
+        copies = {name: np.array(array, order="C") for name, array in arrays.items()}
+        self._writing.result()
+        made = Checkpoint(step, finished, self.settings, self.versions, copies)
+        self._writing, self._last = self._writer.submit(self._write, made), time.monotonic()
+        if finished:
+            self._writing.result()
+
+    def _write(self, made: Checkpoint) -> None:
+        try:
+            write_checkpoint(self.folder, made)
+        except OSError as error:
+            kept = "there is none before it" if self._good is None else f"that of step {self._good} is whole"
+            got = error.strerror or error
+            raise OSError(f"{self.folder}: expected to write the checkpoint of step {made.step}, got {got}; {kept}"
+                ) from error  # fmt: skip
+        self._good = made.step
+        here = [path for path in checkpoints_in(self.folder) if path not in self._damaged]
+        for path in (*self._damaged, *here[_KEPT:]):
+            if path.name != f"step-{made.step:010d}":
+                remove_checkpoint(path)
+        self._damaged = []
+
+    def _last_good(self) -> Checkpoint | None:
+        problems: list[str] = []
+        for path in checkpoints_in(self.folder):
+            try:
+                found = read_checkpoint(path)
+            except ValueError as error:
+                problems.append(str(error))
+                self._damaged.append(path)
+                continue
+            for problem in problems:
+                warnings.warn(f"{problem}; the checkpoint of step {found.step} is taken", stacklevel=2)
+            return found
+        if problems:
+            raise ValueError(
+                f"checkpoint: expected one that is whole in {self.folder}, got {len(problems)} damaged: "
+                f"{'; '.join(problems[:3])}; delete the folder to start anew"
+            )
+        return None
+
+    def _check(self, found: Checkpoint) -> None:
+        if others := differences(found.settings, self.settings):
+            raise ValueError(f"checkpoint: expected the training that {self.folder} holds, got another: "
+                             f"{'; '.join(others)}")  # fmt: skip
+        if others := differences(found.versions, self.versions):
+            warnings.warn(f"checkpoint: {self.folder} was written with other versions, and the training may end "
+                          f"otherwise: {listed(others)}", stacklevel=2)  # fmt: skip
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.shutdown()
+        self._lock.close()
+        if error is None:
+            self._writing.result()
+
+
+def _nothing() -> "Future[None]":
+    done: Future[None] = Future()
+    done.set_result(None)
+    return done

@@ -1,0 +1,129 @@
+"""What a training is, as texts: its settings and data, so that a checkpoint of another training is told apart."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import inspect
+import re
+import types
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+_SHOWN = 60  # characters of a setting in a message
+
+
+def training_settings(weights: Mapping[str, np.ndarray], data: Mapping[str, Any], **settings: Any) -> dict[str, str]:
+    """Returns a text for each setting of a training; two trainings with the same texts take the same steps.
+
+    Args:
+        weights: the first ones, by name.
+        data: the rows, by name.
+        settings: all others; `model` may be its text.
+    """
+    for name in ("rows", "validation_rows"):
+        if settings.get(name) is not None:
+            settings[name] = np.asarray(settings[name], np.int64)
+    texts = {name: value if name == "model" else text_of(value) for name, value in settings.items()}
+    first = f"{len(weights)} arrays {hashlib.sha256(text_of(weights).encode()).hexdigest()}"
+    return texts | {"first weights": first, "data": text_of(data)}
+
+
+def model_text(model: Any, otherwise: Any = None) -> str:
+    """Returns a text of a model: its class and constructor's arguments, or of what stands for it otherwise."""
+    config = getattr(model, "config", None)
+    if isinstance(config, Mapping):
+        return f"{type(model).__name__}{text_of(config)}"
+    return text_of(model if otherwise is None else otherwise)
+
+
+def text_of(value: Any, deep: bool = True) -> str:
+    """Returns a text that is the same in every process, and another one for another value; arrays by their sha256.
+
+    Args:
+        value: what to tell apart from others.
+        deep: looks into what functions and objects hold, but no further: they may hold one another.
+    """
+    if isinstance(value, np.ndarray | np.generic) or (hasattr(value, "__array__") and hasattr(value, "shape")):
+        array = np.asarray(value, order="C")
+        return f"{array.dtype}{list(array.shape)} {hashlib.sha256(array.tobytes()).hexdigest()}"
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        return repr(value)
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name}: {text_of(each, deep)}' for name, each in sorted(value.items(), key=_name))}}}"
+    if isinstance(value, tuple | list):
+        return f"({', '.join(text_of(each, deep) for each in value)})"
+    if isinstance(value, set | frozenset):
+        return f"{{{', '.join(sorted(text_of(each, deep) for each in value))}}}"
+    if isinstance(value, types.FunctionType):
+        return _function(value, deep)
+    if isinstance(value, types.MethodType):
+        return f"{_function(value.__func__, deep)} of {text_of(value.__self__, deep)}"
+    if isinstance(value, functools.partial):
+        return f"partial({text_of([value.func, *value.args], deep)}, {text_of(value.keywords, deep)})"
+    if not deep:
+        return text_of(type(value))
+    if dataclasses.is_dataclass(value):
+        fields = [field.name for field in dataclasses.fields(value) if field.name not in ("parent", "name")]
+        texts = [f"{name}={text_of(getattr(value, name, None))}" for name in fields]
+        return f"{type(value).__name__}({', '.join(texts)})"
+    text = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+    held = vars(value) if type(value).__repr__ is object.__repr__ and hasattr(value, "__dict__") else {}
+    return f"{text}{text_of(held, deep=False)}" if held else text
+
+
+def versions_of(*packages: str) -> dict[str, str]:
+    """Returns the version of each package that is installed, without importing it."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # a clone that was not installed
+            found[package] = "unknown"
+    return found
+
+
+def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Returns a phrase for each setting that differs; of long texts, what lies around the first difference."""
+    found = []
+    for name in [*before, *(name for name in now if name not in before)]:
+        old, new = before.get(name, "none"), now.get(name, "none")
+        if old != new:
+            old, new = _where_they_differ(old, new)
+            found.append(f"{name}: expected {old}, got {new}")
+    return found
+
+
+def _name(item: tuple[Any, Any]) -> str:
+    return str(item[0])
+
+
+def _function(function: types.FunctionType, deep: bool) -> str:
+    """Returns a function's name, with the sha256 of its source and of the values that it holds."""
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):
+        source = function.__code__.co_code.hex() + repr(function.__code__.co_names)
+    held: list[Any] = [function.__defaults__, function.__kwdefaults__] if deep else []
+    for cell in (function.__closure__ or ()) if deep else ():
+        with contextlib.suppress(ValueError):  # not filled yet
+            held.append(cell.cell_contents)
+    digest = hashlib.sha256(f"{source} {text_of(held, deep=False)}".encode()).hexdigest()
+    return f"{function.__module__}.{function.__qualname__} {digest}"
+
+
+def _where_they_differ(old: str, new: str) -> tuple[str, str]:
+    if max(len(old), len(new)) <= _SHOWN:
+        return old, new
+    same = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
+    start = max(0, same - _SHOWN // 3)
+    cut = []
+    for text in (old, new):
+        part = text[start : start + _SHOWN]
+        cut.append(f"{'…' if start else ''}{part}{'…' if len(text) > start + _SHOWN else ''}")
+    return cut[0], cut[1]
