@@ -27,6 +27,12 @@ def test_no_folder_is_crowded() -> None:
         assert len(names) <= 12, (folder, names)
 
 
+def test_test_files_have_names_of_their_own() -> None:
+    """Two of one name are one module for pytest, which then runs neither."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)
+
+
 def test_files_are_short() -> None:
     lengths = {path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in sources()}
     assert {name for name, length in lengths.items() if length > 350} <= LONG

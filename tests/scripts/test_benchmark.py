@@ -46,6 +46,7 @@ def test_the_floor_is_the_products_of_a_step() -> None:
     assert counts == [26, 26]  # 9 layers forward, 9 by the weights, 8 by their inputs
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # torch.compile's own imports
 def test_all_take_their_steps() -> None:
     made = {**flax_contestants(SMALL), **torch_contestants(SMALL)}

@@ -57,6 +57,7 @@ def test_an_effect_that_varies_is_found(weighting: str) -> None:
     assert wrong.p_value < 0.001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighting", ["autoc", "qini"])
 def test_without_an_effect_that_varies_p_values_are_uniform(weighting: str) -> None:
     """Of 300: the share below 5% and below a half is off by less than four standard errors."""

@@ -33,6 +33,7 @@ def looked_at(data: TreatmentData, settings: EffectSettings = SMALL, refutations
     return look(model, data, EffectReport.of(model, data), refutations=refutations, progress=False)
 
 
+@pytest.mark.slow
 def test_all_refutations_of_a_page_share_its_level(monkeypatch: Any) -> None:
     asked = []
     monkeypatch.setattr(rooms, "refute", lambda *_, alpha, **__: asked.append(alpha))
