@@ -117,6 +117,7 @@ def fit_effects_quietly(data: TreatmentData) -> EffectModel:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:score. weights too uneven")
 def test_refutations_stand_on_it() -> None:
     data = synthetic(rows=200, features=4)
     made = fit_effects(data, replace(SMALL, epochs=2), progress=False)
