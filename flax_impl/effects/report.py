@@ -77,6 +77,7 @@ class EffectReport:
         training: losses and held-out rows.
         binary: the outcome is 0 or 1.
         pairs: the effects of each arm against each that comes before it: of three, (0, 1), (0, 2), (1, 2).
+        cross_fit: what the averages of the pairs stand on; None where they have none.
 
     Example:
         >>> training = TrainingRecord(losses=np.ones((1, 3, 1)), held_out=None)
@@ -100,6 +101,7 @@ class EffectReport:
     training: TrainingRecord
     binary: bool
     pairs: tuple[PairEffects, ...]
+    cross_fit: CrossFit | None = None
 
     @classmethod
     def of(cls, model: EffectModel, data: TreatmentData, trim: float | None = None) -> "EffectReport":
@@ -141,6 +143,7 @@ class EffectReport:
             training=model.training,
             binary=model.scales.binary,
             pairs=pairs,
+            cross_fit=found,
         )
 
     @property

@@ -101,9 +101,7 @@ def look(
         progress: shows a bar, or plain lines, once it takes long.
     """
     columns: Sequence[str | Column] = data.columns or feature_names(data)
-    found = None
-    if report.pairs[0].averages is not None:
-        found = model.cross_fit(data)
+    found = report.cross_fit
     enough = found is not None and np.bincount(found.t, minlength=len(data.arms)).min() >= FEW_ROWS
     tree = policy = None
     if found is not None and enough:
