@@ -106,7 +106,9 @@ class Scanned(linen.Module):
 
 
 @pytest.mark.parametrize(
-    ("kind", "cell"), [(nn.LSTM, linen.OptimizedLSTMCell), (nn.GRU, linen.GRUCell)], ids=["lstm", "gru"]
+    ("kind", "cell"),
+    [(nn.LSTM, linen.OptimizedLSTMCell), pytest.param(nn.GRU, linen.GRUCell, marks=pytest.mark.slow)],
+    ids=["lstm", "gru"],
 )
 def test_gates_and_merged_biases(kind: Any, cell: Any) -> None:
     torch.manual_seed(0)

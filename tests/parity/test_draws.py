@@ -79,10 +79,14 @@ def test_a_step_that_draws_is_compared_to_the_last_digit() -> None:
     ("fault", "words"),
     [
         ("rate", "the rate of dropout is 0.2 in the port, 0.25 in the reference: pass rate=0.25"),
-        ("unscaled", "the port does not divide what dropout keeps by 0.9, the share that it keeps"),
-        ("variance", "the port does not multiply by 0.5, which the reference does"),
+        pytest.param(
+            "unscaled",
+            "the port does not divide what dropout keeps by 0.9, the share that it keeps",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("variance", "the port does not multiply by 0.5, which the reference does", marks=pytest.mark.slow),
         ("none", "the reference draws at random here, as dropout does, and the port does not"),
-        ("before", "tanh"),
+        pytest.param("before", "tanh", marks=pytest.mark.slow),
     ],
 )
 def test_a_fault_of_dropout_is_named(fault: str, words: str) -> None:

@@ -170,7 +170,7 @@ def test_convolution_net_with_batch_norm(dtype: str) -> None:
     ("model", "where", "cause"),
     [
         (LinenConvNet(), ("buffer", "features.1.running_var"), "unbiased"),
-        (LinenConvNet(epsilon=1e-3), ("activation", "features.1"), "epsilon=1e-5"),
+        pytest.param(LinenConvNet(epsilon=1e-3), ("activation", "features.1"), "epsilon=1e-5", marks=pytest.mark.slow),
         (LinenConvNet(turned=False), ("module_input", "features.5"), "x.transpose(0, 3, 1, 2)"),
     ],
 )
@@ -503,7 +503,7 @@ class NNXSignal(nnx.Module):
             "has 4 groups in the port where the reference has 2",
             marks=pytest.mark.slow,
         ),
-        ({"momentum": 0.99}, ("buffer", "norm.running_mean"), "pass momentum=0.9"),
+        pytest.param({"momentum": 0.99}, ("buffer", "norm.running_mean"), "pass momentum=0.9", marks=pytest.mark.slow),
     ],
 )
 def test_norms_in_nnx(changes: dict[str, Any], where: tuple[str, str], cause: str) -> None:

@@ -13,7 +13,7 @@ RESULTS = ROOT / "docs" / "parity"
 
 # Some in the quick suite; the slow tests, and the kill matrix's command, plant the others too.
 PLANTED = [
-    pytest.param(fault, marks=[pytest.mark.slow] if i % 18 or "arms" in fault.title else [], id=fault.title)
+    pytest.param(fault, marks=[pytest.mark.slow] if i % 24 or "arms" in fault.title else [], id=fault.title)
     for i, fault in enumerate(FAULTS)
 ]
 

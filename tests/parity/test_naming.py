@@ -228,7 +228,9 @@ def allowed() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] if i % 3 else []) for i, case in enumerate(CASES)]
+)
 def test_a_difference_is_named(case: str) -> None:
     reference, port, names, x, words = CASES[case]
     report = report_of(reference, port, names, x)

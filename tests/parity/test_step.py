@@ -149,8 +149,8 @@ def test_a_port_cut_elsewhere_agrees(reference: Any) -> None:
     [
         ({"eps": 1e-3}, "self.qkv(self.norm(x))", "jnp.sqrt(variance + eps)"),
         ({"tanh": True}, "nn.functional.gelu", "jax.nn.gelu(h"),
-        ({"depth": WIDTH}, "q @ k.transpose", "scores / np.sqrt("),
-        ({"diagonal": 1}, "mask", "mask"),
+        pytest.param({"depth": WIDTH}, "q @ k.transpose", "scores / np.sqrt(", marks=pytest.mark.slow),
+        pytest.param({"diagonal": 1}, "mask", "mask", marks=pytest.mark.slow),
         ({"no_residual": True}, "x = x + self.out(mixed)", ""),
     ],
 )

@@ -123,7 +123,7 @@ def test_a_head_without_rows_may_hold_anything(arm: str, factor: float, reductio
 
 
 @pytest.mark.parametrize("head", [0, 1])
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("value", [np.nan, pytest.param(np.inf, marks=pytest.mark.slow)])
 def test_labels_of_the_other_head_do_not_count(head: int, value: float, reduction: str) -> None:
     batch = batch_of("mixed")
     dirty = batch | {"y": np.where(batch["t"][:, None] == head, batch["y"], value)}
@@ -140,7 +140,7 @@ def test_labels_of_the_other_head_do_not_count(head: int, value: float, reductio
     assert_same_and_finite(found, clean)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+@pytest.mark.parametrize("value", [np.nan, *(pytest.param(bad, marks=pytest.mark.slow) for bad in (np.inf, 1e300))])
 def test_masked_rows_do_not_count(value: float, reduction: str) -> None:
     batch = batch_of("mixed") | {"w": np.linspace(1, 2, 6)}
     kept = np.array([True, True, False, True, False, True])

@@ -160,7 +160,13 @@ def test_twins_agree(arm: str, steep: float, criterion: str) -> None:
 
 
 @pytest.mark.usefixtures("x64", "nan_is_an_error")
-@pytest.mark.parametrize(("value", "reduction"), [(np.nan, "per_head"), (np.inf, "batch"), (1e300, "per_head")])
+@pytest.mark.parametrize(
+    ("value", "reduction"),
+    [
+        (np.nan, "per_head"),
+        *(pytest.param(*bad, marks=pytest.mark.slow) for bad in ((np.inf, "batch"), (1e300, "per_head"))),
+    ],
+)
 def test_masked_rows_do_not_count(value: float, reduction: str) -> None:
     batch, kept = batch_of(), np.array([True, True, False, True, False, True])
     dirty = {name: array.copy() for name, array in batch.items()} | {"mask": kept}
