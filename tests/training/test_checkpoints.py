@@ -4,10 +4,6 @@ import os
 import random
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,13 +14,13 @@ import pytest
 import torch_ref
 from flax_impl.commands.sides import SIDES
 from flax_impl.training import make_mesh
+from tests.support.killed import run_killed
 from tests.support.killed_fit import digest
 from torch_ref.common.files.checkpoint_folder import read_checkpoint
 from torch_ref.common.files.checkpoints import Checkpoints
 from torch_ref.common.settings.optimizers import SGD, Adam, AdamW, RMSprop
 from torch_ref.common.settings.schedules import Cosine, Exponential, StepDecay
 
-ROOT = Path(__file__).parents[2]
 ROWS, STEPS = 40, 24
 CONFIG = {"in_features": 4, "representation_features": [5], "head_features": [4], "final_activation": "identity"}
 HELD_OUT = {"validation_rows": range(0, ROWS, 4), "batch_size": 8}
@@ -309,27 +305,6 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_one_whole(
     assert steps_in(tmp_path) == [4, 8, 12]
     assert not list(tmp_path.glob(".beside-*"))
     assert train(backend, checkpoint=tmp_path, every=4) == whole
-
-
-def run_killed(command: list[str], kills: int, longest: float = 0.0) -> str:
-    """Returns what a process prints that is killed at random moments until it may end by itself."""
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'scripts'}"}
-    generator, done = random.Random(0), 0
-    while True:
-        started = [sys.executable, "-W", "error", "-m", *command]
-        process = subprocess.Popen(started, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        if done < kills:
-            time.sleep(generator.uniform(0, longest))
-            process.send_signal(signal.SIGKILL)
-            output, _ = process.communicate(timeout=60)
-            assert not output, "it ended before all kills: let it take more steps"
-            done += 1
-            continue
-        output, _ = process.communicate(timeout=600)
-        assert process.returncode == 0
-        return output.strip()
 
 
 def test_a_killed_writer_ends_alike(tmp_path: Path) -> None:
