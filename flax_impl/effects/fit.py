@@ -146,7 +146,7 @@ def fit_effects_each(
             for n in nets
         ]  # fmt: skip
         params = jax.tree.map(lambda leaf: leaf[nets], start)
-        return train_replicas(plans, params, keep_diverged=True, progress=progress, mesh=mesh)
+        return train_replicas(plans, params, keep_diverged=True, folder=None, every=None, progress=progress, mesh=mesh)
 
     params, losses = _train_twice(train, len(rows), settings.optimizer, watched=held_out is not None)
     weights = _weights_of_each(params)

@@ -210,7 +210,7 @@ def fit(
                 seen.append(watch.look(judged, held_out_loss, step + 1, held_out))
             over = step + 1 == steps or (watch is not None and watch.ended > 0)
             if checkpoints is not None and (over or checkpoints.due(step + 1)):
-                checkpoints.save(step + 1, pack(state, history()), finished=over)
+                checkpoints.save(step + 1, lambda: pack(state, history()), finished=over)
             if over:
                 break
         taken = history()

@@ -36,7 +36,8 @@ def pack(state: Any, losses: np.ndarray) -> dict[str, np.ndarray]:
         state: parameters, the optimiser's state, and the watch of an early stopping or None.
         losses: [steps, columns] so far.
     """
-    return {name: fetch(leaf) for name, leaf in _leaves(state)[0]} | {"losses": losses}
+    arrays = {name: np.array(fetch(leaf), order="C") for name, leaf in _leaves(state)[0]}  # steps reuse the memory
+    return arrays | {"losses": losses}
 
 
 def unpack(state: Any, arrays: Mapping[str, np.ndarray]) -> tuple[Any, np.ndarray]:

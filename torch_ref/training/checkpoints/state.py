@@ -118,7 +118,9 @@ def unpack(state: Training, arrays: Mapping[str, np.ndarray]) -> tuple[Training,
 
 
 def _named(part: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"{part}/{name}": value.detach().cpu().numpy() for name, value in values.items() if value is not None}
+    """Returns copies: the training goes on in the memory of the tensors."""
+    given = {f"{part}/{name}": value.detach().cpu() for name, value in values.items() if value is not None}
+    return {name: np.array(value.numpy(), order="C") for name, value in given.items()}
 
 
 def _under(part: str, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
