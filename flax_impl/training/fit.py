@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import optax
 from jax import Array
@@ -156,7 +155,7 @@ def fit(
     """
     check_optimizer(optimizer)
     check_choice("precision", precision, PRECISIONS)
-    folder, every = check_checkpoint(checkpoint, every, 1 if mesh is None else jax.process_count())
+    folder, every = check_checkpoint(checkpoint, every)
     plan = make_plan(
         model,
         check_batch(data, loss, dtype=dtype_of(params), whole=True, model=model),
@@ -174,9 +173,9 @@ def fit(
     )
     texts = {} if folder is None else plan_settings(plan, params)
     with (
-        open_checkpoints(folder, every, texts) as checkpoints,
-        Progress(plan.steps, progress) as report,
         raising_lost_peers(mesh),
+        open_checkpoints(folder, every, texts, mesh) as checkpoints,
+        Progress(plan.steps, progress) as report,
     ):
 
         def note(done: int, losses: np.ndarray, over: bool) -> None:

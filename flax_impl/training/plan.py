@@ -100,7 +100,7 @@ class Plan:
             )
 
         self.order.skip(0 if saving is None else saving.done)
-        return run_slices(advance, state, self.order, self.steps, note, saving)
+        return run_slices(advance, state, self.order, self.steps, note, saving, place.agree)
 
 
 def make_plan(

@@ -109,7 +109,7 @@ def fit_replicas(
         (2, 3, 2)
     """
     check_choice("precision", precision, PRECISIONS)
-    folder, every = check_checkpoint(checkpoint, every, 1 if mesh is None else jax.process_count())
+    folder, every = check_checkpoint(checkpoint, every)
     count = count_replicas(params)
     optimizers, losses, seeds, datas = (
         _for_each(name, value, count)
@@ -171,9 +171,9 @@ def train_replicas(
     run = run_per_core if mesh is None and jax.default_backend() == "cpu" else run_vectorised
     texts = {} if folder is None else replica_settings(plans, params, run.__name__)
     with (
-        open_checkpoints(folder, every, texts) as checkpoints,
-        Progress(len(plans) * first.steps, progress) as report,
         raising_lost_peers(mesh),
+        open_checkpoints(folder, every, texts, mesh) as checkpoints,
+        Progress(len(plans) * first.steps, progress) as report,
     ):
         trained, losses, ended = run(plans, params, shared, Placement(mesh), report, checkpoints)
     trained, losses, failures = _settled(trained, losses, ended, first)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from torch_ref.common.files.checkpoint_folder import Checkpoint
-from torch_ref.common.files.checkpoints import Checkpoints
+from torch_ref.common.files.checkpoints import KeepsCheckpoints
 
 from ..checkpoints.state import pack, unpack
 
@@ -31,7 +31,7 @@ class KeptReplicas:
         losses: of each replica that ended, by its number.
     """
 
-    def __init__(self, trained: Any, checkpoints: Checkpoints | None) -> None:
+    def __init__(self, trained: Any, checkpoints: KeepsCheckpoints | None) -> None:
         self.losses: dict[int, np.ndarray] = {}
         self._trained, self._checkpoints, self._lock = trained, checkpoints, threading.Lock()
         self._states: dict[int, _Arrays] = {}  # the last one known of each replica that did not end
@@ -45,7 +45,11 @@ class KeptReplicas:
         """Returns the checkpoints of a replica that starts, or goes on; None where nothing is kept."""
         with self._lock:
             self._running.add(number)
-        return None if self._checkpoints is None else KeptReplica(self, number, self._states.get(number))
+        return (
+            None
+            if self._checkpoints is None
+            else KeptReplica(self, self._checkpoints, number, self._states.get(number))
+        )
 
     def steps_of(self, number: int) -> int:
         """Returns how many steps of a replica are known."""
@@ -82,11 +86,6 @@ class KeptReplicas:
             self._states[number] = packed
             self._spent += time.monotonic() - began
             self._arrived(number)
-
-    def steps_left(self, step: int) -> float:
-        """Returns how many steps of a replica may follow before its state is wanted."""
-        assert self._checkpoints is not None
-        return self._checkpoints.steps_left(step)
 
     def _arrived(self, number: int) -> None:
         if number in self._awaited:
@@ -132,23 +131,23 @@ class KeptReplica:
 
     Args:
         replicas: all of them.
+        checkpoints: where they are kept.
         number: of this one.
         state: its last one, or None where it begins.
     """
 
-    def __init__(self, replicas: KeptReplicas, number: int, state: _Arrays | None) -> None:
+    def __init__(
+        self, replicas: KeptReplicas, checkpoints: KeepsCheckpoints, number: int, state: _Arrays | None
+    ) -> None:
         self._replicas, self._number = replicas, number
+        self.steps_left, self.every = checkpoints.steps_left, checkpoints.every
         self.found = None if state is None else Checkpoint(len(state["losses"]), False, {}, {}, state)
-
-    def steps_left(self, step: int) -> float:
-        """Returns how many steps may follow before the next checkpoint."""
-        return self._replicas.steps_left(step)
 
     def due(self, step: int) -> bool:
         """Returns whether it is time for a checkpoint after this many steps."""
         return self._replicas.due(self._number, step)
 
-    def save(self, step: int, pack: Callable[[], _Arrays], finished: bool = False) -> None:
+    def save(self, step: int, pack: Callable[[], _Arrays], finished: bool = False, spent: float = 0.0) -> None:
         """Keeps the state; that of a finished replica only as what it ended with, once that is known."""
         if not finished:
             self._replicas.save(self._number, pack)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from torch_ref.common.files.checkpoints import Checkpoints
+from torch_ref.common.files.checkpoints import KeepsCheckpoints
 from torch_ref.common.progress import Progress
 
 from ...models.layers import Params
@@ -24,7 +24,7 @@ def run_per_core(
     shared: Sequence[str],
     place: Placement,
     report: Progress,
-    checkpoints: Checkpoints | None = None,
+    checkpoints: KeepsCheckpoints | None = None,
 ) -> tuple[Params, np.ndarray, list[int]]:
     """Trains the replicas one by one; a replica that diverges ends with the slice that it is in.
 

@@ -79,7 +79,7 @@ def run_vectorised(
     if saving is not None and saving.losses is not None and found is not None and found.finished:
         losses = saving.losses
     else:
-        state, losses = run_slices(advance, state, order, first.steps, note, saving)
+        state, losses = run_slices(advance, state, order, first.steps, note, saving, place.agree)
     (trained, opt_state, watch), steps = state, losses.shape[1]
     ended = [steps] * count if watch is None else [int(of_one) or steps for of_one in fetch(watch.ended)[:count]]
     trained = place.home(averaged(opt_state, trained) if watch is None else watch.params)

@@ -35,9 +35,11 @@ class KeepsCheckpoints(Protocol):
 
     Attributes:
         found: the last good one, or None.
+        every: steps between two, or None where a clock says when.
     """
 
     found: Checkpoint | None
+    every: int | None
 
     def steps_left(self, step: int) -> float:
         """Returns how many steps may follow before the next checkpoint."""
@@ -47,18 +49,18 @@ class KeepsCheckpoints(Protocol):
         """Returns whether it is time for a checkpoint after this many steps."""
         ...
 
-    def save(self, step: int, pack: Callable[[], Mapping[str, np.ndarray]], finished: bool = False) -> None:
-        """Keeps what `pack` returns; nobody may change these arrays later."""
+    def save(
+        self, step: int, pack: Callable[[], Mapping[str, np.ndarray]], finished: bool = False, spent: float = 0.0
+    ) -> None:
+        """Keeps what `pack` returns, see `Checkpoints.save`."""
         ...
 
 
-def check_checkpoint(
-    checkpoint: str | os.PathLike[str] | None, every: int | None, processes: int = 1
-) -> tuple[Path | None, int | None]:
+def check_checkpoint(checkpoint: str | os.PathLike[str] | None, every: int | None) -> tuple[Path | None, int | None]:
     """Returns the folder and the steps between two checkpoints, or None for each.
 
     Raises:
-        ValueError: `every` is no whole number of at least 1, or comes alone; several processes share the training.
+        ValueError: `every` is no whole number of at least 1, or comes alone.
     """
     if checkpoint is None:
         if every is not None:
@@ -66,8 +68,6 @@ def check_checkpoint(
         return None, None
     if not isinstance(checkpoint, str | os.PathLike) or not os.fspath(checkpoint):
         raise ValueError(f"checkpoint: expected the path of a folder, got {checkpoint!r}")
-    if processes > 1:
-        raise ValueError(f"checkpoint: expected a training in one process, got {processes} processes")
     return Path(checkpoint), None if every is None else check_integer("every", every, at_least=1)
 
 
