@@ -97,7 +97,7 @@ def versions_of(*packages: str) -> dict[str, str]:
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Returns a phrase for each setting that differs; of long texts, what lies around the first difference."""
     found = []
-    for name in [*before, *(name for name in now if name not in before)]:
+    for name in [*now, *(name for name in before if name not in now)]:
         old, new = before.get(name, "none"), now.get(name, "none")
         if old != new:
             old, new = _where_they_differ(old, new)
