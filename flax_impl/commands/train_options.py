@@ -31,7 +31,7 @@ a summary, each row's outcomes and effect, the weights, and pictures.
   --members N         nets (default: 20); --no-intervals for 5 and no intervals
   --backend NAME      flax, or torch for a single net of the reference
   --model NAME        two-head, or two-in-two-out
-  --checkpoint DIR    goes on there after an interruption; single nets only
+  --checkpoint DIR    keeps the training there, to go on after an interruption
   --seed N            of the first weights and of the batches
   --help-all          all options: model, loss, optimiser, devices
 
@@ -132,7 +132,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     machine = parser.add_argument_group("the machine")
     add = machine.add_argument
     add("--precision", default="float32", help="of the products: float32, tf32 or bfloat16 (default: float32)")
-    add("--checkpoint", type=Path, metavar="DIR", help="keep checkpoints there, and go on from the last; single nets")
+    add("--checkpoint", type=Path, metavar="DIR", help="keep checkpoints there; the same command goes on from "
+        "the last")  # fmt: skip
     add("--every", type=int, metavar="N", help="steps between two checkpoints (default: about 10 seconds)")
     add("--compile-cache", type=Path, metavar="DIR", help="keep compiled programs there for the next run, flax")
     add("--distributed", action="store_true", help="share the training with the other processes that run this command "
@@ -159,8 +160,6 @@ def check(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')}: expected with --distributed, got it alone")
     if args.compile_cache and args.backend != "flax":
         raise ValueError(f"--compile-cache: expected with --backend flax, got {args.backend}, which compiles nothing")
-    if given(args, "checkpoint", "every") and args.backend == "flax" and args.model == "two-head":
-        raise ValueError("--checkpoint: expected a single net (--backend torch), got an ensemble, which has none yet")
     if args.less_is_better and not args.report:
         raise ValueError("--less-is-better: expected with --report, got it alone")
     if args.report and args.backend != "flax":

@@ -99,8 +99,8 @@ class TwoHeadEstimator(BaseEstimator):
     Source: TARNet and CFR; Shalit, Johansson, Sontag, "Estimating individual treatment effect", ICML 2017.
     """
 
-    # EconML's names, which `fit` takes too, are no metadata of their own.
-    __metadata_request__fit: ClassVar[dict[str, str]] = {"T": UNUSED}  # Y is none anyway
+    # EconML's names, which `fit` takes too, are no metadata of their own, and checkpoints are none of a row.
+    __metadata_request__fit: ClassVar[dict[str, str]] = dict.fromkeys(("T", "checkpoint", "every"), UNUSED)
     __metadata_request__score: ClassVar[dict[str, str]] = {"T": UNUSED}
 
     def __init__(
@@ -174,6 +174,8 @@ class TwoHeadEstimator(BaseEstimator):
         groups: Any = None,
         Y: Any = None,  # noqa: N803 (EconML's name)
         T: Any = None,  # noqa: N803 (EconML's name)
+        checkpoint: str | os.PathLike[str] | None = None,
+        every: int | None = None,
     ) -> "TwoHeadEstimator":
         """Trains the ensemble.
 
@@ -186,13 +188,17 @@ class TwoHeadEstimator(BaseEstimator):
             groups: the cluster of each row [rows], whose rows are held out together and counted as one; or None.
             Y: `y` by EconML's name.
             T: `treatment` by EconML's name.
+            checkpoint: a folder of its own for this training, which goes on there after an interruption, see
+                `fit_effects`.
+            every: steps of a net between two checkpoints.
 
         Returns:
             The estimator.
 
         Raises:
             ValueError: text in an array, dates, infinity, other lengths, a single treatment, or an argument out of
-                bounds.
+                bounds; checkpoints of another training.
+            OSError: a checkpoint cannot be written.
             FloatingPointError: a net diverged twice.
 
         Warns:
@@ -209,7 +215,9 @@ class TwoHeadEstimator(BaseEstimator):
         check_choice("scoring", arguments.pop("scoring"), ("outcome", "r_loss", "dr_loss"))
         if self.optimizer is None:
             del arguments["optimizer"]
-        self.effect_model_ = fit_effects(data, EffectSettings(**arguments), progress=progress, mesh=mesh)
+        self.effect_model_ = fit_effects(
+            data, EffectSettings(**arguments), checkpoint=checkpoint, every=every, progress=progress, mesh=mesh
+        )
         self._table_of_fit, self.treatments_ = data, self.effect_model_.arms
         return self
 

@@ -26,6 +26,7 @@ from ..models.layers import Params
 from ..models.two_head import TwoHead
 from ..models.weights import rebuild, to_numpy
 from ..training.balance import CFRLoss
+from ..training.checkpoints.stages import Stages, in_stages
 from ..training.losses import FactualLoss
 from ..training.plan import make_plan
 from ..training.precision import PRECISIONS
@@ -37,7 +38,7 @@ from .effect_model import EffectModel
 from .ensemble_file import Ensemble, read_ensemble
 from .intervals.calibrated import calibrate
 from .intervals.held_out import in_held_out
-from .learners.blend import fit_blend
+from .learners.kept_blend import keep_blend
 from .learners.training_record import TrainingRecord
 from .overlap import feature_names
 from .prepare import check_table, net_config, net_loss, prepare_alike, stack_rows, warn_user
@@ -49,7 +50,13 @@ _Trained = tuple[Params, Float[np.ndarray, "nets steps columns"]]
 
 
 def fit_effects(
-    data: TreatmentData, settings: EffectSettings = EffectSettings(), *, progress: bool = True, mesh: Mesh | None = None
+    data: TreatmentData,
+    settings: EffectSettings = EffectSettings(),
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+    every: int | None = None,
+    progress: bool = True,
+    mesh: Mesh | None = None,
 ) -> EffectModel:
     """Trains an ensemble of two-head nets on a table, all members at once.
 
@@ -58,6 +65,11 @@ def fit_effects(
     Args:
         data: the table; where it has weights `w`, they weigh the rows in the loss.
         settings: of the nets and their training.
+        checkpoint: a folder of its own for this training, with a folder for each stage: `nets`, `nets-again` for those
+            that diverged, `trees`, and `calibration` for the second ensemble. The same call goes on from the last good
+            checkpoint, to the same result; a finished training returns soon. None keeps none.
+        every: steps of a net between two checkpoints; None makes one about every 10 seconds, or fewer where writing
+            would take more than 2% of the time.
         progress: shows a bar, or plain lines, once it takes long.
         mesh: devices to share the training, see `make_mesh`.
 
@@ -66,7 +78,8 @@ def fit_effects(
 
     Raises:
         ValueError: values that are no finite numbers, an arm without rows, an outcome that is not binary, or a setting
-            out of bounds.
+            out of bounds; checkpoints of another training, or a folder that another process trains in.
+        OSError: a checkpoint cannot be written; those before it are whole.
         FloatingPointError: a net diverged, and once more with a tenth of the learning rate; the message names the step.
         ConnectionError: another process ended.
 
@@ -84,13 +97,16 @@ def fit_effects(
 
     Source: TARNet and CFR; Shalit, Johansson, Sontag, "Estimating individual treatment effect", ICML 2017.
     """
-    return fit_effects_each([data], settings, progress=progress, mesh=mesh)[0]
+    [model] = fit_effects_each([data], settings, checkpoint=checkpoint, every=every, progress=progress, mesh=mesh)
+    return model
 
 
 def fit_effects_each(
     datas: Sequence[TreatmentData],
     settings: EffectSettings = EffectSettings(),
     *,
+    checkpoint: str | os.PathLike[str] | None = None,
+    every: int | None = None,
     progress: bool = True,
     mesh: Mesh | None = None,
 ) -> list[EffectModel]:
@@ -101,6 +117,8 @@ def fit_effects_each(
     Args:
         datas: the tables, with as many rows and features in each: the replications of a benchmark, or bootstraps.
         settings: as for `fit_effects`.
+        checkpoint: as for `fit_effects`; of several tables, each has folders `table-0` and so on for its later stages.
+        every: as for `fit_effects`.
         progress: as for `fit_effects`.
         mesh: as for `fit_effects`.
 
@@ -109,6 +127,7 @@ def fit_effects_each(
 
     Raises:
         ValueError: as `fit_effects`; tables of other shapes.
+        OSError: as `fit_effects`.
         FloatingPointError: as `fit_effects`; nets are numbered through, table by table.
 
     Example:
@@ -123,6 +142,13 @@ def fit_effects_each(
     check_choice("precision", settings.precision, PRECISIONS)
     if jax.dtypes.canonicalize_dtype(settings.dtype) != settings.dtype:
         raise ValueError("dtype: expected float32 while JAX's 64-bit mode is off, got float64; turn on jax_enable_x64")
+    with in_stages(checkpoint, every, mesh) as stages:
+        return _fit_each(datas, settings, stages, progress)
+
+
+def _fit_each(
+    datas: Sequence[TreatmentData], settings: EffectSettings, stages: Stages, progress: bool
+) -> list[EffectModel]:
     prepared = prepare_alike(datas, settings)
     members, first = settings.members, prepared[0]
     rows = stack_rows([one.rows.train for one in prepared])
@@ -136,7 +162,7 @@ def fit_effects_each(
     start = model.init_params(range(settings.seed, settings.seed + members))
     start = jax.tree.map(lambda leaf: jnp.concatenate([leaf.astype(settings.dtype)] * len(datas)), start)
 
-    def train(nets: Int[np.ndarray, " nets"], optimizer: Optimizer) -> _Trained:
+    def train(nets: Int[np.ndarray, " nets"], optimizer: Optimizer, stage: str) -> _Trained:
         plans = [
             make_plan(
                 model, prepared[n // members].arrays, optimizer=optimizer, loss=loss, rows=rows[n],
@@ -146,7 +172,8 @@ def fit_effects_each(
             for n in nets
         ]  # fmt: skip
         params = jax.tree.map(lambda leaf: leaf[nets], start)
-        return train_replicas(plans, params, keep_diverged=True, progress=progress, mesh=mesh)
+        kept = {"folder": stages.of(stage), "every": stages.every, "mesh": stages.mesh}
+        return train_replicas(plans, params, keep_diverged=True, progress=progress, **kept)
 
     params, losses = _train_twice(train, len(rows), settings.optimizer, watched=held_out is not None)
     weights = _weights_of_each(params)
@@ -160,8 +187,9 @@ def fit_effects_each(
         training = TrainingRecord(losses[own], None if held_out is None else held_out[own])
         of_table = jax.tree.map(lambda leaf, own=own: leaf[own], params)
         made = EffectModel(ensemble, partial(predict_replicas, model, of_table), training, _targets(model, of_table))
-        made = _with_trees(made, data, settings) if "trees" in settings.learners else made
-        models.append(_calibrated(made, data, settings, progress, mesh) if settings.calibrate else made)
+        own_stages = stages if len(datas) == 1 else replace(stages, folder=stages.of(f"table-{number}"))
+        made = _with_trees(made, data, settings, own_stages) if "trees" in settings.learners else made
+        models.append(_calibrated(made, data, settings, own_stages, progress) if settings.calibrate else made)
     return models
 
 
@@ -200,12 +228,12 @@ def load_effect_model(path: str | os.PathLike[str]) -> EffectModel:
     return EffectModel(ensemble, partial(predict_replicas, nets[0][0], params), targets=_targets(nets[0][0], params))
 
 
-def _with_trees(model: EffectModel, data: TreatmentData, settings: EffectSettings) -> EffectModel:
+def _with_trees(model: EffectModel, data: TreatmentData, settings: EffectSettings, stages: Stages) -> EffectModel:
     """Returns the model with trees beside its nets."""
     data = check_table(data)
     of_nets = model.cross_fit(data)
-    blend, found = fit_blend(
-        data, of_nets, scales=model.ensemble.finite_scales, seed=settings.seed, threads=count_cores()
+    blend, found = keep_blend(
+        stages, data, of_nets, scales=model.ensemble.finite_scales, seed=settings.seed, threads=count_cores()
     )
     assert model.training is not None
     training = model.training._replace(cross_fit=found)
@@ -213,7 +241,7 @@ def _with_trees(model: EffectModel, data: TreatmentData, settings: EffectSetting
 
 
 def _calibrated(
-    model: EffectModel, data: TreatmentData, settings: EffectSettings, progress: bool, mesh: Mesh | None
+    model: EffectModel, data: TreatmentData, settings: EffectSettings, stages: Stages, progress: bool
 ) -> EffectModel:
     """Returns the model with calibrated intervals, by a second ensemble on half the rows."""
     fewest = int(np.bincount(data.t, minlength=len(data.arms)).min())
@@ -224,7 +252,10 @@ def _calibrated(
     def refit(half: Int[np.ndarray, " half"]) -> Float[np.ndarray, "arms members rows"]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of the whole table they were said
-            halved = fit_effects(data.take(half), replace(settings, calibrate=False), progress=progress, mesh=mesh)
+            halved = fit_effects(
+                data.take(half), replace(settings, calibrate=False), checkpoint=stages.of("calibration"),
+                every=stages.every, progress=progress, mesh=stages.mesh,
+            )  # fmt: skip
         return halved.joint_outcomes(data.x)
 
     assert model.training is not None
@@ -252,23 +283,27 @@ def _targets(model: TwoHead, params: Params) -> Callable[[np.ndarray], tuple[np.
 
 
 def _train_twice(
-    train: Callable[[Int[np.ndarray, " some"], Optimizer], _Trained], nets: int, optimizer: Optimizer, *, watched: bool
+    train: Callable[[Int[np.ndarray, " some"], Optimizer, str], _Trained],
+    nets: int,
+    optimizer: Optimizer,
+    *,
+    watched: bool,
 ) -> _Trained:
     """Trains all nets, and those that diverge once more, with a tenth of the learning rate.
 
     Args:
-        train: trains the nets of some numbers; one that diverged has parameters that are NaN.
+        train: trains the nets of some numbers, in a stage of this name; one that diverged has parameters that are NaN.
         nets: how many there are.
         optimizer: for the first try.
         watched: the last column of the losses is of held-out rows.
     """
-    params, losses = train(np.arange(nets), optimizer)
+    params, losses = train(np.arange(nets), optimizer, "nets")
     failed = _diverged(params)
     if not len(failed):
         return params, losses
     slower = replace(optimizer, lr=optimizer.lr / 10)
     warn_user(f"net {listed(failed)} diverged and starts again, with lr={slower.lr:g}")
-    again, histories = train(failed, slower)
+    again, histories = train(failed, slower, "nets-again")
     if len(still := _diverged(again)):
         history = histories[still[0]]
         why = _reason(history[:, :-1] if watched else history)

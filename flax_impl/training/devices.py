@@ -20,6 +20,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
 from torch_ref.common.checks.arguments import check_integer
 from torch_ref.common.checks.peers import PEER_LOST, check_processes, peers_not_found
 
+_SHORT = 248  # bytes that processes tell one another at once
+
 
 def initialize_distributed(
     coordinator: str | None = None, processes: int | None = None, process_id: int | None = None
@@ -86,7 +88,7 @@ def raising_lost_peers(mesh: Mesh | None) -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if mesh is not None and jax.process_count() > 1:
+        if is_shared(mesh):
             raise ConnectionError(f"mesh: {PEER_LOST}: {error}") from error
         raise
 
@@ -142,6 +144,10 @@ class Placement:
         """Returns over how many devices an axis goes."""
         return 1 if self.mesh is None else self.mesh.shape[axis]
 
+    def agree(self, answer: bool) -> bool:
+        """Returns the answer of process 0, where several share the mesh."""
+        return tell_all(b"1" if answer else b"0") == b"1" if is_shared(self.mesh) else answer
+
     def table(self, array: np.ndarray, *lead: str) -> Array:
         """Places a table's rows, in a shape that tables of about as many rows share, so that they compile once.
 
@@ -192,6 +198,27 @@ def fetch(array: Array | np.ndarray) -> np.ndarray:
     from jax.experimental.multihost_utils import process_allgather
 
     return np.asarray(process_allgather(array, tiled=True))
+
+
+def is_shared(mesh: Mesh | None) -> bool:
+    """Returns whether several processes share a training over this mesh."""
+    return mesh is not None and jax.process_count() > 1
+
+
+def tell_all(held: bytes) -> bytes:
+    """Returns the bytes of process 0 in every process; each of them calls it as often as the others."""
+    from jax.experimental.multihost_utils import broadcast_one_to_all
+
+    # One shape does for what is short, such as a yes, and a few for what is long: each is compiled once.
+    began = broadcast_one_to_all(_filled(len(held).to_bytes(8, "little") + held[:_SHORT], 8 + _SHORT)).tobytes()
+    length = int.from_bytes(began[:8], "little")
+    if length <= _SHORT:
+        return began[8 : 8 + length]
+    return broadcast_one_to_all(_filled(held[:length], 1 << length.bit_length())).tobytes()[:length]
+
+
+def _filled(held: bytes, length: int) -> np.ndarray:
+    return np.frombuffer(held.ljust(length, b"\0"), np.uint8)
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:

@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import optax
 from jax import Array
@@ -16,13 +15,13 @@ from torch_ref.common.checks.arguments import check_choice
 from torch_ref.common.checks.arrays import check_batch
 from torch_ref.common.checks.divergence import check_losses, check_trained, check_watched
 from torch_ref.common.files.checkpoints import check_checkpoint
-from torch_ref.common.files.settings_text import model_text, training_settings
 from torch_ref.common.progress import Progress
 from torch_ref.common.settings.optimizers import Adam, Optimizer, check_optimizer
 
 from ..models.layers import Params
 from ..models.pure import Module, as_pure
 from ..models.weights import to_numpy
+from .checkpoints.settings import plan_settings
 from .checkpoints.state import open_checkpoints
 from .devices import Placement, raising_lost_peers
 from .loop import Loss, dtype_of, take_step
@@ -156,7 +155,7 @@ def fit(
     """
     check_optimizer(optimizer)
     check_choice("precision", precision, PRECISIONS)
-    folder, every = check_checkpoint(checkpoint, every, 1 if mesh is None else jax.process_count())
+    folder, every = check_checkpoint(checkpoint, every)
     plan = make_plan(
         model,
         check_batch(data, loss, dtype=dtype_of(params), whole=True, model=model),
@@ -172,28 +171,11 @@ def fit(
         shuffle=shuffle,
         precision=precision,
     )
-    texts = {}
-    if folder is not None:
-        texts = training_settings(
-            to_numpy(params),
-            plan.table,
-            model=model_text(model, plan.model),
-            loss=loss,
-            optimizer=optimizer,
-            steps=plan.steps,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            rows=rows,
-            validation_rows=validation_rows,
-            patience=patience,
-            precision=precision,
-            dtype=dtype_of(params),
-        )
+    texts = {} if folder is None else plan_settings(plan, params)
     with (
-        open_checkpoints(folder, every, texts) as checkpoints,
-        Progress(plan.steps, progress) as report,
         raising_lost_peers(mesh),
+        open_checkpoints(folder, every, texts, mesh) as checkpoints,
+        Progress(plan.steps, progress) as report,
     ):
 
         def note(done: int, losses: np.ndarray, over: bool) -> None:

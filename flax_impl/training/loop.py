@@ -175,6 +175,7 @@ def run_slices(
     steps: int,
     note: Callable[[int, np.ndarray, bool], None],
     saving: Saving | None = None,
+    agree: Callable[[bool], bool] = bool,
 ) -> tuple[Any, np.ndarray]:
     """Takes all steps of a training, or those until it stops early; returns its last state and its losses.
 
@@ -186,6 +187,7 @@ def run_slices(
         steps: how many to take.
         note: gets the number of steps done, the losses of those that were new, and whether the training stops here.
         saving: how it goes on from a checkpoint and makes more; the order and the state are those after it.
+        agree: takes what the clock of this process says, and returns that of process 0: all take the same slices.
 
     Returns:
         The state, and losses [..., steps, outputs]. The last slice's are zeros after the step that stopped.
@@ -205,7 +207,7 @@ def run_slices(
         chosen = _padded(order.take(following), width) if following else chosen
         history.append(fetch(losses)[..., :count, :])
         over = bool(fetch(stops).all())
-        quick = time.monotonic() - began < _SLICE_SECONDS
+        quick = agree(time.monotonic() - began < _SLICE_SECONDS)
         note(done, history[-1], over)
         if saving is not None:
             saving.save(done, state, lambda: np.concatenate(history, axis=-2), over or done == steps)

@@ -9,12 +9,13 @@ from jax import Array
 from jaxtyping import Float
 
 from torch_ref.common.batches import BatchOrder, HeldOut, choose_rows
-from torch_ref.common.files.checkpoints import Checkpoints
+from torch_ref.common.files.checkpoints import KeepsCheckpoints
 from torch_ref.common.settings.optimizers import Optimizer
 
 from ..models.layers import Params
 from ..models.pure import Module, Pure, as_pure
 from .build import averaged
+from .checkpoints.saving import make_saving
 from .checkpoints.state import pack, unpack
 from .devices import Placement
 from .early_stopping import begin
@@ -35,6 +36,7 @@ class Plan:
         held_out: the rows that early stopping looks at, or None.
         steps: how many to take at most.
         precision: of the products.
+        settings: the arguments of `make_plan` that say which training it is.
     """
 
     model: Pure
@@ -45,6 +47,7 @@ class Plan:
     held_out: HeldOut | None
     steps: int
     precision: str
+    settings: Mapping[str, Any]
 
     def parts(self, losses: np.ndarray) -> np.ndarray:
         """Returns the losses without the column that held-out rows add."""
@@ -56,7 +59,7 @@ class Plan:
         note: Callable[[int, np.ndarray, bool], None],
         place: Placement,
         placed: Mapping[str, Array] | None = None,
-        checkpoints: Checkpoints | None = None,
+        checkpoints: KeepsCheckpoints | None = None,
     ) -> tuple[Params, Float[np.ndarray, "steps columns"], int]:
         """Trains; returns the parameters (the best, where rows are held out), the losses, and the steps taken.
 
@@ -77,7 +80,7 @@ class Plan:
         if before is not None and found is not None and found.finished:
             losses = before
         else:
-            saving = None if checkpoints is None else self._saving(checkpoints, before)
+            saving = None if checkpoints is None else make_saving(checkpoints, before, pack)
             state, losses = self._train(state, note, place, placed or {}, saving)
         params, opt_state, watch = place.home(state)
         if watch is None:
@@ -97,15 +100,7 @@ class Plan:
             )
 
         self.order.skip(0 if saving is None else saving.done)
-        return run_slices(advance, state, self.order, self.steps, note, saving)
-
-    def _saving(self, checkpoints: Checkpoints, losses: np.ndarray | None) -> Saving:
-        def save(done: int, state: Any, losses: Callable[[], np.ndarray], over: bool) -> None:
-            if over or checkpoints.due(done):
-                checkpoints.save(done, pack(state, losses()), finished=over)
-
-        done = 0 if checkpoints.found is None else checkpoints.found.step
-        return Saving(done, losses, checkpoints.steps_left, save)
+        return run_slices(advance, state, self.order, self.steps, note, saving, place.agree)
 
 
 def make_plan(
@@ -140,4 +135,9 @@ def make_plan(
         steps=steps,
     )
     order = BatchOrder(chosen, batch_size=batch_size, shuffle=shuffle, seed=seed)
-    return Plan(as_pure(model), table, optimizer, as_pytree(loss), order, held_out, steps, precision)
+    settings = {
+        "model": model, "loss": loss, "optimizer": optimizer, "steps": steps, "batch_size": batch_size,
+        "shuffle": shuffle, "seed": seed, "rows": rows, "validation_rows": validation_rows, "patience": patience,
+        "precision": precision,
+    }  # fmt: skip
+    return Plan(as_pure(model), table, optimizer, as_pytree(loss), order, held_out, steps, precision, settings)

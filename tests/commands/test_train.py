@@ -286,7 +286,15 @@ def test_it_goes_on_from_checkpoints(tmp_path: Path, more: tuple[str, ...], caps
     )
 
 
-def test_ensembles_keep_no_checkpoints_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    message = "--checkpoint: expected a single net (--backend torch), got an ensemble, which has none yet"
-    fails(train.main, ["--checkpoint", "kept"], tmp_path, message, capsys)
+def test_an_ensemble_goes_on_from_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = (*NARROW, "--members", "2", "--steps", "20", "--checkpoint", "kept", "--every", "8")
+    written = []
+    for _ in range(2):
+        assert call(train.main, *arguments, folder=tmp_path) == 0
+        written.append((tmp_path / "out" / "train" / "model.safetensors").read_bytes())
+    assert written[0] == written[1]
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["calibration", "lock", "nets"]
+    message = "checkpoint: expected the training that kept/nets holds, got another: seed: expected "
+    fails(train.main, [*arguments, "--seed", "1"], tmp_path, message, capsys)
+    fails(train.main, ["--every", "5"], tmp_path, "every: expected checkpoint with it", capsys)
     fails(train.main, ["--backend", "torch", "--every", "5"], tmp_path, "every: expected checkpoint with it", capsys)

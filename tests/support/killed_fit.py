@@ -1,6 +1,6 @@
 """A process that trains with checkpoints, to be killed: prints the sha256 of what it ends with.
 
-Its arguments: the backend, the folder, and after how many steps it stops by itself with an error, or 0.
+Its arguments: the backend, the folder, how many steps it takes, and perhaps `wait`, see `tests.support.killed`.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from flax_impl.commands.sides import SIDES
+from tests.support.killed import end
 from torch_ref.common.data.simulation import synthetic
 from torch_ref.common.settings.optimizers import Adam
 
@@ -35,4 +36,4 @@ if __name__ == "__main__":
     side = SIDES[backend]("TwoHead", CONFIG, seed=1)
     print("ready", flush=True)
     losses = side.fit(synthetic(rows=60, features=4).arrays(), checkpoint=folder, **settings(steps))
-    print(digest(side.weights(), losses), flush=True)
+    end(digest(side.weights(), losses))

@@ -142,9 +142,7 @@ def fit(
     """
     check_optimizer(optimizer)
     check_choice("precision", precision, PRECISIONS)
-    folder, every = check_checkpoint(
-        checkpoint, every, 1 if process_group is None else dist.get_world_size(process_group)
-    )
+    folder, every = check_checkpoint(checkpoint, every)
     table = check_batch(data, loss, dtype=dtype_of(model), whole=True, model=model)
     arrays = to_tensors(model, table)
     first = next(iter(arrays.values()))
@@ -177,12 +175,12 @@ def fit(
     validation = {}
     if held_out is not None:
         validation = _batch(arrays, *share.rows(held_out.rows, np.ones(len(held_out.rows), bool)))
-    state = Training(model, built, scheduler, average, watch)
+    state = Training(model, built, scheduler, average, watch, share)
     losses, seen = [], []
     with (
-        open_checkpoints(folder, every, texts) as checkpoints,
-        Progress(steps, progress) as report,
         share.over(model, loss) as losses_of,
+        open_checkpoints(folder, every, texts, share) as checkpoints,
+        Progress(steps, progress) as report,
     ):
 
         def held_out_loss() -> Tensor:
@@ -210,7 +208,7 @@ def fit(
                 seen.append(watch.look(judged, held_out_loss, step + 1, held_out))
             over = step + 1 == steps or (watch is not None and watch.ended > 0)
             if checkpoints is not None and (over or checkpoints.due(step + 1)):
-                checkpoints.save(step + 1, pack(state, history()), finished=over)
+                checkpoints.save(step + 1, lambda: pack(state, history()), finished=over)
             if over:
                 break
         taken = history()

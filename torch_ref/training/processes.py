@@ -73,11 +73,30 @@ class Share:
     def __init__(self, group: dist.ProcessGroup | None) -> None:
         self.group = group
 
+    @property
+    def rank(self) -> int:
+        """The number of this process among those that share the training."""
+        return 0 if self.group is None else dist.get_rank(self.group)
+
+    def tell_all(self, held: bytes) -> bytes:
+        """Returns the bytes of process 0 in every process; each of them calls it as often as the others."""
+        told = [held]
+        dist.broadcast_object_list(told, group=self.group, group_src=0)
+        return told[0]
+
+    def gather(self, own: Tensor) -> Tensor:
+        """Returns what each process gives, stacked; as many numbers of each."""
+        if self.group is None:
+            return own[None]
+        found: list[Any] = [None] * dist.get_world_size(self.group)
+        dist.all_gather_object(found, own, group=self.group)
+        return torch.stack(found)
+
     def rows(self, index: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns this process's part of a batch's row numbers and mask; alone, the rows that count."""
         if self.group is None:
             return index[mask], mask[mask]
-        rank, parts = dist.get_rank(self.group), dist.get_world_size(self.group)
+        rank, parts = self.rank, dist.get_world_size(self.group)
         more = -len(index) % parts
         index, mask = (np.pad(array, (0, more)) for array in (index, mask))
         return np.split(index, parts)[rank], np.split(mask, parts)[rank]

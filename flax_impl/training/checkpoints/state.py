@@ -7,24 +7,39 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from torch_ref.common.files.checkpoints import Checkpoints
 from torch_ref.common.files.settings_text import versions_of
+from torch_ref.common.files.shared_checkpoints import SharedCheckpoints
 
-from ..devices import fetch
+from ..devices import fetch, is_shared, tell_all
 
 
 def open_checkpoints(
-    folder: Path | None, every: int | None, settings: Mapping[str, str]
-) -> AbstractContextManager[Checkpoints | None]:
+    folder: Path | None, every: int | None, settings: Mapping[str, str], mesh: Mesh | None, *more: str
+) -> AbstractContextManager[Checkpoints | SharedCheckpoints | None]:
     """Returns the checkpoints of a training, or None where nobody asked for them, for a `with` statement.
 
     Twin: `torch_ref.training.checkpoints.state.open_checkpoints`.
+
+    Args:
+        folder: where they are.
+        every: steps between two.
+        settings: of the training, as texts.
+        mesh: of several processes, or not; process 0 reads and writes for all.
+        more: packages that have a part in it, besides those of every training.
     """
     if folder is None:
         return nullcontext()
-    versions = versions_of("twohead", "jax", "jaxlib", "flax", "optax")
-    return Checkpoints(folder, {"framework": "flax", **settings}, versions, every)
+    versions = versions_of("twohead", "jax", "jaxlib", "flax", "optax", *more)
+
+    def opened() -> Checkpoints:
+        return Checkpoints(folder, {"framework": "flax", **settings}, versions, every)
+
+    if not is_shared(mesh):
+        return opened()
+    return SharedCheckpoints(opened if jax.process_index() == 0 else None, every, tell_all)
 
 
 def pack(state: Any, losses: np.ndarray) -> dict[str, np.ndarray]:
@@ -36,7 +51,8 @@ def pack(state: Any, losses: np.ndarray) -> dict[str, np.ndarray]:
         state: parameters, the optimiser's state, and the watch of an early stopping or None.
         losses: [steps, columns] so far.
     """
-    return {name: fetch(leaf) for name, leaf in _leaves(state)[0]} | {"losses": losses}
+    arrays = {name: np.array(fetch(leaf), order="C") for name, leaf in _leaves(state)[0]}  # steps reuse the memory
+    return arrays | {"losses": losses}
 
 
 def unpack(state: Any, arrays: Mapping[str, np.ndarray]) -> tuple[Any, np.ndarray]:

@@ -1,6 +1,8 @@
 """Many trainings at once: other seeds, other data, other settings, each with its own rows in its own order."""
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,12 +14,15 @@ from jaxtyping import Float
 from torch_ref.common.checks.arguments import check_choice, listed, shown
 from torch_ref.common.checks.arrays import check_batch
 from torch_ref.common.checks.divergence import check_losses, check_trained, check_watched
+from torch_ref.common.files.checkpoints import check_checkpoint
 from torch_ref.common.progress import Progress
 from torch_ref.common.settings.optimizers import Adam, Optimizer, check_optimizer
 
 from ...models.layers import Params
 from ...models.pure import Module
 from ...models.weights import to_numpy
+from ..checkpoints.settings import replica_settings
+from ..checkpoints.state import open_checkpoints
 from ..devices import Placement, raising_lost_peers
 from ..loop import Loss, dtype_of
 from ..losses import FactualLoss
@@ -45,6 +50,8 @@ def fit_replicas(
     patience: int | None = None,
     precision: str = "float32",
     keep_diverged: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
+    every: int | None = None,
     progress: bool = True,
     mesh: Mesh | None = None,
 ) -> tuple[Params, Float[np.ndarray, "replicas steps outputs"]]:
@@ -74,6 +81,10 @@ def fit_replicas(
         precision: as for `fit`.
         keep_diverged: returns replicas that diverged beside the others, with parameters that are NaN; otherwise they
             are an error.
+        checkpoint: a folder of its own for these trainings, as for `fit`: the same call goes on from the last good
+            checkpoint, to the same result. One file holds all replicas. None keeps none.
+        every: steps of a replica between two checkpoints; None makes one about every 10 seconds, or fewer where
+            writing would take more than 2% of the time.
         progress: shows a bar, or plain lines, once it takes long.
         mesh: devices to share the trainings, see `make_mesh`; None is one device.
 
@@ -84,6 +95,7 @@ def fit_replicas(
     Raises:
         ValueError: as for `fit`; sequences of other lengths than there are replicas; settings that differ in more than
             numbers.
+        OSError: a checkpoint cannot be written; those before it are whole.
         FloatingPointError: a loss became NaN or infinite; the message names the replica and the step.
         ConnectionError: another process of the mesh ended.
 
@@ -97,6 +109,7 @@ def fit_replicas(
         (2, 3, 2)
     """
     check_choice("precision", precision, PRECISIONS)
+    folder, every = check_checkpoint(checkpoint, every)
     count = count_replicas(params)
     optimizers, losses, seeds, datas = (
         _for_each(name, value, count)
@@ -122,13 +135,31 @@ def fit_replicas(
         )
         for n in range(count)
     ]
-    return train_replicas(plans, params, keep_diverged=keep_diverged, progress=progress, mesh=mesh)
+    return train_replicas(
+        plans, params, keep_diverged=keep_diverged, folder=folder, every=every, progress=progress, mesh=mesh
+    )
 
 
 def train_replicas(
-    plans: Sequence[Plan], params: Params, *, keep_diverged: bool, progress: bool, mesh: Mesh | None
+    plans: Sequence[Plan],
+    params: Params,
+    *,
+    keep_diverged: bool,
+    folder: Path | None,
+    every: int | None,
+    progress: bool,
+    mesh: Mesh | None,
 ) -> tuple[Params, Float[np.ndarray, "replicas steps columns"]]:
     """Runs the plans of many trainings at once; arguments and result are those of `fit_replicas`.
+
+    Args:
+        plans: of the trainings.
+        params: to start from, stacked.
+        keep_diverged: as for `fit_replicas`.
+        folder: for checkpoints, checked; or None.
+        every: as for `fit_replicas`.
+        progress: as for `fit_replicas`.
+        mesh: as for `fit_replicas`.
 
     Raises:
         ValueError: plans that differ in more than numbers.
@@ -138,8 +169,13 @@ def train_replicas(
     first = plans[0]
     shared = [name for name in first.table if all(plan.table[name] is first.table[name] for plan in plans)]
     run = run_per_core if mesh is None and jax.default_backend() == "cpu" else run_vectorised
-    with Progress(len(plans) * first.steps, progress) as report, raising_lost_peers(mesh):
-        trained, losses, ended = run(plans, params, shared, Placement(mesh), report)
+    texts = {} if folder is None else replica_settings(plans, params, run.__name__)
+    with (
+        raising_lost_peers(mesh),
+        open_checkpoints(folder, every, texts, mesh) as checkpoints,
+        Progress(len(plans) * first.steps, progress) as report,
+    ):
+        trained, losses, ended = run(plans, params, shared, Placement(mesh), report, checkpoints)
     trained, losses, failures = _settled(trained, losses, ended, first)
     if failures and not keep_diverged:
         number, error = failures[0]

@@ -9,15 +9,22 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from torch_ref.common.files.checkpoints import KeepsCheckpoints
 from torch_ref.common.progress import Progress
 
 from ...models.layers import Params
 from ..devices import Placement, aligned
 from ..plan import Plan
+from .kept import KeptReplicas
 
 
 def run_per_core(
-    plans: Sequence[Plan], params: Params, shared: Sequence[str], place: Placement, report: Progress
+    plans: Sequence[Plan],
+    params: Params,
+    shared: Sequence[str],
+    place: Placement,
+    report: Progress,
+    checkpoints: KeepsCheckpoints | None = None,
 ) -> tuple[Params, np.ndarray, list[int]]:
     """Trains the replicas one by one; a replica that diverges ends with the slice that it is in.
 
@@ -27,6 +34,7 @@ def run_per_core(
         shared: names of the arrays that all tables share.
         place: where arrays are put.
         report: shows the progress.
+        checkpoints: where the trainings go on from, and what they write to.
 
     Returns:
         The parameters, stacked; the losses [replicas, steps, columns]; and after how many steps each ended.
@@ -35,11 +43,13 @@ def run_per_core(
     placed = {name: place.table(plans[0].table[name]) for name in shared}
     x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
     lock, compiled, stopped = threading.Lock(), threading.Event(), threading.Event()
-    done = [0] * len(plans)
     trained = jax.tree.map(lambda leaf: aligned(leaf.shape, leaf.dtype), params)  # each thread fills its part
+    kept = KeptReplicas(trained, checkpoints)
+    left = [number for number in range(len(plans)) if number not in kept.losses]
+    done = [plan.steps if n in kept.losses else kept.steps_of(n) for n, plan in enumerate(plans)]
 
-    def train(number: int) -> tuple[np.ndarray, int]:
-        if number:
+    def train(number: int) -> None:
+        if number != left[0]:
             compiled.wait()  # the others would compile the same program beside the first
         plan = plans[number]
 
@@ -54,22 +64,26 @@ def run_per_core(
 
         try:
             with jax.enable_x64(x64):  # what the caller's thread has, no other thread has
-                own, losses, steps = plan.run(jax.tree.map(lambda leaf: leaf[number], params), note, place, placed)
+                start = jax.tree.map(lambda leaf: leaf[number], params)
+                own, losses, _ = plan.run(start, note, place, placed, kept.begin(number))
         finally:
             compiled.set()
         jax.tree.map(lambda whole, leaf: whole.__setitem__(number, leaf), trained, own)
-        return losses, steps
+        kept.end(number, losses)
 
     with ThreadPoolExecutor(count_cores()) as pool:
-        running = [pool.submit(train, number) for number in range(len(plans))]
+        running = [pool.submit(train, number) for number in left]
         try:
-            ended = [future.result() for future in running]
+            for future in running:
+                future.result()
         except BaseException:  # Ctrl-C too: the others end with the slice that they are in
             stopped.set()
             pool.shutdown(cancel_futures=True)
             raise
-    losses = stack_losses([history for history, _ in ended])
-    return jax.tree.map(lambda leaf: jax.device_put(leaf, may_alias=True), trained), losses, [n for _, n in ended]
+    kept.finish()
+    histories = [kept.losses[number] for number in range(len(plans))]
+    trained = jax.tree.map(lambda leaf: jax.device_put(leaf, may_alias=True), trained)
+    return trained, stack_losses(histories), [len(history) for history in histories]
 
 
 def count_cores() -> int:

@@ -8,20 +8,28 @@ import jax
 import numpy as np
 
 from torch_ref.common.batches import BatchOrder, HeldOut
+from torch_ref.common.files.checkpoints import KeepsCheckpoints
 from torch_ref.common.progress import Progress
 from torch_ref.common.settings.optimizers import Optimizer
 
 from ...models.layers import Params
 from ...models.pure import Pure
 from ..build import averaged
+from ..checkpoints.saving import make_saving
+from ..checkpoints.state import pack, unpack
 from ..devices import Placement, fetch
 from ..early_stopping import begin
-from ..loop import init_state, loop_steps, run_slices
+from ..loop import Saving, init_state, loop_steps, run_slices
 from ..plan import Plan
 
 
 def run_vectorised(
-    plans: Sequence[Plan], params: Params, shared: Sequence[str], place: Placement, report: Progress
+    plans: Sequence[Plan],
+    params: Params,
+    shared: Sequence[str],
+    place: Placement,
+    report: Progress,
+    checkpoints: KeepsCheckpoints | None = None,
 ) -> tuple[Params, np.ndarray, list[int]]:
     """Trains all replicas at once; one that ends early is computed on until all have ended.
 
@@ -63,9 +71,16 @@ def run_vectorised(
             report(count * now, first.parts(losses)[:count, -1].mean(axis=0))
 
     state = (start, place.whole(_init_each(optimizers, start), "replica", copy=False), watch)
-    order = _StackedOrders([plan.order for plan in plans], numbers)
-    (trained, opt_state, watch), losses = run_slices(advance, state, order, first.steps, note)
-    steps = losses.shape[1]
+    order, saving = _StackedOrders([plan.order for plan in plans], numbers), None
+    if checkpoints is not None:
+        state, saving = _kept(checkpoints, state, numbers, count, place)
+        order.skip(saving.done)
+    found = None if checkpoints is None else checkpoints.found
+    if saving is not None and saving.losses is not None and found is not None and found.finished:
+        losses = saving.losses
+    else:
+        state, losses = run_slices(advance, state, order, first.steps, note, saving, place.agree)
+    (trained, opt_state, watch), steps = state, losses.shape[1]
     ended = [steps] * count if watch is None else [int(of_one) or steps for of_one in fetch(watch.ended)[:count]]
     trained = place.home(averaged(opt_state, trained) if watch is None else watch.params)
     if len(numbers) > count:
@@ -88,6 +103,25 @@ def vectorised_loop(
     return jax.jit(jax.vmap(run, axes, axis_name="replica"), donate_argnums=0)
 
 
+def _kept(
+    checkpoints: KeepsCheckpoints, state: Any, numbers: Sequence[int], count: int, place: Placement
+) -> tuple[Any, Saving]:
+    """Returns the state to go on from, and what makes checkpoints: each of the first `count` replicas, once.
+
+    What a mesh trains more than once is no part of them, so that they go on over another mesh.
+    """
+    losses = None
+    if checkpoints.found is not None:
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype), state)
+        state, losses = jax.tree.map(lambda leaf: leaf[numbers], unpack(like, checkpoints.found.arrays))
+        state = place.whole(state, "replica")
+
+    def packed(state: Any, losses: np.ndarray) -> dict[str, np.ndarray]:
+        return pack(jax.tree.map(lambda leaf: fetch(leaf)[:count], state), losses[:count])
+
+    return state, make_saving(checkpoints, losses, packed)
+
+
 class _StackedOrders:
     """The rows of all replicas, stacked."""
 
@@ -99,6 +133,11 @@ class _StackedOrders:
         taken = [order.take(steps) for order in self._orders]
         index, mask = (np.stack([part[which] for part in taken]) for which in (0, 1))
         return index[self._numbers], mask[self._numbers]
+
+    def skip(self, steps: int) -> None:
+        """Leaves out the next steps."""
+        for order in self._orders:
+            order.skip(steps)
 
 
 @jax.jit

@@ -4,10 +4,11 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 import numpy as np
 
@@ -23,17 +24,43 @@ from .checkpoint_folder import (
 from .lock import FolderLock
 from .settings_text import differences
 
-_SECONDS = 10.0  # between two checkpoints, where nobody says after how many steps
+# Between two checkpoints, where nobody says after how many steps: seconds at least, and the share of them that it may
+# cost the training. It costs what the training waits for, and what the background computes beside it.
+_SECONDS, _SHARE = 10.0, 0.02
 _KEPT = 3
 
 
-def check_checkpoint(
-    checkpoint: str | os.PathLike[str] | None, every: int | None, processes: int = 1
-) -> tuple[Path | None, int | None]:
+class KeepsCheckpoints(Protocol):
+    """What a training needs of its checkpoints.
+
+    Attributes:
+        found: the last good one, or None.
+        every: steps between two, or None where a clock says when.
+    """
+
+    found: Checkpoint | None
+    every: int | None
+
+    def steps_left(self, step: int) -> float:
+        """Returns how many steps may follow before the next checkpoint."""
+        ...
+
+    def due(self, step: int) -> bool:
+        """Returns whether it is time for a checkpoint after this many steps."""
+        ...
+
+    def save(
+        self, step: int, pack: Callable[[], Mapping[str, np.ndarray]], finished: bool = False, spent: float = 0.0
+    ) -> None:
+        """Keeps what `pack` returns, see `Checkpoints.save`."""
+        ...
+
+
+def check_checkpoint(checkpoint: str | os.PathLike[str] | None, every: int | None) -> tuple[Path | None, int | None]:
     """Returns the folder and the steps between two checkpoints, or None for each.
 
     Raises:
-        ValueError: `every` is no whole number of at least 1, or comes alone; several processes share the training.
+        ValueError: `every` is no whole number of at least 1, or comes alone.
     """
     if checkpoint is None:
         if every is not None:
@@ -41,8 +68,6 @@ def check_checkpoint(
         return None, None
     if not isinstance(checkpoint, str | os.PathLike) or not os.fspath(checkpoint):
         raise ValueError(f"checkpoint: expected the path of a folder, got {checkpoint!r}")
-    if processes > 1:
-        raise ValueError(f"checkpoint: expected a training in one process, got {processes} processes")
     return Path(checkpoint), None if every is None else check_integer("every", every, at_least=1)
 
 
@@ -53,7 +78,7 @@ class Checkpoints:
         folder: where they are; it is made if it is not there.
         settings: of the training, as texts: checkpoints of another training are refused.
         versions: of the packages; others than the checkpoint's are a warning.
-        every: steps between two, or None for about ten seconds.
+        every: steps between two, or None for about ten seconds, or more where writing takes long.
 
     Attributes:
         found: the last good one, or None.
@@ -78,6 +103,7 @@ class Checkpoints:
             self._lock.close()
             raise
         self._last, self._good = time.monotonic(), None if self.found is None else self.found.step
+        self._cost = self._computed = 0.0  # seconds, of the last one and of its writing in the background
         self._writer, self._writing = ThreadPoolExecutor(1, "checkpoints"), _nothing()
 
     def steps_left(self, step: int) -> float:
@@ -86,22 +112,40 @@ class Checkpoints:
 
     def due(self, step: int) -> bool:
         """Returns whether it is time for a checkpoint after this many steps."""
-        return time.monotonic() - self._last >= _SECONDS if self.every is None else step % self.every == 0
+        if self.every is not None:
+            return step % self.every == 0
+        waited = time.monotonic() - self._last
+        return self._writing.done() and waited >= max(_SECONDS, self._cost / _SHARE)
 
-    def save(self, step: int, arrays: Mapping[str, np.ndarray], finished: bool = False) -> None:
-        """Copies the arrays and writes them in the background; waits for the last ones.
+    def save(
+        self,
+        step: int,
+        pack: Callable[[], Mapping[str, np.ndarray]],
+        finished: bool = False,
+        spent: float = 0.0,
+    ) -> None:
+        """Writes arrays in the background, once those before them are written.
+
+        Args:
+            step: after how many steps.
+            pack: returns the arrays by name, in C order; nobody may change them later.
+            finished: the training ended; it waits until they are written.
+            spent: seconds that they took already.
 
         Raises:
             OSError: this checkpoint or the one before it could not be written.
         """
-        copies = {name: np.array(array, order="C") for name, array in arrays.items()}
+        began = time.monotonic()
+        arrays = dict(pack())
         self._writing.result()
-        made = Checkpoint(step, finished, self.settings, self.versions, copies)
+        made = Checkpoint(step, finished, self.settings, self.versions, arrays)
         self._writing, self._last = self._writer.submit(self._write, made), time.monotonic()
+        self._cost = spent + self._last - began + self._computed
         if finished:
             self._writing.result()
 
     def _write(self, made: Checkpoint) -> None:
+        began = time.thread_time()
         try:
             write_checkpoint(self.folder, made)
         except OSError as error:
@@ -115,6 +159,7 @@ class Checkpoints:
             if path.name != f"step-{made.step:010d}":
                 remove_checkpoint(path)
         self._damaged = []
+        self._computed = time.thread_time() - began
 
     def _last_good(self) -> Checkpoint | None:
         problems: list[str] = []

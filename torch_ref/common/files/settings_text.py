@@ -24,12 +24,18 @@ def training_settings(weights: Mapping[str, np.ndarray], data: Mapping[str, Any]
         data: the rows, by name.
         settings: all others; `model` may be its text.
     """
-    for name in ("rows", "validation_rows"):
-        if settings.get(name) is not None:
-            settings[name] = np.asarray(settings[name], np.int64)
-    texts = {name: value if name == "model" else text_of(value) for name, value in settings.items()}
+    texts = {name: setting_text(name, value) for name, value in settings.items()}
     first = f"{len(weights)} arrays {hashlib.sha256(text_of(weights).encode()).hexdigest()}"
     return texts | {"first weights": first, "data": text_of(data)}
+
+
+def setting_text(name: str, value: Any) -> str:
+    """Returns the text of a setting; `model` may be its text already, and row numbers are the same in any form."""
+    if name == "model" and isinstance(value, str):
+        return value
+    if name in ("rows", "validation_rows") and value is not None:
+        value = np.asarray(value, np.int64)
+    return text_of(value)
 
 
 def model_text(model: Any, otherwise: Any = None) -> str:
@@ -91,7 +97,7 @@ def versions_of(*packages: str) -> dict[str, str]:
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Returns a phrase for each setting that differs; of long texts, what lies around the first difference."""
     found = []
-    for name in [*before, *(name for name in now if name not in before)]:
+    for name in [*now, *(name for name in before if name not in now)]:
         old, new = before.get(name, "none"), now.get(name, "none")
         if old != new:
             old, new = _where_they_differ(old, new)

@@ -14,7 +14,11 @@ from torch.optim.swa_utils import AveragedModel
 
 from ...common.files.checkpoints import Checkpoints
 from ...common.files.settings_text import versions_of
+from ...common.files.shared_checkpoints import SharedCheckpoints
 from ..early_stopping import Watch
+from ..processes import Share
+
+_BETWEEN = 16  # steps after which several processes ask the clock of process 0
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Training:
         scheduler: that moves the optimiser's rate.
         average: keeps the running average, or None.
         watch: of an early stopping, or None.
+        share: of the processes that train it; each has a random state of its own.
     """
 
     model: nn.Module
@@ -34,18 +39,31 @@ class Training:
     scheduler: lr_scheduler.LRScheduler
     average: AveragedModel | None
     watch: Watch | None
+    share: Share
 
 
 def open_checkpoints(
-    folder: Path | None, every: int | None, settings: Mapping[str, str]
-) -> AbstractContextManager[Checkpoints | None]:
+    folder: Path | None, every: int | None, settings: Mapping[str, str], share: Share
+) -> AbstractContextManager[Checkpoints | SharedCheckpoints | None]:
     """Returns the checkpoints of a training, or None where nobody asked for them, for a `with` statement.
 
     Twin: `flax_impl.training.checkpoints.state.open_checkpoints`.
+
+    Args:
+        folder: where they are.
+        every: steps between two.
+        settings: of the training, as texts.
+        share: of several processes, or not; process 0 reads and writes for all.
     """
     if folder is None:
         return nullcontext()
-    return Checkpoints(folder, {"framework": "torch", **settings}, versions_of("twohead", "torch"), every)
+
+    def opened() -> Checkpoints:
+        return Checkpoints(folder, {"framework": "torch", **settings}, versions_of("twohead", "torch"), every)
+
+    if share.group is None:
+        return opened()
+    return SharedCheckpoints(opened if share.rank == 0 else None, every, share.tell_all, between=_BETWEEN)
 
 
 def pack(state: Training, losses: np.ndarray) -> dict[str, np.ndarray]:
@@ -69,9 +87,10 @@ def pack(state: Training, losses: np.ndarray) -> dict[str, np.ndarray]:
         arrays |= _named("watch/params", state.watch.params)
         arrays |= {"watch/loss": np.array(state.watch.loss), "watch/waited": np.array(state.watch.waited)}
         arrays["watch/ended"] = np.array(state.watch.ended)
-    arrays["random/cpu"] = torch.get_rng_state().numpy()
+    arrays["random/cpu"] = state.share.gather(torch.get_rng_state()).numpy()
     if torch.cuda.is_available():
-        arrays |= {f"random/cuda{i}": made.numpy() for i, made in enumerate(torch.cuda.get_rng_state_all())}
+        states = enumerate(torch.cuda.get_rng_state_all())
+        arrays |= {f"random/cuda{i}": state.share.gather(made).numpy() for i, made in states}
     return arrays | {"losses": losses}
 
 
@@ -107,20 +126,27 @@ def unpack(state: Training, arrays: Mapping[str, np.ndarray]) -> tuple[Training,
             state.watch.params = {name: array.to(device) for name, array in _under("watch/params", arrays).items()}
             state.watch.loss = float(arrays["watch/loss"])
             state.watch.waited, state.watch.ended = int(arrays["watch/waited"]), int(arrays["watch/ended"])
-        torch.set_rng_state(torch.from_numpy(arrays["random/cpu"]))
+        torch.set_rng_state(_own_part(state.share, arrays["random/cpu"]))
         devices = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
         for i in devices:
             if f"random/cuda{i}" in arrays:
-                torch.cuda.set_rng_state(torch.from_numpy(arrays[f"random/cuda{i}"]), i)
+                torch.cuda.set_rng_state(_own_part(state.share, arrays[f"random/cuda{i}"]), i)
         return state, arrays["losses"]
     except (KeyError, RuntimeError) as error:
         raise ValueError(f"checkpoint: expected the arrays of this training, got {error}") from error
 
 
 def _named(part: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"{part}/{name}": value.detach().cpu().numpy() for name, value in values.items() if value is not None}
+    """Returns copies: the training goes on in the memory of the tensors."""
+    given = {f"{part}/{name}": value.detach().cpu() for name, value in values.items() if value is not None}
+    return {name: np.array(value.numpy(), order="C") for name, value in given.items()}
 
 
 def _under(part: str, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     found = {name[len(part) + 1 :]: array for name, array in arrays.items() if name.startswith(f"{part}/")}
     return {name: torch.from_numpy(np.array(array)) for name, array in found.items()}
+
+
+def _own_part(share: Share, states: np.ndarray) -> torch.Tensor:
+    """Returns the random state of this process; one that was not there takes that of process 0."""
+    return torch.from_numpy(np.array(states[share.rank if share.rank < len(states) else 0]))

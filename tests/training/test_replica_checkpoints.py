@@ -1,0 +1,125 @@
+"""Many trainings that are interrupted go on to the same bits, however they are run."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import flax_impl
+import flax_impl.training.replicas.fit as replicas
+from flax_impl.training.plan import Plan
+from flax_impl.training.replicas.per_core import run_per_core
+from flax_impl.training.replicas.vectorised import run_vectorised
+from tests.support.interrupted import interrupting, steps_in
+
+MODEL = flax_impl.TwoHead(4, [5], [4], final_activation="identity")
+COUNT, STEPS = 5, 24
+DATA = flax_impl.data.synthetic(rows=40, features=4).arrays()
+HELD_OUT = {"validation_rows": np.arange(0, 40, 4), "batch_size": 8}
+# Alone each of them changes what a state holds, or when a replica ends.
+KINDS: dict[str, dict[str, Any]] = {
+    "each its own": {
+        "data": [DATA | {"w": np.random.default_rng(i).uniform(0.5, 2, 40)} for i in range(COUNT)],
+        "optimizer": [flax_impl.AdamW(lr=0.01 * (i + 1), average=0.9) for i in range(COUNT)],
+        "loss": [flax_impl.FactualLoss(head_weights=(1, i + 1)) for i in range(COUNT)],
+        "rows": [np.random.default_rng(i).integers(40, size=20) for i in range(COUNT)],
+    },
+    "patience": {"optimizer": [flax_impl.Adam(lr=0.1 * (i + 1)) for i in range(COUNT)], "patience": 1, **HELD_OUT},
+    "diverged": {"optimizer": [flax_impl.SGD(lr=lr) for lr in (0.01, 1e9, 0.01, 1e9, 0.1)], "keep_diverged": True},
+}
+
+
+@pytest.fixture(params=[run_per_core, run_vectorised])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Either way to run them, whatever the device."""
+    for name in ("run_per_core", "run_vectorised"):
+        monkeypatch.setattr(replicas, name, request.param)
+    return request.param
+
+
+def train(dtype: str = "float32", **settings: Any) -> list[np.ndarray]:
+    """Returns the trained parameters and the losses."""
+    start = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), MODEL.init_params(range(COUNT)))
+    chosen = {"data": DATA, "steps": STEPS, "batch_size": 16, "seed": range(COUNT), "progress": False} | settings
+    params, losses = flax_impl.fit_replicas(MODEL, start, **chosen)
+    return [*map(np.asarray, jax.tree.leaves(params)), losses]
+
+
+def assert_same(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.usefixtures("x64", "way")
+def test_they_go_on_to_the_same_bits(kind: str, tmp_path: Path) -> None:
+    whole = train(**KINDS[kind])
+    assert_same(train(checkpoint=tmp_path / "whole", every=4, **KINDS[kind]), whole)
+    for after in (1, 1):
+        with interrupting(after):
+            train(checkpoint=tmp_path / "half", every=4, **KINDS[kind])
+    last = steps_in(tmp_path / "half")[-1]
+    assert_same(train(checkpoint=tmp_path / "half", every=5, **KINDS[kind]), whole)
+    assert steps_in(tmp_path / "half")[-1] > last
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("step-*")}
+    assert_same(train(checkpoint=tmp_path / "half", **KINDS[kind]), whole)  # finished: at once
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("step-*")} == before
+
+
+@pytest.mark.usefixtures("way")
+def test_finished_ones_take_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(checkpoint=tmp_path)
+    for module in ("plan", "replicas.vectorised"):
+        monkeypatch.setattr(f"flax_impl.training.{module}.run_slices", None)
+    assert_same(train(checkpoint=tmp_path), whole)
+    (path,) = tmp_path.glob("step-*")
+    assert sorted(file.name for file in path.iterdir()) == ["manifest.json", "state.safetensors"]
+
+
+def test_replicas_that_ended_are_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flax_impl.training.replicas.per_core.count_cores", lambda: 1)
+    whole = train()
+    with interrupting(after=13):  # five of each replica that ended, two of them, and three of the next
+        train(checkpoint=tmp_path, every=4)
+    seen = []
+    run = Plan.run
+
+    def watching(self: Any, *arguments: Any) -> Any:
+        seen.append(self.settings["seed"])
+        return run(self, *arguments)
+
+    monkeypatch.setattr(Plan, "run", watching)
+    assert_same(train(checkpoint=tmp_path, every=4), whole)
+    assert seen == [2, 3, 4]
+
+
+@pytest.mark.usefixtures("way")
+def test_others_are_told_apart(tmp_path: Path) -> None:
+    train(checkpoint=tmp_path)
+    other = [DATA] * (COUNT - 1) + [DATA | {"y": np.zeros_like(DATA["y"])}]
+    others = {"seed": range(1, COUNT + 1), "data": other, "rows": [[0, 1]] * COUNT, "steps": 25}
+    others |= {"optimizer": [flax_impl.Adam(lr=0.1 + i) for i in range(COUNT)]}
+    for name, value in others.items():
+        with pytest.raises(ValueError, match=f"got another: {name}: expected .*, got "):
+            train(checkpoint=tmp_path, **{name: value})
+    train(checkpoint=tmp_path, data=[{**DATA} for _ in range(COUNT)], seed=list(range(COUNT)))  # the same
+
+
+def test_either_way_to_run_keeps_its_own(tmp_path: Path) -> None:
+    train(checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="got another: runner: expected run_per_core, got run_vectorised"):
+        train(checkpoint=tmp_path, mesh=flax_impl.training.make_mesh())
+
+
+@pytest.mark.usefixtures("way")
+def test_a_damaged_latest_is_named_and_the_one_before_taken(tmp_path: Path) -> None:
+    whole = train()
+    with interrupting(after=3):
+        train(checkpoint=tmp_path, every=4)
+    last = steps_in(tmp_path)[-1]
+    shutil.copy(__file__, tmp_path / f"step-{last:010d}" / "state.safetensors")
+    with pytest.warns(UserWarning, match=rf"step-{last:010d}/state.safetensors: .* is taken"):
+        assert_same(train(checkpoint=tmp_path, every=4), whole)
