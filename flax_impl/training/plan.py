@@ -90,14 +90,16 @@ class Plan:
     ) -> tuple[Any, np.ndarray]:
         table = {name: placed[name] if name in placed else place.table(array) for name, array in self.table.items()}
 
-        def advance(state: Any, index: np.ndarray, mask: np.ndarray, span: Any) -> Any:
-            batches = (place.batches(index), place.batches(mask))
+        def put(index: np.ndarray, mask: np.ndarray) -> tuple[Array, Array]:
+            return place.batches(index), place.batches(mask)
+
+        def advance(state: Any, index: Array, mask: Array, span: Any) -> Any:
             return loop_steps(
-                self.model, state, self.optimizer, table, *batches, span, self.loss, self.precision, self.held_out
+                self.model, state, self.optimizer, table, index, mask, span, self.loss, self.precision, self.held_out
             )
 
         self.order.skip(0 if saving is None else saving.done)
-        return run_slices(advance, state, self.order, self.steps, note, saving)
+        return run_slices(advance, state, self.order, put, self.steps, note, saving)
 
     def _saving(self, checkpoints: Checkpoints, losses: np.ndarray | None) -> Saving:
         def save(done: int, state: Any, losses: Callable[[], np.ndarray], over: bool) -> None:

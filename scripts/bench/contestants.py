@@ -177,21 +177,6 @@ def flax_contestants(task: Task) -> dict[str, Contestant]:
     }
 
 
-def thousand_trainings() -> float:
-    """Returns the seconds of 1000 trainings of IHDP's size at once: for an accelerator."""
-    import jax
-
-    package = import_backend("flax")
-    task = Task(rows=672, steps=3000, replicas=1000)
-    model = package.TwoHead(**task.config)
-    settings = {"batch_size": task.batch_size, "seed": range(task.replicas), "progress": False}
-    params = model.init_params(range(task.replicas))
-    jax.block_until_ready(package.fit_replicas(model, params, task.data, steps=2, **settings))  # compiles
-    began = time.perf_counter()
-    jax.block_until_ready(package.fit_replicas(model, params, task.data, steps=task.steps, **settings))
-    return time.perf_counter() - began
-
-
 def floor(task: Task) -> Contestant:
     """Returns the matrix products of a step alone, step after step.
 

@@ -1,6 +1,5 @@
 """Runs many trainings, as many at a time as there are cores, each in a thread."""
 
-import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from torch_ref.common.cores import count_cores
 from torch_ref.common.progress import Progress
 
 from ...models.layers import Params
@@ -70,11 +70,6 @@ def run_per_core(
             raise
     losses = stack_losses([history for history, _ in ended])
     return jax.tree.map(lambda leaf: jax.device_put(leaf, may_alias=True), trained), losses, [n for _, n in ended]
-
-
-def count_cores() -> int:
-    """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def stack_losses(histories: Sequence[Float[np.ndarray, "steps columns"]]) -> Float[np.ndarray, "nets steps columns"]:
