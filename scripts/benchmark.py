@@ -212,8 +212,7 @@ def table(result: Mapping[str, Any]) -> str:
     rate, memory = measured["matrix_rate"]["median"], measured["memory_rate"]["median"]
     for name in ("flax_fit", "flax_replicas"):
         seconds = measured[name]["median"] / 1e3
-        # Adam reads parameters, gradients and two moments, and writes all but the gradients.
-        products, traffic = task.flops / seconds / 1e9, 7 * 4 * task.parameters / seconds / 1e9
+        products, traffic = task.flops / seconds / 1e9, task.adam_bytes / seconds / 1e9
         lines.append(
             f"{LINES[name]}: {products:.0f} GFLOP/s, {products / rate:.0%} of what one large product reaches; "
             f"optimiser {traffic:.1f} GB/s, {traffic / memory:.0%} of what a copy reaches"

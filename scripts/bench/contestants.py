@@ -73,6 +73,11 @@ class Task:
         every = sum(inputs * outputs for part in self.layers for inputs, outputs in part)
         return 2 * self.batch_size * (3 * every - self.features * self.width)  # the data has no gradient
 
+    @property
+    def adam_bytes(self) -> int:
+        """Bytes that Adam moves in a step: it reads parameters, gradients, two moments; it writes all but gradients."""
+        return 7 * 4 * self.parameters
+
 
 def torch_contestants(task: Task) -> dict[str, Contestant]:
     """Returns the training in torch: split on the treatment as the article has it, and what torch offers beyond."""
