@@ -11,14 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.contestants import Task
-from bench.program import Body, loop_body
+from bench.program import BANDWIDTH, PEAKS, Body, loop_body
 from bench.thousand import THOUSAND
 from flax_impl.commands.backends import run_command
 from torch_ref.common.files.array_file import replacing
 
-# Dense, in FLOP/s; and bytes/s. From NVIDIA's data sheet of the H200 SXM.
-PEAKS = {"float32": 67e12, "tf32": 494e12, "bfloat16": 989e12}
-BANDWIDTH = 4.8e12
 TILE = 128  # rows and columns of a product that one part of the GPU takes at once
 
 
@@ -58,7 +55,7 @@ def table(bodies: Mapping[tuple[str, bool], Body], task: Task) -> str:
     lines.append(
         "what one training moves fits into the cache of 50 MB, and its products into a part of the GPU: there,"
     )
-    lines.append("the start of each operation is what takes time")
+    lines.append("what one training moves fits into the cache of 50 MB: its bounds are out of reach")
     lines += ["", "operations by kind"]
     for kind in sorted({kind for body in found for kind in body.kinds}, key=lambda kind: -found[0].kinds[kind]):
         add(kind, *(body.kinds[kind] for body in found))
