@@ -52,9 +52,6 @@ def table(bodies: Mapping[tuple[str, bool], Body], task: Task) -> str:
     add("by the products' FLOPs", *_milliseconds(flops, rates))
     add("by those in whole tiles", *_milliseconds(padded, rates))
     add("by the bytes, all from memory", *_milliseconds(moved, [BANDWIDTH] * len(moved)))
-    lines.append(
-        "what one training moves fits into the cache of 50 MB, and its products into a part of the GPU: there,"
-    )
     lines.append("what one training moves fits into the cache of 50 MB: its bounds are out of reach")
     lines += ["", "operations by kind"]
     for kind in sorted({kind for body in found for kind in body.kinds}, key=lambda kind: -found[0].kinds[kind]):

@@ -101,7 +101,7 @@ def loop_body(task: Task, precision: str, replicas: bool = False, loss: Any = No
     from flax_impl.models.pure import as_pure
     from flax_impl.training.loop import init_state, loop_steps, slice_width
     from flax_impl.training.replicas.vectorised import vectorised_loop
-    from flax_impl.training.traced_settings import as_pytree
+    from flax_impl.training.traced_settings import as_pytree, without_idle_decay
 
     def shaped(tree: Any, dtype: Any = None) -> Any:
         """Returns the shapes of a tree, with an axis for the replicas in front where there are several."""
@@ -110,7 +110,8 @@ def loop_body(task: Task, precision: str, replicas: bool = False, loss: Any = No
         )
 
     model = package.TwoHead(**task.config)
-    optimizer, loss = package.Adam(), as_pytree(package.FactualLoss() if loss is None else loss)
+    optimizer = package.Adam() if replicas else without_idle_decay(package.Adam())  # as each of them is run
+    loss = as_pytree(package.FactualLoss() if loss is None else loss)
     params = jax.eval_shape(lambda: model.init_params(0))
     state = (shaped(params), shaped(jax.eval_shape(init_state, optimizer, params)), None)
     steps = slice_width(task.batch_size * (task.replicas if replicas else 1))
