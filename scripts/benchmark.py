@@ -22,10 +22,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bench import growth, peers
-from bench.contestants import Task, flax_contestants, limits, thousand_trainings, torch_contestants
+from bench import growth, peers, thousand
+from bench.contestants import Task, flax_contestants, limits, torch_contestants
 from bench.plots import growth_curves, speed_bars
 from flax_impl.commands.backends import import_backend, run_command
+from torch_ref.common.cores import count_cores
 from torch_ref.common.files.array_file import replacing
 
 # What a new process does to its first step; then the same fit again and again, which compiles nothing.
@@ -162,8 +163,6 @@ def machine() -> dict[str, Any]:
     """Returns what the numbers depend on."""
     import jax
 
-    from flax_impl.training.replicas.per_core import count_cores
-
     model = ""
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -213,8 +212,7 @@ def table(result: Mapping[str, Any]) -> str:
     rate, memory = measured["matrix_rate"]["median"], measured["memory_rate"]["median"]
     for name in ("flax_fit", "flax_replicas"):
         seconds = measured[name]["median"] / 1e3
-        # Adam reads parameters, gradients and two moments, and writes all but the gradients.
-        products, traffic = task.flops / seconds / 1e9, 7 * 4 * task.parameters / seconds / 1e9
+        products, traffic = task.flops / seconds / 1e9, task.adam_bytes / seconds / 1e9
         lines.append(
             f"{LINES[name]}: {products:.0f} GFLOP/s, {products / rate:.0%} of what one large product reaches; "
             f"optimiser {traffic:.1f} GB/s, {traffic / memory:.0%} of what a copy reaches"
@@ -229,6 +227,7 @@ def table(result: Mapping[str, Any]) -> str:
         "catenets_jax_refit": "CATENets, a further fit, but for its steps",
         "causalml_jax_refit": "causalml, a further fit, but for its steps",
         "progress": "what progress costs",
+        "row_orders": "row orders of 1000 trainings, 3000 steps",
         "thousand_trainings": "1000 trainings, IHDP's size, 3000 steps",
     }.items():
         if name in measured:
@@ -267,8 +266,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as cache:
         measured = rounds(task, args.rounds) | starts(7 if args.full else 3, Path(cache))
     result: dict[str, Any] = {"measurements": measured, "machine": machine()}
+    measured["row_orders"] = measurement([thousand.row_orders() for _ in range(3)], "s")
     if result["machine"]["platform"] != "cpu":
-        measured["thousand_trainings"] = measurement([thousand_trainings() for _ in range(3)], "s")
+        measured["thousand_trainings"] = measurement([thousand.trainings() for _ in range(3)], "s")
     result["settings"] = {"task": asdict(task), "rounds": args.rounds, "full": args.full}
     if not args.no_growth:
         result["growth"] = grown(args.full)

@@ -19,6 +19,7 @@ except ImportError as error:
 
 from torch_ref.common.checks.arguments import check_choice, listed
 from torch_ref.common.checks.divergence import check_losses
+from torch_ref.common.cores import count_cores
 from torch_ref.common.data.treatment_data import TreatmentData
 from torch_ref.common.settings.optimizers import Optimizer
 
@@ -32,7 +33,7 @@ from ..training.plan import make_plan
 from ..training.precision import PRECISIONS
 from ..training.predict import predict_replicas
 from ..training.replicas.fit import train_replicas
-from ..training.replicas.per_core import count_cores, stack_losses
+from ..training.replicas.per_core import stack_losses
 from ..training.targeted import TargetedLoss
 from .effect_model import EffectModel
 from .ensemble_file import Ensemble, read_ensemble

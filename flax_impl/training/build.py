@@ -95,20 +95,20 @@ def _core(settings: Optimizer) -> optax.GradientTransformation:
                 return jnp.where((step == 0) | (settings.momentum == 0), 1.0, 1.0 - settings.dampening)
 
             return optax.chain(
-                optax.add_decayed_weights(settings.weight_decay),
+                _decay(settings.weight_decay),
                 optax.scale_by_schedule(dampen) if settings.dampening else optax.identity(),
                 optax.trace(settings.momentum, settings.nesterov),
             )
         case AdamW():
-            decay = optax.add_decayed_weights(settings.weight_decay)
+            decay = _decay(settings.weight_decay)
             return optax.chain(_scale_by_adam(*settings.betas, settings.eps), decay)
         case Adam():
-            decay = optax.add_decayed_weights(settings.weight_decay)
+            decay = _decay(settings.weight_decay)
             return optax.chain(decay, _scale_by_adam(*settings.betas, settings.eps))
         case RMSprop():
             scale = optax.scale_by_stddev if settings.centered else optax.scale_by_rms
             return optax.chain(
-                optax.add_decayed_weights(settings.weight_decay),
+                _decay(settings.weight_decay),
                 scale(settings.alpha, settings.eps, eps_in_sqrt=False),
                 optax.trace(settings.momentum),
             )
@@ -124,6 +124,10 @@ def _cosine(settings: Cosine, lr: chex.Numeric) -> optax.Schedule:
         return settings.eta_min + (lr - settings.eta_min) * (1 + jnp.cos(angle)) / 2
 
     return rate
+
+
+def _decay(rate: float | None) -> optax.GradientTransformation:
+    return optax.identity() if rate is None else optax.add_decayed_weights(rate)
 
 
 def _clip(clip_norm: chex.Numeric) -> optax.GradientTransformation:

@@ -138,7 +138,7 @@ _SLICE_SECONDS = 0.1
 
 
 class RowOrder(Protocol):
-    """Gives the next steps' row numbers and masks [steps, batch], perhaps after leading axes.
+    """Gives the next steps' row numbers [steps, batch], perhaps after leading axes, and masks [steps, batch].
 
     Args:
         width: how many rows a step takes in all.
@@ -172,6 +172,7 @@ def run_slices(
     advance: Callable[..., tuple[Any, Array, Array]],
     state: Any,
     order: RowOrder,
+    put: Callable[[np.ndarray, np.ndarray], tuple[Array, Array]],
     steps: int,
     note: Callable[[int, np.ndarray, bool], None],
     saving: Saving | None = None,
@@ -184,6 +185,7 @@ def run_slices(
             the slice's to take; returns the state after them, their losses, and whether the training stops here.
         state: at the start; `advance` may reuse its memory.
         order: gives row numbers and masks.
+        put: places those of a slice where `advance` takes them from.
         steps: how many to take.
         note: gets the number of steps done, the losses of those that were new, and whether the training stops here.
         saving: how it goes on from a checkpoint and makes more; the order and the state are those after it.
@@ -192,19 +194,19 @@ def run_slices(
     Returns:
         The state, and losses [..., steps, outputs]. The last slice's are zeros after the step that stopped.
     """
-    width = _slice_width(order.width)
+    width = slice_width(order.width)
     history: list[np.ndarray] = [] if saving is None or saving.losses is None else [saving.losses]
     done, count, quick, over = 0 if saving is None else saving.done, 1, False, False
-    chosen = _padded(order.take(1), width)
+    chosen = put(*_padded(order.take(1), width))
     while done < steps and not over:
         began = time.monotonic()
-        # Returns at once; what follows is done while it computes.
+        # Returns at once; while it computes, the next rows are drawn and on their way to the device.
         state, losses, stops = advance(state, *chosen, (np.int32(done), np.int32(count)))
         done += count
         following = min(4 * count if quick else count, width, steps - done)
         if saving is not None:
             following = int(min(following, saving.steps_left(done)))
-        chosen = _padded(order.take(following), width) if following else chosen
+        chosen = put(*_padded(order.take(following), width)) if following else chosen
         history.append(fetch(losses)[..., :count, :])
         over = bool(fetch(stops).all())
         quick = agree(time.monotonic() - began < _SLICE_SECONDS)
@@ -215,11 +217,11 @@ def run_slices(
     return state, np.concatenate(history, axis=-2)
 
 
-def _slice_width(rows: int) -> int:
+def slice_width(rows: int) -> int:
     """Returns how many steps a slice may have: as many as the order of their rows takes little memory for."""
     return max(1, min(1024, 2**22 // rows))
 
 
 def _padded(orders: tuple[np.ndarray, np.ndarray], width: int) -> list[np.ndarray]:
-    lead = [(0, 0)] * (orders[0].ndim - 2)
-    return [np.pad(order, (*lead, (0, width - order.shape[-2]), (0, 0))) for order in orders]
+    more = width - len(orders[1])
+    return [np.pad(order, (*[(0, 0)] * (order.ndim - 2), (0, more), (0, 0))) if more else order for order in orders]

@@ -20,7 +20,7 @@ from .checkpoints.state import pack, unpack
 from .devices import Placement
 from .early_stopping import begin
 from .loop import Loss, Saving, init_state, loop_steps, run_slices
-from .traced_settings import as_pytree
+from .traced_settings import as_pytree, without_idle_decay
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,10 @@ class Plan:
     precision: str
     settings: Mapping[str, Any]
 
+    @property
+    def _optimizer(self) -> Optimizer:
+        return without_idle_decay(self.optimizer)
+
     def parts(self, losses: np.ndarray) -> np.ndarray:
         """Returns the losses without the column that held-out rows add."""
         return losses if self.held_out is None else losses[..., :-1]
@@ -72,7 +76,7 @@ class Plan:
         """
         start = place.whole(params)
         watch = None if self.held_out is None else place.whole(begin(start), copy=False)
-        state = (start, place.whole(init_state(self.optimizer, start), copy=False), watch)
+        state = (start, place.whole(init_state(self._optimizer, start), copy=False), watch)
         found, before = None if checkpoints is None else checkpoints.found, None
         if found is not None:
             state, before = unpack(state, found.arrays)
@@ -93,14 +97,16 @@ class Plan:
     ) -> tuple[Any, np.ndarray]:
         table = {name: placed[name] if name in placed else place.table(array) for name, array in self.table.items()}
 
-        def advance(state: Any, index: np.ndarray, mask: np.ndarray, span: Any) -> Any:
-            batches = (place.batches(index), place.batches(mask))
+        def put(index: np.ndarray, mask: np.ndarray) -> tuple[Array, Array]:
+            return place.batches(index), place.batches(mask)
+
+        def advance(state: Any, index: Array, mask: Array, span: Any) -> Any:
             return loop_steps(
-                self.model, state, self.optimizer, table, *batches, span, self.loss, self.precision, self.held_out
+                self.model, state, self._optimizer, table, index, mask, span, self.loss, self.precision, self.held_out
             )
 
         self.order.skip(0 if saving is None else saving.done)
-        return run_slices(advance, state, self.order, self.steps, note, saving, place.agree)
+        return run_slices(advance, state, self.order, put, self.steps, note, saving, place.agree)
 
 
 def make_plan(

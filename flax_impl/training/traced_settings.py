@@ -4,6 +4,7 @@ What is raised to a power or subtracted from 1 stays a Python number: in float32
 """
 
 from collections.abc import Callable, Iterable
+from copy import copy
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -39,6 +40,18 @@ def traced(*leaves: str) -> Callable[[type[_Settings]], type[_Settings]]:
         return settings
 
     return register
+
+
+def without_idle_decay(settings: _Settings) -> _Settings:
+    """Returns the settings with None for a weight decay of 0.
+
+    As a value that may be anything, it has every step of Adam read all parameters twice more, to add nothing.
+    """
+    if getattr(settings, "weight_decay", None) != 0:
+        return settings
+    lean = copy(settings)
+    object.__setattr__(lean, "weight_decay", None)  # without the checks: nobody else is to give it
+    return lean
 
 
 def as_pytree(call: Callable[..., Any]) -> Callable[..., Any]:

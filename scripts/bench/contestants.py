@@ -73,6 +73,11 @@ class Task:
         every = sum(inputs * outputs for part in self.layers for inputs, outputs in part)
         return 2 * self.batch_size * (3 * every - self.features * self.width)  # the data has no gradient
 
+    @property
+    def adam_bytes(self) -> int:
+        """Bytes that Adam moves in a step: it reads parameters, gradients, two moments; it writes all but gradients."""
+        return 7 * 4 * self.parameters
+
 
 def torch_contestants(task: Task) -> dict[str, Contestant]:
     """Returns the training in torch: split on the treatment as the article has it, and what torch offers beyond."""
@@ -175,21 +180,6 @@ def flax_contestants(task: Task) -> dict[str, Contestant]:
         "flax_replicas": replicas,
         "floor": floor(task),
     }
-
-
-def thousand_trainings() -> float:
-    """Returns the seconds of 1000 trainings of IHDP's size at once: for an accelerator."""
-    import jax
-
-    package = import_backend("flax")
-    task = Task(rows=672, steps=3000, replicas=1000)
-    model = package.TwoHead(**task.config)
-    settings = {"batch_size": task.batch_size, "seed": range(task.replicas), "progress": False}
-    params = model.init_params(range(task.replicas))
-    jax.block_until_ready(package.fit_replicas(model, params, task.data, steps=2, **settings))  # compiles
-    began = time.perf_counter()
-    jax.block_until_ready(package.fit_replicas(model, params, task.data, steps=task.steps, **settings))
-    return time.perf_counter() - began
 
 
 def floor(task: Task) -> Contestant:

@@ -14,7 +14,7 @@ from flax_impl.training.early_stopping import begin
 from flax_impl.training.loop import loop_steps
 from flax_impl.training.replicas.vectorised import vectorised_loop
 from flax_impl.training.traced_settings import as_pytree
-from torch_ref.common.batches import HeldOut, batch_order
+from torch_ref.common.batches import BatchOrder, HeldOut, batch_order
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 PRECISIONS = ("float32", "tf32", "bfloat16")
@@ -68,7 +68,8 @@ def loop_of_steps(made: Training, precision: str) -> tuple[Callable[..., Any], C
 def replicas(made: Training, precision: str) -> tuple[Callable[..., Any], Callable[[], tuple[Any, ...]]]:
     """Two of them, with rates and held-out rows of their own, over one table."""
     program = vectorised_loop(made.model, precision, tuple((name, True) for name in made.table), True)
-    orders = [batch_order(40, batch_size=16, steps=4, shuffle=True, seed=seed) for seed in range(2)]
+    orders = BatchOrder.stacked([BatchOrder(40, batch_size=16, shuffle=True, seed=seed) for seed in range(2)])
+    index, mask = orders.take(4)
 
     def stacked(*trees: Any) -> Any:
         return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves), jnp.float32), *trees)
@@ -84,7 +85,6 @@ def replicas(made: Training, precision: str) -> tuple[Callable[..., Any], Callab
         )
         state = (*state, jax.vmap(begin)(params))
         held_out = HeldOut(np.arange(8, dtype=np.int32).reshape(2, 4), 3, 1)
-        index, mask = (np.stack(parts) for parts in zip(*orders, strict=True))
         losses_of = stacked(as_pytree(made.loss), as_pytree(made.loss))
         return state, optimizers, made.table, index, mask, (np.int32(0), np.int32(3)), losses_of, held_out
 

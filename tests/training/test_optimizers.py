@@ -1,6 +1,7 @@
 """Optimisers and schedules: torch's against the port's, from the same gradients, step by step."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from hypothesis import given, settings, strategies as st
 import flax_impl
 import torch_ref
 from flax_impl.parity import largest_difference
+from flax_impl.training.traced_settings import without_idle_decay
 
 SHAPES = {"kernel": (3, 4), "bias": (4,), "scalar": ()}
 STEPS = 12
@@ -114,6 +116,21 @@ def test_optimizer(name: str, arguments: dict[str, Any], clip_norm: float | None
     differences = worst(torch_run(reference, draw_tree(0), gradients), flax_run(port, draw_tree(0), gradients))
     assert differences[0] <= 1e-12
     assert max(differences) <= 1e-12
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", sorted(torch_ref.training.OPTIMIZERS))
+def test_a_decay_of_0_is_left_out(name: str) -> None:
+    """As `fit` does: its program has no decay then, and its state, and so a checkpoint's, is the same."""
+    reference, port = both(name, {"lr": 0.01, "weight_decay": 0.0}, "constant", {})
+    lean = without_idle_decay(port)
+    assert len(jax.tree.leaves(lean)) == len(jax.tree.leaves(port)) - 1
+    gradients = [draw_tree(seed) for seed in range(1, STEPS + 1)]
+    assert max(worst(torch_run(reference, draw_tree(0), gradients), flax_run(lean, draw_tree(0), gradients))) <= 1e-12
+    states = [flax_impl.training.build_optimizer(settings).init(draw_tree(0)) for settings in (lean, port)]
+    assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
+    decaying = replace(port, weight_decay=0.1)
+    assert without_idle_decay(decaying) is decaying
 
 
 @pytest.mark.usefixtures("x64")

@@ -1,12 +1,15 @@
 """Which rows make up which step: drawn by numpy alone, so that both frameworks see the same rows in the same order."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from .checks.arguments import check_integer, check_row_numbers
+from .cores import count_cores
 
 _FOREVER = int(np.iinfo(np.int32).max)
 
@@ -84,57 +87,114 @@ def choose_rows(
 
 
 class BatchOrder:
-    """The row numbers of each step's batch, drawn an epoch at a time, so that a long training holds one epoch only.
+    """The row numbers of each step's batch: of one training, or of many side by side.
+
+    They are drawn when they are asked for, in whole epochs, so that a long training holds few of them.
 
     Args:
         rows: how many rows to draw from, or which, by their numbers; one may be among them several times.
         batch_size: rows in a batch; None, or more than there are, takes all rows in every step.
         shuffle: a new permutation every epoch, or the rows as they lie.
         seed: of numpy's default generator.
+
+    Attributes:
+        rows: how many each training draws from.
+        width: how many a step takes, those of all trainings together.
     """
 
     def __init__(
         self, rows: int | Int[np.ndarray, " rows"], *, batch_size: int | None, shuffle: bool, seed: int
     ) -> None:
         self.rows = rows if isinstance(rows, int) else len(rows)
-        self.width, self.shuffle = _width(self.rows, batch_size), shuffle
-        self._numbers = None if isinstance(rows, int) else np.asarray(rows, np.int32)
-        self._generator = np.random.default_rng(check_integer("seed", seed, at_least=0))
-        self._left = np.empty((0, self.width), np.int32)  # of the epoch; -1 where a batch is filled up
+        self.width = self._batch = _width(self.rows, batch_size)
+        self._epoch = -(-self.rows // self._batch)  # steps in one
+        numbers = None if isinstance(rows, int) else np.asarray(rows, np.int32)
+        generator = np.random.default_rng(check_integer("seed", seed, at_least=0))
+        self._sources = [_Source(self.rows, numbers, shuffle, generator)]
+        self._lead: tuple[int, ...] = ()
+        self._left = np.empty((1, 0, self._batch), np.int32)  # drawn, and not taken
 
-    def take(self, steps: int) -> tuple[Int[np.ndarray, "steps batch"], Bool[np.ndarray, "steps batch"]]:
-        """Returns the row numbers of the next steps' batches, and a mask of those that count.
+    @classmethod
+    def stacked(cls, orders: Sequence["BatchOrder"]) -> "BatchOrder":
+        """Returns the orders of many trainings as one, whose row numbers have an axis for them in front.
+
+        Args:
+            orders: alike in rows and batch size, and before their first step; they are used up.
+        """
+        stack = copy(orders[0])
+        stack._sources = [source for order in orders for source in order._sources]
+        stack._lead = (len(orders),)
+        stack.width = len(orders) * stack._batch
+        stack._left = np.empty((len(orders), 0, stack._batch), np.int32)
+        return stack
+
+    def take(self, steps: int) -> tuple[Int[np.ndarray, "*orders steps batch"], Bool[np.ndarray, "steps batch"]]:
+        """Returns the row numbers of the next steps' batches, and a mask of those that count, one for all trainings.
 
         Every batch has the same width, so that only one shape is ever compiled: a short last batch is filled up with
         rows that its mask leaves out.
         """
-        index = np.empty((steps, self.width), np.int32)
-        done = 0
-        while done < steps:
-            if not len(self._left):
-                self._left = self._epoch()
-            part = self._left[: steps - done]
-            index[done : done + len(part)] = part
-            self._left = self._left[len(part) :]
-            done += len(part)
-        mask = index >= 0
-        np.maximum(index, 0, out=index)
-        return (index if self._numbers is None else self._numbers[index]), mask
+        mask = np.ones((steps, self._batch), bool)
+        short = self.rows - (self._epoch - 1) * self._batch
+        mask[(self._left.shape[1] - 1) % self._epoch :: self._epoch, short:] = False
+        self._draw(steps)
+        index, self._left = self._left[:, :steps], self._left[:, steps:]
+        return index.reshape(*self._lead, steps, self._batch), mask
 
     def skip(self, steps: int) -> None:
         """Leaves out the next steps, as if they had been taken."""
         while steps > 0:
-            if not len(self._left):
-                self._left = self._epoch()
-            part = min(steps, len(self._left))
-            self._left, steps = self._left[part:], steps - part
+            self._draw(1)
+            part = min(steps, self._left.shape[1])
+            self._left, steps = self._left[:, part:], steps - part
 
-    def _epoch(self) -> Int[np.ndarray, "batches batch"]:
-        epoch = np.arange(-(-self.rows // self.width) * self.width, dtype=np.int32)
-        epoch[self.rows :] = -1
+    def _draw(self, steps: int) -> None:
+        """Draws whole epochs until so many steps are there."""
+        left = self._left.shape[1]
+        epochs = -(-(steps - left) // self._epoch)
+        if epochs <= 0:
+            return
+        drawn = np.empty((len(self._sources), left + epochs * self._epoch, self._batch), np.int32)
+        drawn[:, :left] = self._left
+        self._left = drawn
+
+        def fill(numbers: np.ndarray) -> None:
+            for number in numbers:
+                self._sources[number].draw(drawn[number, left:].reshape(epochs, -1))
+
+        count, cores = len(self._sources), count_cores()
+        if count == 1 or cores == 1:
+            fill(np.arange(count))
+            return
+        # numpy shuffles without Python's lock. Small parts, since Ctrl-C waits for those that have begun.
+        with ThreadPoolExecutor(cores) as pool:
+            list(pool.map(fill, np.array_split(np.arange(count), min(count, 8 * cores))))
+
+
+class _Source(NamedTuple):
+    """Where one training's epochs come from.
+
+    Attributes:
+        rows: how many there are.
+        numbers: theirs; None counts them.
+        shuffle: whether each epoch is a new permutation.
+        generator: draws it.
+    """
+
+    rows: int
+    numbers: Int[np.ndarray, " rows"] | None
+    shuffle: bool
+    generator: np.random.Generator
+
+    def draw(self, epochs: Int[np.ndarray, "epochs padded"]) -> None:
+        """Fills the next epochs, and what is over in each with the first row."""
+        rows = np.arange(self.rows) if self.numbers is None else self.numbers
+        drawn = np.empty((len(epochs), self.rows), np.int64)  # numpy swaps 8 bytes quicker than 4
+        drawn[...] = rows
         if self.shuffle:
-            self._generator.shuffle(epoch[: self.rows])
-        return epoch.reshape(-1, self.width)
+            self.generator.permuted(drawn, axis=1, out=drawn)
+        epochs[:, : self.rows] = drawn
+        epochs[:, self.rows :] = rows[0]
 
 
 def batch_order(

@@ -1,6 +1,5 @@
 """Runs many trainings, as many at a time as there are cores, each in a thread."""
 
-import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from torch_ref.common.cores import count_cores
 from torch_ref.common.files.checkpoints import KeepsCheckpoints
 from torch_ref.common.progress import Progress
 
@@ -84,11 +84,6 @@ def run_per_core(
     histories = [kept.losses[number] for number in range(len(plans))]
     trained = jax.tree.map(lambda leaf: jax.device_put(leaf, may_alias=True), trained)
     return trained, stack_losses(histories), [len(history) for history in histories]
-
-
-def count_cores() -> int:
-    """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def stack_losses(histories: Sequence[Float[np.ndarray, "steps columns"]]) -> Float[np.ndarray, "nets steps columns"]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
 
 from torch_ref.common.batches import BatchOrder, HeldOut
 from torch_ref.common.files.checkpoints import KeepsCheckpoints
@@ -62,16 +63,18 @@ def run_vectorised(
     axes = tuple((name, name in shared) for name in tables)
     loop = vectorised_loop(first.model, first.precision, axes, watch is not None)
 
-    def advance(state: Any, index: np.ndarray, mask: np.ndarray, span: Any) -> Any:
-        batches = (place.batches(index, "replica"), place.batches(mask, "replica"))
-        return loop(state, optimizers, tables, *batches, span, losses_of, held_out)
+    def put(index: np.ndarray, mask: np.ndarray) -> tuple[Array, Array]:
+        return place.batches(index if len(numbers) == count else index[numbers], "replica"), place.batches(mask)
+
+    def advance(state: Any, index: Array, mask: Array, span: Any) -> Any:
+        return loop(state, optimizers, tables, index, mask, span, losses_of, held_out)
 
     def note(now: int, losses: np.ndarray, over: bool) -> None:
         if not over:
             report(count * now, first.parts(losses)[:count, -1].mean(axis=0))
 
     state = (start, place.whole(_init_each(optimizers, start), "replica", copy=False), watch)
-    order, saving = _StackedOrders([plan.order for plan in plans], numbers), None
+    order, saving = BatchOrder.stacked([plan.order for plan in plans]), None
     if checkpoints is not None:
         state, saving = _kept(checkpoints, state, numbers, count, place)
         order.skip(saving.done)
@@ -79,7 +82,7 @@ def run_vectorised(
     if saving is not None and saving.losses is not None and found is not None and found.finished:
         losses = saving.losses
     else:
-        state, losses = run_slices(advance, state, order, first.steps, note, saving, place.agree)
+        state, losses = run_slices(advance, state, order, put, first.steps, note, saving, place.agree)
     (trained, opt_state, watch), steps = state, losses.shape[1]
     ended = [steps] * count if watch is None else [int(of_one) or steps for of_one in fetch(watch.ended)[:count]]
     trained = place.home(averaged(opt_state, trained) if watch is None else watch.params)
@@ -99,7 +102,7 @@ def vectorised_loop(
     def run(state: Any, optimizer: Any, tables: Any, index: Any, mask: Any, span: Any, loss: Any, held_out: Any) -> Any:
         return loop_steps(model, state, optimizer, tables, index, mask, span, loss, precision, held_out, "replica")
 
-    axes = (0, 0, table, 0, 0, None, 0, held_out_axes)
+    axes = (0, 0, table, 0, None, None, 0, held_out_axes)
     return jax.jit(jax.vmap(run, axes, axis_name="replica"), donate_argnums=0)
 
 
@@ -120,24 +123,6 @@ def _kept(
         return pack(jax.tree.map(lambda leaf: fetch(leaf)[:count], state), losses[:count])
 
     return state, make_saving(checkpoints, losses, packed)
-
-
-class _StackedOrders:
-    """The rows of all replicas, stacked."""
-
-    def __init__(self, orders: Sequence[BatchOrder], numbers: Sequence[int]) -> None:
-        self._orders, self._numbers = orders, numbers
-        self.width = len(numbers) * orders[0].width
-
-    def take(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        taken = [order.take(steps) for order in self._orders]
-        index, mask = (np.stack([part[which] for part in taken]) for which in (0, 1))
-        return index[self._numbers], mask[self._numbers]
-
-    def skip(self, steps: int) -> None:
-        """Leaves out the next steps."""
-        for order in self._orders:
-            order.skip(steps)
 
 
 @jax.jit
