@@ -73,11 +73,16 @@ class Share:
     def __init__(self, group: dist.ProcessGroup | None) -> None:
         self.group = group
 
+    @property
+    def process(self) -> tuple[int, int]:
+        """Returns this process's number in the group, and how many there are."""
+        return (0, 1) if self.group is None else (dist.get_rank(self.group), dist.get_world_size(self.group))
+
     def rows(self, index: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns this process's part of a batch's row numbers and mask; alone, the rows that count."""
         if self.group is None:
             return index[mask], mask[mask]
-        rank, parts = dist.get_rank(self.group), dist.get_world_size(self.group)
+        rank, parts = self.process
         more = -len(index) % parts
         index, mask = (np.pad(array, (0, more)) for array in (index, mask))
         return np.split(index, parts)[rank], np.split(mask, parts)[rank]
