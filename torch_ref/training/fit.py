@@ -170,7 +170,7 @@ def fit(
     if folder is not None:
         texts = training_settings(
             to_numpy(model),
-            batches.known_by,
+            batches.known_by(),
             model=model_text(model, _layout(model)),
             loss=loss,
             optimizer=optimizer,

@@ -27,7 +27,7 @@ class Rows:
         steps: how many to take at most.
         held_out: the rows that early stopping looks at, by their places in `watched`, or None.
         watched: the held-out rows, or the arrays that they are in; a function where they are read later.
-        known_by: what a checkpoint tells the data by.
+        data: the table, of arrays or of files.
         share: which part of each batch this process takes.
         model: its device is where batches go.
         arrays: the table in memory, or None where `order` reads the rows.
@@ -37,10 +37,14 @@ class Rows:
     steps: int
     held_out: HeldOut | None
     watched: Any
-    known_by: Any
+    data: Mapping[str, np.ndarray] | ParquetTable
     share: Share
     model: nn.Module
     arrays: Mapping[str, Tensor] | None
+
+    def known_by(self) -> Any:
+        """Returns what a checkpoint tells the data by: of files, their footers."""
+        return self.data.fingerprint() if isinstance(self.data, ParquetTable) else self.data
 
     @contextmanager
     def from_step(self, done: int) -> Iterator[None]:
@@ -79,8 +83,7 @@ def rows_of(data: Any, loss: Any, model: nn.Module, share: Share, **asked: Any) 
     """
     if isinstance(data, ParquetTable):
         stream = open_stream(data, loss, model, dtype=dtype_of(model), process=share.process, **asked)
-        known_by = data.fingerprint()
-        return Rows(stream.feed, stream.steps, stream.held_out, stream.validation, known_by, share, model, None)
+        return Rows(stream.feed, stream.steps, stream.held_out, stream.validation, data, share, model, None)
     table = check_batch(data, loss, dtype=dtype_of(model), whole=True, model=model)
     shuffle, seed = asked.pop("shuffle"), asked.pop("seed")
     chosen, held_out, steps = choose_rows(len(next(iter(table.values()))), **asked)

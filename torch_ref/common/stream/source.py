@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..checks.arguments import listed, shown
 from .ahead import in_order
@@ -93,10 +93,22 @@ def import_parquet(path: str) -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-def read_footers(files: Source, wanted: Sequence[str]) -> tuple[Any, ...]:
+class Footer(NamedTuple):
+    """What is known of a file without reading its rows.
+
+    Attributes:
+        metadata: as pyarrow has it.
+        size: of the file, in bytes.
+    """
+
+    metadata: Any
+    size: int
+
+
+def read_footers(files: Source, wanted: Sequence[str]) -> tuple[Footer, ...]:
     """Returns the footer of each file; raises ValueError unless all have the columns, as the same kind of number."""
 
-    def footer(number: int) -> tuple[Any, dict[str, Any]]:
+    def footer(number: int) -> tuple[Footer, dict[str, Any]]:
         with files.open(number) as file:
             schema = file.schema_arrow
             kinds = {name: schema.field(name).type for name in wanted if schema.names.count(name) == 1}
@@ -105,7 +117,7 @@ def read_footers(files: Source, wanted: Sequence[str]) -> tuple[Any, ...]:
                     count = schema.names.count(name)
                     got = f"it {count} times" if count else listed(schema.names)
                     raise ValueError(f"{files.files[number]}: expected the column {name} once, got {got}")
-            return file.metadata, kinds
+            return Footer(file.metadata, files.bytes_of(number)), kinds
 
     found = list(in_order(footer, range(len(files.files))))
     for number, (_, kinds) in enumerate(found):

@@ -13,7 +13,7 @@ from ..files.settings_text import text_of
 from .ahead import in_order
 from .cells import to_arrays
 from .order import WindowShuffle
-from .source import Source, find_source, read_footers
+from .source import Footer, Source, find_source, read_footers
 from .statistics import ColumnStatistics, RunningStatistics
 
 _WINDOW = 2**24  # numbers, 64 MiB in float32
@@ -85,17 +85,17 @@ class ParquetTable:
     groups: tuple[Group, ...] = field(init=False, repr=False)
     _names: dict[str, tuple[str, ...]] = field(init=False, repr=False)
     _files: Source = field(init=False, repr=False)
-    _footers: tuple[Any, ...] = field(init=False, repr=False)
+    _footers: tuple[Footer, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         names = _checked_columns(self.columns)
         files = find_source(self.source)
         footers = read_footers(files, [name for of_array in names.values() for name in of_array])
         groups = tuple(
-            Group(file, number, footer.row_group(number).num_rows)
+            Group(file, number, rows)
             for file, footer in enumerate(footers)
-            for number in range(footer.num_row_groups)
-            if footer.row_group(number).num_rows
+            for number in range(footer.metadata.num_row_groups)
+            if (rows := footer.metadata.row_group(number).num_rows)
         )
         if not groups:
             raise ValueError(f"{self.source}: expected at least one row, got none")
@@ -186,7 +186,7 @@ class ParquetTable:
         group = self.groups[number]
         part = f", row group {group.number}"
         wanted = [name for of_array in self._names.values() for name in of_array]
-        with self._files.open(group.file, self._footers[group.file], part) as file:
+        with self._files.open(group.file, self._footers[group.file].metadata, part) as file:
             table = file.read_row_group(group.number, columns=[*dict.fromkeys(wanted)], use_threads=False)
         try:
             if self.change is None:
@@ -215,8 +215,8 @@ class ParquetTable:
     def fingerprint(self) -> str:
         """Returns a text that another table does not have: names, sizes and footers of the files, and the columns."""
         digest = hashlib.sha256()
-        for number, (name, footer) in enumerate(zip(self._files.names, self._footers, strict=True)):
-            digest.update(f"{name} {self._files.bytes_of(number)} {footer.to_dict()}".encode())
+        for name, footer in zip(self._files.names, self._footers, strict=True):
+            digest.update(f"{name} {footer.size} {footer.metadata.to_dict()}".encode())
         return (
             f"{len(self._footers)} Parquet files, {len(self.groups)} row groups, {len(self)} rows, "
             f"window {self.window}, columns {text_of(self._names)}, change {text_of(self.change)}, "
