@@ -177,9 +177,7 @@ def test_memory_holds_two_windows(backend: str, tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("backend", SIDES)
-def test_an_error_of_the_caller_ends_the_threads(
-    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_of_the_caller_ends_the_threads(backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As Ctrl-C does."""
     import flax_impl.training.fit as flax_fit
     import torch_ref.training.fit as torch_fit
@@ -228,7 +226,9 @@ def test_files_that_go_while_a_training_runs(backend: str, tmp_path: Path) -> No
     path = tmp_path / "part-1.parquet"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 3])
-    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}, row group \d: expected a whole Parquet file, got "):
+    with pytest.raises(
+        ValueError, match=rf"^{re.escape(str(path))}, row group \d: expected a whole Parquet file, got "
+    ):
         train(backend, table, "float32", epochs=1)
     path.unlink()
     with pytest.raises(FileNotFoundError, match=f"^{re.escape(str(path))}: expected a Parquet file, found none$"):

@@ -1,6 +1,8 @@
 """Comma-separated values become a Parquet file beside them, chunk by chunk, so that they can be larger than memory."""
 
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +76,7 @@ def csv_to_parquet(path: str | os.PathLike[str]) -> Path:
     except arrow.ArrowException as error:
         if "Empty CSV file" in str(error):
             raise ValueError(f"{source}: expected at least one row, got a header only") from error
-        text = str(error).replace("Row #", "line ")
-        raise ValueError(f"{source}: expected columns of one type each, got {shown(text)}") from error
+        raise ValueError(_explained(source, names, str(error))) from error
     return target
 
 
@@ -89,6 +90,18 @@ def _opened(source: Path, types: dict[str, Any]) -> Any:
         ParseOptions(newlines_in_values=True, ignore_empty_lines=len(first_line(source)) > 1),
         ConvertOptions(strings_can_be_null=True, column_types=types),
     )
+
+
+def _explained(source: Path, names: Sequence[str], message: str) -> str:
+    """Returns pyarrow's words for a bad line in ours."""
+    number = re.search(r"Row #(\d+): ", message)
+    line = f"{source}, line {number[1]}" if number else str(source)
+    if found := re.search(r"CSV column #(\d+): .*conversion error to (\w+): invalid value '(.*)'", message, re.DOTALL):
+        kind = "a truth value" if found[2] == "bool" else "a number"
+        return f"{line}: column {names[int(found[1])]}: expected {kind}, as in the first lines, got {shown(found[3])}"
+    if found := re.search(r"Expected (\d+) columns, got (\d+)", message):
+        return f"{line}: expected {found[1]} values, got {found[2]}"
+    return f"{line}: expected comma-separated text, got {shown(message)}"
 
 
 def _settled(kind: Any, arrow: Any, source: Path) -> Any:

@@ -58,7 +58,9 @@ class RunningStatistics:
     def __init__(self, columns: tuple[str, ...]) -> None:
         self.columns, self.count = columns, 0
         width = len(columns)
-        self._mean, self._squares = np.zeros(width), np.zeros(width)  # of the distances from the mean
+        # From the first row on: large numbers that are close to one another keep their differences.
+        self._origin, self._mean = np.zeros(width), np.zeros(width)
+        self._squares = np.zeros(width)  # of the distances from the mean
         self._minimum, self._maximum = np.full(width, np.inf), np.full(width, -np.inf)
 
     def add(self, part: Float64[np.ndarray, "rows columns"]) -> None:
@@ -70,9 +72,11 @@ class RunningStatistics:
         rows = len(part)
         if not rows:
             return
-        low = part[0]  # large numbers that are close to one another keep their difference
-        mean = low + (part - low).mean(axis=0)
-        squares = ((part - mean) ** 2).sum(axis=0)
+        if not self.count:
+            self._origin = part[0].copy()
+        distance = part - self._origin
+        mean = distance.mean(axis=0)
+        squares = ((distance - mean) ** 2).sum(axis=0)
         total, apart = self.count + rows, mean - self._mean
         self._squares += squares + apart**2 * (self.count * rows / total)
         self._mean += apart * (rows / total)
@@ -83,6 +87,6 @@ class RunningStatistics:
     def found(self) -> ColumnStatistics:
         """Returns the statistics of the rows so far."""
         constant = self._minimum == self._maximum
-        mean = np.where(constant, self._minimum, self._mean)
+        mean = np.where(constant, self._minimum, self._origin + self._mean)
         deviation = np.where(constant, 0.0, np.sqrt(self._squares / max(self.count, 1)))
         return ColumnStatistics(self.columns, self.count, mean, deviation, self._minimum, self._maximum)
