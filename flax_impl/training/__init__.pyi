@@ -25,4 +25,4 @@ from .losses import (
     sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy,
     squared_error as squared_error,
 )
-from .predict import predict_replicas as predict_replicas
+from .predict import predict_replicas as predict_replicas, predict_table as predict_table

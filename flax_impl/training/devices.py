@@ -169,10 +169,22 @@ class Placement:
 
         Where a batch does not divide by the devices it is filled up, with False in its mask.
         """
-        more = -array.shape[-1] % self.parts("data")
-        if more:
-            array = np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, more)])
-        return self._put(array, *lead, None, "data")
+        return self._put(self._filled(array, len(lead) + 1, self.parts("data")), *lead, None, "data")
+
+    def share(self, array: np.ndarray) -> Array:
+        """Places this process's rows of some steps' batches [steps, batch, …], beside those of the other processes."""
+        if self.mesh is None:
+            return self._put(array)
+        array = self._filled(array, 1, self.parts("data") // self.process[1])
+        return jax.make_array_from_process_local_data(NamedSharding(self.mesh, P(None, "data")), array)
+
+    @property
+    def process(self) -> tuple[int, int]:
+        """Returns this process's number among those of the mesh, and how many there are."""
+        if self.mesh is None:
+            return 0, 1
+        processes = sorted({device.process_index for device in self.mesh.devices.flat})
+        return processes.index(jax.process_index()), len(processes)
 
     def whole(self, tree: Any, *lead: str, copy: bool = True) -> Any:
         """Places each leaf, but for the leading axes whole, on every device; on one device `copy` says whether anew."""
@@ -183,6 +195,11 @@ class Placement:
     def home(self, tree: Any) -> Any:
         """Returns the tree as arrays of the default device, as if the training had been there."""
         return tree if self.mesh is None else jax.tree.map(lambda leaf: jax.device_put(fetch(leaf)), tree)
+
+    @staticmethod
+    def _filled(array: np.ndarray, axis: int, parts: int) -> np.ndarray:
+        more = -array.shape[axis] % parts
+        return np.pad(array, [(0, more if place == axis else 0) for place in range(array.ndim)]) if more else array
 
     def _put(self, array: np.ndarray, *axes: str | None) -> Array:
         if self.mesh is None:

@@ -17,6 +17,8 @@ from torch_ref.common.checks.divergence import check_losses, check_trained, chec
 from torch_ref.common.files.checkpoints import check_checkpoint
 from torch_ref.common.progress import Progress
 from torch_ref.common.settings.optimizers import Adam, Optimizer, check_optimizer
+from torch_ref.common.stream.order import WindowShuffle
+from torch_ref.common.stream.table import ParquetTable
 
 from ..models.layers import Params
 from ..models.pure import Module, as_pure
@@ -28,6 +30,7 @@ from .loop import Loss, dtype_of, take_step
 from .losses import FactualLoss
 from .plan import make_plan
 from .precision import PRECISIONS
+from .streams.plan import make_streamed_plan
 from .traced_settings import as_pytree
 
 
@@ -80,14 +83,14 @@ def train_step(
 def fit(
     model: Module,
     params: Params,
-    data: Mapping[str, Any],
+    data: Mapping[str, Any] | ParquetTable,
     *,
     optimizer: Optimizer = Adam(),
     loss: Loss = FactualLoss(),
     epochs: int | None = None,
     steps: int | None = None,
     batch_size: int | None = None,
-    shuffle: bool = True,
+    shuffle: bool | WindowShuffle = True,
     seed: int = 0,
     rows: Sequence[int] | Int[np.ndarray, " rows"] | None = None,
     validation_rows: Sequence[int] | Int[np.ndarray, " held_out"] | None = None,
@@ -109,13 +112,14 @@ def fit(
     Args:
         model: the model.
         params: its parameters to start from; they stay as they are.
-        data: arrays by the names that `loss` gives them, one entry a row: for `FactualLoss` x, t, y and perhaps w.
+        data: arrays by the names that `loss` gives them, one entry a row: for `FactualLoss` x, t, y and perhaps w; or a
+            `ParquetTable` larger than memory, which is read while the model trains.
         optimizer: settings of the optimiser.
         loss: takes the model and a batch with its `mask`, and returns one number for each output, to be added.
         epochs: how often every row is seen; give this or `steps`.
         steps: how many steps the optimiser takes.
         batch_size: rows in a batch; None takes all rows in every step.
-        shuffle: new batches in every epoch, or the rows as they lie.
+        shuffle: new batches in every epoch, or the rows as they lie; or the order that a `ParquetTable` is read in.
         seed: of the numpy generator that draws the batches.
         rows: the numbers of the rows to train on, some perhaps several times, as in a bootstrap; None takes all that
             are not held out.
@@ -138,9 +142,9 @@ def fit(
         epoch, NaN after the others; the parameters are those after its smallest.
 
     Raises:
-        ValueError: the data is empty, or does not fit the loss or the model; an unknown precision; row numbers of no
-            rows, or that are trained on and held out; checkpoints of another training, the message says in what, or
-            that are all damaged, or a folder that another process trains in.
+        ValueError: the data is empty, damaged, or does not fit the loss or the model; an unknown precision; row numbers
+            of no rows, or that are trained on and held out; checkpoints of another training, the message says in what,
+            or that are all damaged, or a folder that another process trains in.
         OSError: a checkpoint cannot be written; those before it are whole.
         FloatingPointError: a loss became NaN or infinite; the message names the step.
         ConnectionError: another process of the mesh ended.
@@ -156,21 +160,24 @@ def fit(
     check_optimizer(optimizer)
     check_choice("precision", precision, PRECISIONS)
     folder, every = check_checkpoint(checkpoint, every)
-    plan = make_plan(
-        model,
-        check_batch(data, loss, dtype=dtype_of(params), whole=True, model=model),
-        optimizer=optimizer,
-        loss=loss,
-        rows=rows,
-        validation_rows=validation_rows,
-        patience=patience,
-        batch_size=batch_size,
-        epochs=epochs,
-        steps=steps,
-        seed=seed,
-        shuffle=shuffle,
-        precision=precision,
-    )
+    asked: dict[str, Any] = {
+        "optimizer": optimizer,
+        "loss": loss,
+        "rows": rows,
+        "validation_rows": validation_rows,
+        "patience": patience,
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "steps": steps,
+        "seed": seed,
+        "shuffle": shuffle,
+        "precision": precision,
+    }
+    place = Placement(mesh)
+    if isinstance(data, ParquetTable):
+        plan = make_streamed_plan(model, data, dtype=dtype_of(params), process=place.process, **asked)
+    else:
+        plan = make_plan(model, check_batch(data, loss, dtype=dtype_of(params), whole=True, model=model), **asked)
     texts = {} if folder is None else plan_settings(plan, params)
     with (
         raising_lost_peers(mesh),
@@ -184,7 +191,7 @@ def fit(
             if not over:  # after a stop there are no losses
                 report(done, parts[-1])
 
-        params, losses, _ = plan.run(params, note, Placement(mesh), checkpoints=checkpoints)
+        params, losses, _ = plan.run(params, note, place, checkpoints=checkpoints)
     if plan.held_out is not None:
         check_watched(losses[:, -1])
     check_trained(to_numpy(params))

@@ -74,13 +74,14 @@ def loop_steps(
     state: State,
     optimizer: Optimizer,
     table: Mapping[str, Array],
-    index: Int[Array, "width batch"],
+    index: Int[Array, "width batch"] | Int[Array, " width"],
     mask: Bool[Array, "width batch"],
     span: tuple[Int[Array, ""], Int[Array, ""]],
     loss: Loss,
     precision: str,
     held_out: HeldOut | None = None,
     axis: str | None = None,
+    validation: Mapping[str, Array] | None = None,
 ) -> tuple[State, Float[Array, "width outputs"], Bool[Array, ""]]:
     """Takes the steps of a slice until it ends or early stopping does; returns their losses, and whether it did.
 
@@ -90,19 +91,21 @@ def loop_steps(
         model: the model.
         state: parameters, the optimiser's state, and the watch of an early stopping or None.
         optimizer: settings of the optimiser.
-        table: the data.
-        index: the rows of each step's batch.
+        table: the data [rows, …]; or a batch for each step [width, batch, …].
+        index: the rows of each step's batch; or the number of the batch.
         mask: which of them count.
         span: how many steps were taken before, and how many of `index` to take.
         loss: what is minimised.
         precision: of the products.
         held_out: the rows to watch; their loss is a further column, NaN after the steps without a look.
         axis: along which replicas lie, which stop together.
+        validation: the data that `held_out` has the rows of; None is the table.
     """
     before, count = span
 
     def loss_of(params: Params, rows: Int[Array, " held_out"]) -> Float[Array, ""]:
-        batch = {name: array[rows] for name, array in table.items()} | {"mask": jnp.ones(len(rows), bool)}
+        watched = table if validation is None else validation
+        batch = {name: array[rows] for name, array in watched.items()} | {"mask": jnp.ones(len(rows), bool)}
         with matmul_precision(precision):
             return losses_of(model, params, batch, loss, precision).sum()
 
@@ -141,12 +144,12 @@ class RowOrder(Protocol):
     """Gives the next steps' row numbers [steps, batch], perhaps after leading axes, and masks [steps, batch].
 
     Args:
-        width: how many rows a step takes in all.
+        width: how many rows a step takes in all, or numbers, where it gives the rows themselves.
     """
 
     width: int
 
-    def take(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    def take(self, steps: int) -> tuple[np.ndarray, ...]:
         """Returns those of the next steps."""
         ...
 
@@ -172,7 +175,7 @@ def run_slices(
     advance: Callable[..., tuple[Any, Array, Array]],
     state: Any,
     order: RowOrder,
-    put: Callable[[np.ndarray, np.ndarray], tuple[Array, Array]],
+    put: Callable[..., tuple[Any, ...]],
     steps: int,
     note: Callable[[int, np.ndarray, bool], None],
     saving: Saving | None = None,
@@ -222,6 +225,9 @@ def slice_width(rows: int) -> int:
     return max(1, min(1024, 2**22 // rows))
 
 
-def _padded(orders: tuple[np.ndarray, np.ndarray], width: int) -> list[np.ndarray]:
-    more = width - len(orders[1])
-    return [np.pad(order, (*[(0, 0)] * (order.ndim - 2), (0, more), (0, 0))) if more else order for order in orders]
+def _padded(given: tuple[np.ndarray, ...], width: int) -> list[np.ndarray]:
+    return [_widened(array, width - array.shape[-2]) if array.shape[-2] < width else array for array in given]
+
+
+def _widened(array: np.ndarray, more: int) -> np.ndarray:
+    return np.pad(array, (*[(0, 0)] * (array.ndim - 2), (0, more), (0, 0)))

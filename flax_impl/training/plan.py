@@ -8,9 +8,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from torch_ref.common.batches import BatchOrder, HeldOut, choose_rows
+from torch_ref.common.batches import HeldOut, choose_rows
 from torch_ref.common.files.checkpoints import KeepsCheckpoints
 from torch_ref.common.settings.optimizers import Optimizer
+from torch_ref.common.stream.order import WindowShuffle, draw_order
 
 from ..models.layers import Params
 from ..models.pure import Module, Pure, as_pure
@@ -32,7 +33,7 @@ class Plan:
         table: the data, checked, in the parameters' dtype.
         optimizer: settings of the optimiser.
         loss: what is minimised, a pytree.
-        order: draws the rows of each batch.
+        order: draws the rows of each batch, a `RowOrder` that can skip steps.
         held_out: the rows that early stopping looks at, or None.
         steps: how many to take at most.
         precision: of the products.
@@ -43,7 +44,7 @@ class Plan:
     table: Mapping[str, np.ndarray]
     optimizer: Optimizer
     loss: Loss
-    order: BatchOrder
+    order: Any
     held_out: HeldOut | None
     steps: int
     precision: str
@@ -56,6 +57,10 @@ class Plan:
     def parts(self, losses: np.ndarray) -> np.ndarray:
         """Returns the losses without the column that held-out rows add."""
         return losses if self.held_out is None else losses[..., :-1]
+
+    def known_by(self) -> Any:
+        """Returns what a checkpoint tells the data by."""
+        return self.table
 
     def run(
         self,
@@ -85,16 +90,17 @@ class Plan:
             losses = before
         else:
             saving = None if checkpoints is None else make_saving(checkpoints, before, pack)
-            state, losses = self._train(state, note, place, placed or {}, saving)
+            state, losses = self.train(state, note, place, placed or {}, saving)
         params, opt_state, watch = place.home(state)
         if watch is None:
             return averaged(opt_state, params), losses, len(losses)
         steps = int(watch.ended) or len(losses)
         return watch.params, losses[:steps], steps
 
-    def _train(
+    def train(
         self, state: Any, note: Any, place: Placement, placed: Mapping[str, Array], saving: Saving | None
     ) -> tuple[Any, np.ndarray]:
+        """Takes the steps from a state on; arguments and result are those of `run` and `run_slices`."""
         table = {name: placed[name] if name in placed else place.table(array) for name, array in self.table.items()}
 
         def put(index: np.ndarray, mask: np.ndarray) -> tuple[Array, Array]:
@@ -122,7 +128,7 @@ def make_plan(
     epochs: int | None,
     steps: int | None,
     seed: int,
-    shuffle: bool = True,
+    shuffle: bool | WindowShuffle = True,
     precision: str = "float32",
 ) -> Plan:
     """Returns the plan of a training; the arguments are those of `fit`, checked already.
@@ -140,7 +146,7 @@ def make_plan(
         epochs=epochs,
         steps=steps,
     )
-    order = BatchOrder(chosen, batch_size=batch_size, shuffle=shuffle, seed=seed)
+    order = draw_order(chosen, batch_size=batch_size, shuffle=shuffle, seed=seed)
     settings = {
         "model": model, "loss": loss, "optimizer": optimizer, "steps": steps, "batch_size": batch_size,
         "shuffle": shuffle, "seed": seed, "rows": rows, "validation_rows": validation_rows, "patience": patience,

@@ -1,7 +1,9 @@
 """Runs a trained model over all rows, part by part."""
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,6 +12,8 @@ from jax import Array
 
 from torch_ref.common.checks.arguments import check_integer, listed
 from torch_ref.common.checks.arrays import arms_of, check_data, check_inputs, check_outputs
+from torch_ref.common.stream.predictions import write_predictions
+from torch_ref.common.stream.table import ParquetTable
 
 from ..models.layers import Params
 from ..models.pure import Module, Pure, as_pure
@@ -42,6 +46,59 @@ def predict(model: Module, params: Params, *inputs: Any, batch_size: int = 65_53
         ((20, 1), (20, 1))
     """
     return _predict_in_parts(_apply, model, params, inputs, check_integer("batch_size", batch_size, at_least=1))
+
+
+def predict_table(
+    model: Module,
+    params: Params,
+    table: ParquetTable,
+    path: str | os.PathLike[str],
+    *,
+    batch_size: int = 65_536,
+    names: Sequence[str] | None = None,
+) -> Path:
+    """Writes the model's outputs for all rows of a table larger than memory to a Parquet file, in the table's order.
+
+    The file is written beside its target and renamed at the end.
+
+    Twin: `torch_ref.training.predict_table`, whose model holds its parameters.
+
+    Args:
+        model: the model.
+        params: its parameters.
+        table: the rows; the model's inputs are among its arrays.
+        path: the file to write.
+        batch_size: how many rows go through at a time.
+        names: a column for each output; None takes y0, y1, …. An output of several numbers has columns y0_0, y0_1, ….
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ValueError: the table lacks an input or is damaged, or there are other names than outputs.
+        FloatingPointError: an output is not finite.
+
+    Example:
+        >>> import pyarrow, flax_impl
+        >>> from tempfile import TemporaryDirectory
+        >>> from pyarrow.parquet import read_table, write_table
+        >>> model = flax_impl.TwoHead(1, [4], [4])
+        >>> with TemporaryDirectory() as folder:
+        ...     write_table(pyarrow.table({"age": [31.0, 45, 52]}), Path(folder, "rows.parquet"))
+        ...     table = flax_impl.data.ParquetTable(folder, {"x": "age"})
+        ...     found = read_table(predict_table(model, model.init_params(), table, Path(folder, "out", "y.parquet")))
+        >>> found.column_names, len(found)
+        (['y0', 'y1'], 3)
+    """
+    return write_predictions(
+        model.__call__,
+        lambda inputs: predict(model, params, *inputs, batch_size=batch_size),
+        table,
+        path,
+        dtype=dtype_of(params),
+        batch_size=batch_size,
+        names=names,
+    )
 
 
 def predict_replicas(model: Module, params: Params, *inputs: Any, batch_size: int = 65_536) -> tuple[np.ndarray, ...]:

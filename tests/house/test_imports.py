@@ -12,7 +12,7 @@ PACKAGES = ("torch_ref", "flax_impl")
 COMMON = "torch_ref.common"
 # Each room, the rooms of ours that it may import, and the packages of others.
 MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
-    COMMON: (set(), {"numpy", "jaxtyping", "safetensors", "tqdm", "causallib", "pyarrow", "narwhals"}),
+    COMMON: (set(), {"numpy", "jaxtyping", "safetensors", "tqdm", "causallib", "pyarrow", "narwhals", "fsspec"}),
     "torch_ref.models": ({COMMON}, {"torch", "numpy", "jaxtyping"}),
     "torch_ref.training": ({COMMON, "torch_ref.models"}, {"torch", "numpy", "jaxtyping", "ot"}),
     "torch_ref.recording": ({COMMON, "torch_ref.models", "torch_ref.training"}, {"torch", "numpy", "jaxtyping"}),
@@ -63,7 +63,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "flax_impl": ({COMMON}, set()),
 }  # fmt: skip
 HEAVY = {
-    "causallib", "catboost", "pyarrow", "onnx", "shap", "matplotlib", "sklearn", "scipy", "ot", "ott",
+    "causallib", "catboost", "pyarrow", "fsspec", "onnx", "shap", "matplotlib", "sklearn", "scipy", "ot", "ott",
     "torch.distributed",
 }  # fmt: skip
 

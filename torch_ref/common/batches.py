@@ -79,11 +79,26 @@ def choose_rows(
             raise ValueError(f"validation_rows: expected rows left to train on, got all {total}")
     elif len(both := np.intersect1d(chosen, held_out)):
         raise ValueError(f"validation_rows: expected rows that are not trained on, got row {both[0]} in both")
-    patience = _FOREVER if patience is None else check_integer("patience", patience, at_least=1)
     every, steps = (count_steps(len(chosen), batch_size, *length) for length in ((1, None), (epochs, steps)))
+    return chosen, watch_rows(held_out, patience, every, steps), steps
+
+
+def watch_rows(held_out: Int[np.ndarray, " held_out"], patience: int | None, every: int, steps: int) -> HeldOut:
+    """Returns when a training looks at its held-out rows.
+
+    Args:
+        held_out: their numbers.
+        patience: as for `choose_rows`.
+        every: how many steps an epoch has.
+        steps: how many are taken.
+
+    Raises:
+        ValueError: less steps than an epoch, or a patience that is no whole number of at least 1.
+    """
+    patience = _FOREVER if patience is None else check_integer("patience", patience, at_least=1)
     if steps < every:
         raise ValueError(f"steps: expected an epoch at least, {every} of them, as rows are held out, got {steps}")
-    return chosen, HeldOut(held_out, every, patience), steps
+    return HeldOut(held_out, every, patience)
 
 
 class BatchOrder:

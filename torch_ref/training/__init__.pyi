@@ -20,4 +20,5 @@ from .losses import (
     sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy,
     squared_error as squared_error,
 )
+from .predict import predict_table as predict_table
 from .processes import initialize_distributed as initialize_distributed

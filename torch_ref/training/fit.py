@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,6 @@ import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..common.batches import BatchOrder, choose_rows
 from ..common.checks.arguments import check_choice
 from ..common.checks.arrays import check_batch
 from ..common.checks.divergence import check_losses, check_trained, check_watched
@@ -18,6 +19,8 @@ from ..common.files.checkpoints import check_checkpoint
 from ..common.files.settings_text import model_text, training_settings
 from ..common.progress import Progress
 from ..common.settings.optimizers import Adam, Optimizer, check_optimizer
+from ..common.stream.order import WindowShuffle
+from ..common.stream.table import ParquetTable
 from ..models.weights import to_numpy
 from .build import averaged, build_scheduled, showing
 from .checkpoints.state import Training, open_checkpoints, pack, unpack
@@ -26,6 +29,7 @@ from .losses import FactualLoss
 from .precision import PRECISIONS, matmul_precision
 from .predict import dtype_of, to_tensors
 from .processes import Share
+from .rows import rows_of
 
 Loss = Callable[..., tuple[Tensor, ...]]
 
@@ -71,14 +75,14 @@ def train_step(
 
 def fit(
     model: nn.Module,
-    data: Mapping[str, Any],
+    data: Mapping[str, Any] | ParquetTable,
     *,
     optimizer: Optimizer = Adam(),
     loss: Loss = FactualLoss(),
     epochs: int | None = None,
     steps: int | None = None,
     batch_size: int | None = None,
-    shuffle: bool = True,
+    shuffle: bool | WindowShuffle = True,
     seed: int = 0,
     rows: Sequence[int] | Int[np.ndarray, " rows"] | None = None,
     validation_rows: Sequence[int] | Int[np.ndarray, " held_out"] | None = None,
@@ -95,13 +99,14 @@ def fit(
 
     Args:
         model: the model; its parameters change.
-        data: arrays by the names that `loss` gives them, one entry a row: for `FactualLoss` x, t, y and perhaps w.
+        data: arrays by the names that `loss` gives them, one entry a row: for `FactualLoss` x, t, y and perhaps w; or a
+            `ParquetTable` larger than memory, which is read while the model trains.
         optimizer: settings of the optimiser.
         loss: takes the model and a batch with its `mask`, and returns one number for each output, to be added.
         epochs: how often every row is seen; give this or `steps`.
         steps: how many steps the optimiser takes.
         batch_size: rows in a batch; None takes all rows in every step.
-        shuffle: new batches in every epoch, or the rows as they lie.
+        shuffle: new batches in every epoch, or the rows as they lie; or the order that a `ParquetTable` is read in.
         seed: of the numpy generator that draws the batches.
         rows: the numbers of the rows to train on, some perhaps several times, as in a bootstrap; None takes all that
             are not held out.
@@ -125,9 +130,9 @@ def fit(
         epoch, NaN after the others; the model is the one after its smallest.
 
     Raises:
-        ValueError: the data is empty, or does not fit the loss or the model; an unknown precision; row numbers of no
-            rows, or that are trained on and held out; checkpoints of another training, the message says in what, or
-            that are all damaged, or a folder that another process trains in.
+        ValueError: the data is empty, damaged, or does not fit the loss or the model; an unknown precision; row numbers
+            of no rows, or that are trained on and held out; checkpoints of another training, the message says in what,
+            or that are all damaged, or a folder that another process trains in.
         OSError: a checkpoint cannot be written; those before it are whole.
         FloatingPointError: a loss became NaN or infinite; the message names the step.
         ConnectionError: another process of the group ended.
@@ -143,18 +148,27 @@ def fit(
     check_optimizer(optimizer)
     check_choice("precision", precision, PRECISIONS)
     folder, every = check_checkpoint(checkpoint, every)
-    table = check_batch(data, loss, dtype=dtype_of(model), whole=True, model=model)
-    arrays = to_tensors(model, table)
-    first = next(iter(arrays.values()))
-    rows_of = {"rows": rows, "validation_rows": validation_rows, "patience": patience}
-    chosen, held_out, steps = choose_rows(len(first), **rows_of, batch_size=batch_size, epochs=epochs, steps=steps)
-    order = BatchOrder(chosen, batch_size=batch_size, shuffle=shuffle, seed=seed)
     share = Share(process_group)
+    batches = rows_of(
+        data,
+        loss,
+        model,
+        share,
+        rows=rows,
+        validation_rows=validation_rows,
+        patience=patience,
+        batch_size=batch_size,
+        epochs=epochs,
+        steps=steps,
+        shuffle=shuffle,
+        seed=seed,
+    )
+    steps, held_out = batches.steps, batches.held_out
     texts = {}
     if folder is not None:
         texts = training_settings(
             to_numpy(model),
-            table,
+            batches.known_by(),
             model=model_text(model, _layout(model)),
             loss=loss,
             optimizer=optimizer,
@@ -172,9 +186,7 @@ def fit(
     average = averaged(optimizer, model)
     judged: Any = model if average is None else average.module
     watch = None if held_out is None else Watch(model)
-    validation = {}
-    if held_out is not None:
-        validation = _batch(arrays, *share.rows(held_out.rows, np.ones(len(held_out.rows), bool)))
+    device = next(model.parameters()).device
     state = Training(model, built, scheduler, average, watch, share)
     losses, seen = [], []
     with (
@@ -183,7 +195,7 @@ def fit(
         Progress(steps, progress) as report,
     ):
 
-        def held_out_loss() -> Tensor:
+        def held_out_loss(validation: Mapping[str, Tensor]) -> Tensor:
             with showing(average, model):
                 return share.mean(torch.stack(losses_of(validation)).sum())
 
@@ -195,22 +207,22 @@ def fit(
         done = 0
         if checkpoints is not None and checkpoints.found is not None:
             done, (_, before) = checkpoints.found.step, unpack(state, checkpoints.found.arrays)
-            losses += torch.from_numpy(before if watch is None else before[:, :-1]).to(first.device).unbind()
+            losses += torch.from_numpy(before if watch is None else before[:, :-1]).to(device).unbind()
             seen += [] if watch is None else before[:, -1].tolist()
-            order.skip(done)
-        for step in range(done, done if watch is not None and watch.ended else steps):
-            index, mask = share.rows(*(array[0] for array in order.take(1)))
-            losses.append(_step(model, built, _batch(arrays, index, mask), losses_of, precision))
-            if average is not None:
-                average.update_parameters(model)
-            report(step + 1, losses[-1])
-            if watch is not None and held_out is not None:
-                seen.append(watch.look(judged, held_out_loss, step + 1, held_out))
-            over = step + 1 == steps or (watch is not None and watch.ended > 0)
-            if checkpoints is not None and (over or checkpoints.due(step + 1)):
-                checkpoints.save(step + 1, lambda: pack(state, history()), finished=over)
-            if over:
-                break
+        over = done == steps or (watch is not None and watch.ended > 0)
+        with nullcontext() if over else batches.from_step(done):
+            validation = {} if over else batches.validation()
+            while not over:
+                losses.append(_step(model, built, batches.next(), losses_of, precision))
+                done += 1
+                if average is not None:
+                    average.update_parameters(model)
+                report(done, losses[-1])
+                if watch is not None and held_out is not None:
+                    seen.append(watch.look(judged, partial(held_out_loss, validation), done, held_out))
+                over = done == steps or (watch is not None and watch.ended > 0)
+                if checkpoints is not None and (over or checkpoints.due(done)):
+                    checkpoints.save(done, lambda: pack(state, history()), finished=over)
         taken = history()
     if watch is not None:
         check_watched(np.asarray(seen))
@@ -246,10 +258,3 @@ def _step(
             parameter.grad = torch.zeros_like(parameter)  # a loss that never used it: no gradient is a gradient of zero
     optimizer.step()
     return torch.stack(losses).detach()
-
-
-def _batch(arrays: Mapping[str, Tensor], index: np.ndarray, mask: np.ndarray) -> dict[str, Tensor]:
-    """Returns the rows of these numbers, and which of them count."""
-    device = next(iter(arrays.values())).device
-    chosen = torch.tensor(index, device=device)
-    return {name: array[chosen] for name, array in arrays.items()} | {"mask": torch.tensor(mask, device=device)}

@@ -74,9 +74,9 @@ class Share:
         self.group = group
 
     @property
-    def rank(self) -> int:
-        """The number of this process among those that share the training."""
-        return 0 if self.group is None else dist.get_rank(self.group)
+    def process(self) -> tuple[int, int]:
+        """Returns this process's number in the group, and how many there are."""
+        return (0, 1) if self.group is None else (dist.get_rank(self.group), dist.get_world_size(self.group))
 
     def tell_all(self, held: bytes) -> bytes:
         """Returns the bytes of process 0 in every process; each of them calls it as often as the others."""
@@ -96,7 +96,7 @@ class Share:
         """Returns this process's part of a batch's row numbers and mask; alone, the rows that count."""
         if self.group is None:
             return index[mask], mask[mask]
-        rank, parts = self.rank, dist.get_world_size(self.group)
+        rank, parts = self.process
         more = -len(index) % parts
         index, mask = (np.pad(array, (0, more)) for array in (index, mask))
         return np.split(index, parts)[rank], np.split(mask, parts)[rank]

@@ -17,7 +17,7 @@ from ..plan import Plan
 def plan_settings(plan: Plan, params: Params) -> dict[str, str]:
     """Returns a text for each setting of a training; see `training_settings`."""
     settings = {**plan.settings, "model": _model(plan), "dtype": dtype_of(params)}
-    return training_settings(to_numpy(params), plan.table, **settings)
+    return training_settings(to_numpy(params), plan.known_by(), **settings)
 
 
 def replica_settings(plans: Sequence[Plan], params: Params, runner: str) -> dict[str, str]:

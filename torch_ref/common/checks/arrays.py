@@ -1,8 +1,8 @@
 """Checks of arrays: shapes anywhere, under `jit` too; values at the doors `fit`, `train_step` and `predict`."""
 
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -66,11 +66,7 @@ def check_data(
     """
     if not isinstance(data, Mapping):
         raise ValueError(f"data: expected arrays by name, got {type(data).__name__}")
-    missing = [name for name in required if name not in data]
-    unexpected = [name for name in data if name not in (*required, *optional)]
-    if missing or unexpected:
-        expected = listed([*required, *(f"{name} (optional)" for name in optional)])
-        raise ValueError(f"data: expected the arrays {expected}, got {listed(data)}")
+    check_names(data, required, optional)
     arrays = {name: _on_host(name, array) for name, array in data.items()}
     first = next(iter(arrays))
     for name, array in arrays.items():
@@ -100,6 +96,14 @@ def check_data(
     return arrays
 
 
+def check_names(data: Iterable[str], required: Sequence[str], optional: Sequence[str]) -> None:
+    """Raises ValueError unless all required names are there, and no others than those and the optional ones."""
+    names = list(data)
+    if not {*required} <= {*names} <= {*required, *optional}:
+        expected = listed([*required, *(f"{name} (optional)" for name in optional)])
+        raise ValueError(f"data: expected the arrays {expected}, got {listed(names)}")
+
+
 def as_dtype(arrays: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
     """Returns checked arrays in a dtype, but for `t` and `mask`; raises ValueError for numbers that it cannot hold."""
     return {name: array if name in ("t", "mask") else _converted(name, array, dtype) for name, array in arrays.items()}
@@ -122,6 +126,29 @@ def check_batch(
         ValueError: as `check_data`; or the loss is none, takes no mask, is for other arms than the model, gets labels
             that it cannot take, or weights that are all zero.
     """
+    names = loss_arguments(loss, whole=whole, model=model)
+    arrays = check_part(data, loss, names, dtype=dtype)
+    if whole:
+        check_some_weight(arrays)
+    return arrays
+
+
+class LossArguments(NamedTuple):
+    """The arrays that a loss takes.
+
+    Attributes:
+        required: names of those that must be there.
+        optional: names of those that may be there.
+        arms: how many the data has.
+    """
+
+    required: list[str]
+    optional: list[str]
+    arms: int
+
+
+def loss_arguments(loss: Any, *, whole: bool, model: Any = None) -> LossArguments:
+    """Returns what a loss takes besides the model; the arguments and errors are those of `check_batch`."""
     if not callable(loss):
         raise ValueError(f"loss: expected a loss such as FactualLoss(), got {shown(loss)}")
     _, *arguments = inspect.signature(loss).parameters.values()
@@ -136,10 +163,13 @@ def check_batch(
     of_model, of_loss = arms_of(model), arms_of(loss)
     if None not in (of_model, of_loss) and of_model != of_loss:
         raise ValueError(f"loss: expected one with arms={of_model}, as the model has, got arms={of_loss}")
-    arrays = check_data(data, required, optional, dtype, of_loss or of_model or 2)
+    return LossArguments(required, optional, of_loss or of_model or 2)
+
+
+def check_part(data: Mapping[str, Any], loss: Any, names: LossArguments, *, dtype: str) -> dict[str, np.ndarray]:
+    """Checks some rows of the data, of which others may follow; returns them as `check_data`."""
+    arrays = check_data(data, names.required, names.optional, dtype, names.arms)
     check_labels(getattr(loss, "criterion", ""), arrays)
-    if whole:
-        check_some_weight(arrays)
     return arrays
 
 
@@ -147,6 +177,12 @@ def check_some_weight(arrays: Mapping[str, np.ndarray]) -> None:
     """Raises ValueError where there are weights `w` and all are zero."""
     if "w" in arrays and not arrays["w"].any():
         raise ValueError("w: expected at least one weight that is not zero, got none")
+
+
+def required_inputs(call: Any) -> list[str]:
+    """Returns the names of the inputs that a model cannot do without."""
+    parameters = inspect.signature(call).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.default is parameter.empty]
 
 
 def check_inputs(call: Any, inputs: Sequence[object]) -> list[str]:

@@ -30,7 +30,7 @@ def read_csv(path: Path, text: Collection[str] = ()) -> Any:
         ValueError: an empty file, another encoding than UTF-8, a ragged line, a quote that is never closed, or a header
             without or with equal names.
     """
-    first = _first_line(path)
+    first = first_line(path)
     numbers = [cell for cell in first if np.isfinite(as_number(cell))]
     others = [cell for cell in first if not np.isfinite(as_number(cell))]
     if numbers and others:
@@ -41,8 +41,8 @@ def read_csv(path: Path, text: Collection[str] = ()) -> Any:
     for mark, plural in ((";", "semicolons"), ("\t", "tabs")):
         if len(first) == 1 and mark in first[0]:
             raise ValueError(f"{path}, line 1: expected commas between the names, got {plural}")
-    names = _header(str(path), first)
-    arrow = _import_pyarrow(path)
+    names = header_names(str(path), first)
+    arrow = import_pyarrow(path)
     from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
 
     ragged = []
@@ -99,12 +99,12 @@ def read_parquet(path: Path) -> Any:
         ImportError: pyarrow is not installed.
         ValueError: it is no parquet file, has no rows, or holds an index among its columns.
     """
-    arrow = _import_pyarrow(path)
+    arrow = import_pyarrow(path)
     from pyarrow.parquet import ParquetFile
 
     try:
         with ParquetFile(path) as file:
-            names = _header(str(path), file.schema_arrow.names)
+            names = header_names(str(path), file.schema_arrow.names)
             table = file.read()
     except (arrow.ArrowException, OSError) as error:
         raise ValueError(f"{path}: expected a parquet file, got {shown(error)}") from error
@@ -140,7 +140,8 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _import_pyarrow(path: Path) -> Any:
+def import_pyarrow(path: Path) -> Any:
+    """Returns pyarrow; raises ImportError, naming the extra, where there is none."""
     try:
         import pyarrow
     except ImportError as error:
@@ -148,7 +149,7 @@ def _import_pyarrow(path: Path) -> Any:
     return pyarrow
 
 
-def _first_line(path: Path) -> list[str]:
+def first_line(path: Path) -> list[str]:
     """Returns the cells of the first line that is not blank."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -196,7 +197,8 @@ def _count_quotes(path: Path) -> int:
         return sum(line.count(b'"') for line in file)
 
 
-def _header(place: str, cells: Sequence[str]) -> tuple[str, ...]:
+def header_names(place: str, cells: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of columns; raises ValueError where one is empty or comes twice."""
     names = tuple(cell.strip() for cell in cells)
     for index, name in enumerate(names):
         if not name:

@@ -63,7 +63,7 @@ def open_checkpoints(
 
     if share.group is None:
         return opened()
-    return SharedCheckpoints(opened if share.rank == 0 else None, every, share.tell_all, between=_BETWEEN)
+    return SharedCheckpoints(opened if share.process[0] == 0 else None, every, share.tell_all, between=_BETWEEN)
 
 
 def pack(state: Training, losses: np.ndarray) -> dict[str, np.ndarray]:
@@ -149,4 +149,4 @@ def _under(part: str, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 def _own_part(share: Share, states: np.ndarray) -> torch.Tensor:
     """Returns the random state of this process; one that was not there takes that of process 0."""
-    return torch.from_numpy(np.array(states[share.rank if share.rank < len(states) else 0]))
+    return torch.from_numpy(np.array(states[share.process[0] if share.process[0] < len(states) else 0]))

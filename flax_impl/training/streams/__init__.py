@@ -1,0 +1,1 @@
+"""Trainings on tables that are larger than memory."""

@@ -1,0 +1,1 @@
+"""Tables larger than memory: row groups of Parquet files, read while a model trains or predicts."""

@@ -1,0 +1,162 @@
+"""Parquet files of a source: a file, a folder, a pattern, or a URL that fsspec knows."""
+
+import glob
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..checks.arguments import listed, shown
+from .ahead import in_order
+
+
+@dataclass(frozen=True)
+class Source:
+    """Parquet files, sorted by name.
+
+    Args:
+        files: their paths, as the file system takes them.
+        names: short names for messages and fingerprints, which stay when the folder moves.
+        system: the fsspec file system, or None for local files.
+    """
+
+    files: tuple[str, ...]
+    names: tuple[str, ...]
+    system: Any = None
+
+    @contextmanager
+    def open(self, number: int, metadata: Any = None, part: str = "") -> Iterator[Any]:
+        """Yields a file as pyarrow opens it; errors of pyarrow and of the system become one that names the file.
+
+        Args:
+            number: of the file.
+            metadata: its footer, where it was read before.
+            part: what is read of it, for the error.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it cannot be read as Parquet.
+        """
+        arrow, parquet = import_parquet(self.files[number])
+        try:
+            options = {"metadata": metadata, "filesystem": self.system, "pre_buffer": self.system is not None}
+            with parquet.ParquetFile(self.files[number], **options) as file:
+                yield file
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{self.files[number]}: expected a Parquet file, found none") from error
+        except (arrow.ArrowException, OSError) as error:
+            got = shown(str(error))
+            raise ValueError(f"{self.files[number]}{part}: expected a whole Parquet file, got {got}") from error
+
+    def bytes_of(self, number: int) -> int:
+        """Returns the size of a file.
+
+        Args:
+            number: of the file.
+        """
+        path = self.files[number]
+        return Path(path).stat().st_size if self.system is None else int(self.system.size(path))
+
+
+def find_source(source: Any) -> Source:
+    """Returns the files of a source.
+
+    Args:
+        source: the path of a file, of a folder with `*.parquet`, or a pattern with `*`; or such a URL, `s3://…`.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ImportError: a URL needs fsspec, or what fsspec needs for it.
+        ValueError: it is no path.
+    """
+    if not isinstance(source, str | Path) or not str(source):
+        raise ValueError(f"source: expected the path of Parquet files, got {shown(source)}")
+    text = str(source)
+    if "://" in text:
+        return _remote(text)
+    path = Path(text)
+    if any(mark in text for mark in "*?["):
+        files = glob.glob(text, recursive=True)
+    else:
+        files = [str(file) for file in path.glob("*.parquet")] if path.is_dir() else [text] if path.is_file() else []
+    return _named(text, files, None)
+
+
+def import_parquet(path: str) -> tuple[Any, Any]:
+    """Returns pyarrow and its module for Parquet files; raises ImportError, naming the extra, where there is none."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ImportError(f"{path}: Parquet files need pyarrow: pip install 'twohead[data]'") from error
+    return pyarrow, pyarrow.parquet
+
+
+class Footer(NamedTuple):
+    """What is known of a file without reading its rows.
+
+    Attributes:
+        metadata: as pyarrow has it.
+        size: of the file, in bytes.
+    """
+
+    metadata: Any
+    size: int
+
+
+def read_footers(files: Source, wanted: Sequence[str]) -> tuple[Footer, ...]:
+    """Returns the footer of each file; raises ValueError unless all have the columns, as the same kind of number."""
+
+    def footer(number: int) -> tuple[Footer, dict[str, Any]]:
+        with files.open(number) as file:
+            schema = file.schema_arrow
+            kinds = {name: schema.field(name).type for name in wanted if schema.names.count(name) == 1}
+            for name in wanted:
+                if name not in kinds:
+                    count = schema.names.count(name)
+                    got = f"it {count} times" if count else listed(schema.names)
+                    raise ValueError(f"{files.files[number]}: expected the column {name} once, got {got}")
+            return Footer(file.metadata, files.bytes_of(number)), kinds
+
+    found = list(in_order(footer, range(len(files.files))))
+    for number, (_, kinds) in enumerate(found):
+        for name, kind in kinds.items():
+            expected = found[0][1][name]
+            if kind != expected:
+                raise ValueError(f"{files.files[number]}: column {name}: expected {expected}, as in "
+                                 f"{files.files[0]}, got {kind}")  # fmt: skip
+            if not _is_number(kind):
+                raise ValueError(f"{files.files[number]}: column {name}: expected numbers or truth values, got {kind}")
+    return tuple(footer for footer, _ in found)
+
+
+def _remote(url: str) -> Source:
+    try:
+        import fsspec
+    except ImportError as error:
+        raise ImportError(f"{url}: URLs need fsspec: pip install 'twohead[data]'") from error
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise type(error)(f"{url}: expected a URL that fsspec can open, got {error}") from error
+    if any(mark in path for mark in "*?["):
+        files = system.glob(path)
+    else:
+        files = system.glob(f"{path.rstrip('/')}/*.parquet") if system.isdir(path) else [path] * system.isfile(path)
+    return _named(url, files, system)
+
+
+def _named(source: str, files: Sequence[str], system: Any) -> Source:
+    if not files:
+        raise FileNotFoundError(f"{source}: expected Parquet files, found none")
+    files = sorted(str(file) for file in files)
+    folders = {file.rpartition("/")[0] for file in (Path(file).as_posix() for file in files)}
+    cut = len(folders.pop()) + 1 if len(folders) == 1 and "/" in Path(files[0]).as_posix() else 0
+    return Source(tuple(files), tuple(Path(file).as_posix()[cut:] for file in files), system)
+
+
+def _is_number(kind: Any) -> bool:
+    from pyarrow import types
+
+    return types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
