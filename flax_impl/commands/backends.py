@@ -1,17 +1,22 @@
 """What every command shares: its parser, its errors and exit codes, and the frameworks by name."""
 
 import argparse
+import contextlib
 import importlib
 import io
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable
-from types import ModuleType
+from collections.abc import Callable, Iterator
+from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
 BACKENDS = {"torch": "torch_ref", "flax": "flax_impl"}
 _NEEDS = {"torch": ("torch", ("torch",)), "flax": ("jax", ("jax", "flax", "optax", "chex"))}  # the extra, its modules
+
+_AGAIN = 0.05  # seconds after which a Ctrl-C that fell into a callback is raised again
 
 
 class _Print(argparse.Action):
@@ -54,21 +59,58 @@ def run_command(command: Callable[[], int], at_once: bool = False) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _ctrl_c() as pressed:
         warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr, flush=True)
         try:
             return command()
-        except FloatingPointError as error:
-            code, message = 1, f"error: {error}"
-        except KeyboardInterrupt:
-            code, message = 130, "interrupted"
-        except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
-            code, message = 2, f"error: {error or type(error).__name__}"
-    print(_line(message), file=sys.stderr, flush=True)
+        except (KeyboardInterrupt, Exception) as error:
+            if pressed() or isinstance(error, KeyboardInterrupt):
+                code, message = 130, "interrupted"
+            elif isinstance(error, FloatingPointError):
+                code, message = 1, f"error: {error}"
+            elif isinstance(error, (ValueError, OSError, ImportError, MemoryError, RuntimeError)):
+                code, message = 2, f"error: {error or type(error).__name__}"
+            else:
+                raise
+    with contextlib.suppress(OSError):  # where nobody can hear it, the exit code is left
+        print(_line(message), file=sys.stderr, flush=True)
     if at_once:
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
         os._exit(code)
     return code
+
+
+@contextlib.contextmanager
+def _ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Lets Ctrl-C end a command wherever it falls, and yields a function that says whether it was pressed.
+
+    Libraries turn the KeyboardInterrupt into errors of their own, and Python drops one that falls into a callback, such
+    as one of garbage collection. That one is raised again.
+    """
+    found: list[int] = []
+
+    def handle(number: int, _: FrameType | None) -> NoReturn:
+        found.append(number)
+        raise KeyboardInterrupt
+
+    def dropped(unraisable: Any) -> None:
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            threading.Timer(_AGAIN, signal.raise_signal, [signal.SIGINT]).start()
+        else:
+            hook(unraisable)
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
+        yield lambda: bool(found)
+        return
+    handler, hook = signal.signal(signal.SIGINT, handle), sys.unraisablehook
+    sys.unraisablehook = dropped
+    try:
+        yield lambda: bool(found)
+    finally:
+        sys.unraisablehook = hook
+        signal.signal(signal.SIGINT, handler)
 
 
 def import_backend(backend: str, dtype: str = "float32") -> ModuleType:

@@ -2,8 +2,11 @@
 
 import importlib
 import importlib.metadata
+import signal
 import sys
 from collections.abc import Sequence
+
+from .backends import run_command
 
 COMMANDS = ("train", "predict", "export", "parity", "ihdp")
 HELP = """usage: twohead COMMAND [OPTIONS]
@@ -34,7 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command, and returns its exit code; 2 for a command that there is not."""
     first, *rest = list(sys.argv[1:] if arguments is None else arguments) or [""]
     if first in COMMANDS:
-        return importlib.import_module(f"{__package__}.{first}").main(rest)
+        try:  # the import takes seconds, in which a user may press Ctrl-C
+            return run_command(lambda: importlib.import_module(f"{__package__}.{first}").main(rest))
+        finally:
+            if arguments is None:  # all is written; a Ctrl-C would only tear the interpreter's end
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
     if first == "--version":
         print(f"twohead {importlib.metadata.version('twohead')}")
         return 0

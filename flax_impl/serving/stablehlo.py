@@ -2,7 +2,8 @@
 
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ def write_stablehlo(path: Path, plan: Plan, about: dict[str, Any]) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"), _without_places():
         rows = export.symbolic_shape("batch")[0]
         shape = jax.ShapeDtypeStruct((rows, plan.features), np.float64)
         program = jax.jit(lambda x: run(JaxOperations(), plan, x))
@@ -161,3 +162,15 @@ def write_stablehlo(path: Path, plan: Plan, about: dict[str, Any]) -> None:
     with replacing(path) as beside, zipfile.ZipFile(beside, "w") as file:
         for name, data in content.items():  # without the hour, so that the same model gives the same bytes
             file.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+
+
+@contextmanager
+def _without_places() -> Iterator[None]:
+    """Keeps out of programs which lines of which files made them, so that every caller gets the same bytes."""
+    name = "jax_traceback_in_locations_limit"
+    frames = getattr(jax.config, name)
+    jax.config.update(name, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(name, frames)

@@ -1,5 +1,6 @@
 """`twohead export`: what it writes, and how it fails."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,11 @@ def test_it_writes_what_onnxruntime_runs(folder: Path, capsys: pytest.CaptureFix
 
 def test_stablehlo_is_a_zip_by_default(folder: Path) -> None:
     assert call(export.main, "--model", "model", "--format", "stablehlo", folder=folder) == 0
-    assert (folder / "out" / "model.zip").is_file()
+    first = zipfile.ZipFile(folder / "out" / "model.zip").read("model.stablehlo")
+    assert b".py" not in first  # which files of this machine made it
+    model = flax_impl.effects.load_effect_model(folder / "model")
+    flax_impl.serving.export_model(model, folder / "again.zip", format="stablehlo")  # from another place
+    assert zipfile.ZipFile(folder / "again.zip").read("model.stablehlo") == first
 
 
 @pytest.mark.parametrize(
