@@ -88,7 +88,7 @@ class Feed:
         return shaped, mask.reshape(steps, self.batch)
 
     def _copy(self, window: Window, within: slice, arrays: Arrays, part: slice, rows: int) -> Arrays:
-        """Copies some rows of a window, in its order, to their places; returns the arrays, made of so many rows at first.
+        """Copies some rows of a window, in its order, to their places; returns the arrays, which it makes at first.
 
         No window is held here, so that the last one is free while the next one comes.
         """
