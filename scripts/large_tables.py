@@ -98,8 +98,8 @@ def train(arguments: argparse.Namespace) -> dict[str, float]:
     """Trains on the folder, in the memory allowed; returns steps, seconds and rows."""
     limit = int(arguments.memory * GIGABYTE)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    data = opened(arguments.folder)
-    length = {"epochs": 1} if arguments.steps is None else {"steps": arguments.steps}
+    data: Any = opened(arguments.folder)
+    length: dict[str, int] = {"epochs": 1} if arguments.steps is None else {"steps": arguments.steps}
     side = SIDES[arguments.train]("TwoHead", NET, seed=0)
     started = time.perf_counter()
     losses = side.fit(data, batch_size=arguments.batch_size, progress=False, **length)

@@ -23,6 +23,10 @@ from torch_ref.data import ParquetTable
 
 backend, out, folder, coordinator, rank = sys.argv[1:]
 package = import_backend(backend, "float64")
+if backend == "flax":
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", 2)  # 11 rows of a process do not divide by them
 shared, _ = join_processes(package, coordinator, 2, int(rank))
 read, seen = ParquetTable.read, []
 ParquetTable.read = lambda self, number, *rest: (seen.append(number), read(self, number, *rest))[1]

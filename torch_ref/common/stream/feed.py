@@ -12,8 +12,8 @@ from jaxtyping import Bool, Int
 from ..batches import HeldOut, count_steps, watch_rows
 from ..checks.arguments import check_flag, check_integer, check_row_numbers
 from ..checks.arrays import check_names, check_part, loss_arguments
-from .ahead import in_order, reading_threads
-from .order import Places, Window, Windows, cut, deal_groups
+from .ahead import read_in_order, reading_threads
+from .order import StepPlaces, Window, Windows, cut, deal_groups
 from .table import Arrays, ParquetTable, joined
 
 
@@ -36,7 +36,7 @@ class Feed:
         self,
         table: ParquetTable,
         windows: Windows,
-        places: Places,
+        places: StepPlaces,
         steps: int,
         held_out: Int[np.ndarray, " held_out"],
         read: Callable[[int], Arrays],
@@ -82,14 +82,22 @@ class Feed:
         for epoch, rows, into in self._places.take(steps):
             mask[into] = True
             for window, within, part in cut(self._windows.of_epoch(epoch), rows, into):
-                loaded = self._load(window)
-                arrays = arrays or _zeros(loaded.arrays, len(mask))
-                for name, array in loaded.arrays.items():
-                    # Numbers are right; "clip" alone writes without a buffer.
-                    np.take(array, loaded.order[within], axis=0, out=arrays[name][part], mode="clip")
+                arrays = self._copy(window, within, arrays, part, len(mask))
         arrays = arrays or _zeros(self._a_group(), len(mask))
         shaped = {name: array.reshape(steps, self.batch, *array.shape[1:]) for name, array in arrays.items()}
         return shaped, mask.reshape(steps, self.batch)
+
+    def _copy(self, window: Window, within: slice, arrays: Arrays, part: slice, rows: int) -> Arrays:
+        """Copies some rows of a window, in its order, to their places; returns the arrays, which it makes at first.
+
+        No window is held here, so that the last one is free while the next one comes.
+        """
+        loaded = self._load(window)
+        arrays = arrays or _zeros(loaded.arrays, rows)
+        for name, array in loaded.arrays.items():
+            # Numbers are right; "clip" alone writes without a buffer.
+            np.take(array, loaded.order[within], axis=0, out=arrays[name][part], mode="clip")
+        return arrays
 
     def _load(self, window: Window) -> "_Loaded":
         """Returns a window's rows, and lets threads read the one after it."""
@@ -252,7 +260,7 @@ def open_stream(
         watched = watch_rows(np.arange(len(held_out), dtype=np.int32), patience, batches, steps)
     assert table.window is not None  # it has filled it in
     windows = Windows(own, table.window, shuffle=check_flag("shuffle", shuffle), seed=seed)
-    places = Places(windows.rows, batch, batches)
+    places = StepPlaces(windows.rows, batch, batches)
     feed = Feed(table, windows, places, steps, np.unique(held_out), read)
     return Streamed(feed, steps, watched, partial(_rows, table, held_out, read))
 
@@ -266,7 +274,7 @@ def _rows(table: ParquetTable, numbers: Int[np.ndarray, " rows"], read: Callable
     def part(group: int) -> Arrays:
         return {name: array[unique[groups == group] - starts[group]] for name, array in read(group).items()}
 
-    found = joined(list(in_order(part, np.unique(groups).tolist())))
+    found = joined(list(read_in_order(part, np.unique(groups).tolist())))
     return {name: array[order] for name, array in found.items()}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..checks.arguments import listed, shown
 from ..files.settings_text import text_of
-from .ahead import in_order
+from .ahead import read_in_order
 from .cells import to_arrays
 from .order import WindowShuffle
 from .source import Footer, Source, find_source, read_footers
@@ -22,7 +22,7 @@ _UNKNOWN = ("mu0", "mu1", "ycf")  # what only a simulation knows
 Arrays = dict[str, np.ndarray]
 
 
-class Group(NamedTuple):
+class RowGroup(NamedTuple):
     """A row group.
 
     Attributes:
@@ -82,7 +82,7 @@ class ParquetTable:
     columns: Mapping[str, str | Sequence[str]]
     window: int | None = None
     change: Callable[[Arrays], Arrays] | None = None
-    groups: tuple[Group, ...] = field(init=False, repr=False)
+    groups: tuple[RowGroup, ...] = field(init=False, repr=False)
     _names: dict[str, tuple[str, ...]] = field(init=False, repr=False)
     _files: Source = field(init=False, repr=False)
     _footers: tuple[Footer, ...] = field(init=False, repr=False)
@@ -92,7 +92,7 @@ class ParquetTable:
         files = find_source(self.source)
         footers = read_footers(files, [name for of_array in names.values() for name in of_array])
         groups = tuple(
-            Group(file, number, rows)
+            RowGroup(file, number, rows)
             for file, footer in enumerate(footers)
             for number in range(footer.metadata.num_row_groups)
             if (rows := footer.metadata.row_group(number).num_rows)
@@ -169,7 +169,7 @@ class ParquetTable:
         Raises:
             ValueError: as `read`.
         """
-        return in_order(lambda number: self.read(number, dtype), range(len(self.groups)))
+        return read_in_order(lambda number: self.read(number, dtype), range(len(self.groups)))
 
     def read(self, number: int, dtype: str = "float64", check: Callable[[Arrays], Arrays] | None = None) -> Arrays:
         """Returns the arrays of one row group.
