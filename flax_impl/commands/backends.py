@@ -100,7 +100,7 @@ def _flush() -> None:
         raise
 
 
-def _drop(stream: TextIO) -> None:
+def _drop(stream: TextIO | Any) -> None:
     """Lets a stream that cannot be written lead nowhere, or Python's own end would stumble over it."""
     with contextlib.suppress(OSError):  # no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
