@@ -53,7 +53,7 @@ def _soil(lab: Lab, name: str, commands: Sequence[Any], write: Callable[[Path, r
     record = Record()
     for _ in lab.blows(6, 3):
         command = lab.next_of(name, commands)
-        with lab.new() as folder:
+        with lab.new(lab.tables if command in READERS else None) as folder:
             what = f"{command.name}: {write(folder / name, lab.random)}"
             record.tried += 1
             record.judge(lab.run(command, folder), what, (0, 1, 2))
