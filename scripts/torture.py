@@ -108,7 +108,8 @@ def run(args: argparse.Namespace) -> int:
     preload()
     with TemporaryDirectory(prefix="torture-") as folder:
         found = attack_all(Lab(Path(folder), args.seed, args.short), args.only, args.minutes)
-    text = table(found)
+    blows = "a few blows of each" if args.short else f"{args.minutes:g} minutes"
+    text = f"{table(found)}\n\n{blows}, seed {args.seed}"
     print(text)
     if args.out:
         with replacing(args.out) as beside:

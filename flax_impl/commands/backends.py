@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from types import FrameType, ModuleType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 BACKENDS = {"torch": "torch_ref", "flax": "flax_impl"}
 _NEEDS = {"torch": ("torch", ("torch",)), "flax": ("jax", ("jax", "flax", "optax", "chex"))}  # the extra, its modules
@@ -62,7 +62,10 @@ def run_command(command: Callable[[], int], at_once: bool = False) -> int:
     with warnings.catch_warnings(), _ctrl_c() as pressed:
         warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr, flush=True)
         try:
-            return command()
+            try:
+                return command()
+            finally:
+                _flush()
         except (KeyboardInterrupt, Exception) as error:
             if pressed() or isinstance(error, KeyboardInterrupt):
                 code, message = 130, "interrupted"
@@ -72,13 +75,35 @@ def run_command(command: Callable[[], int], at_once: bool = False) -> int:
                 code, message = 2, f"error: {error or type(error).__name__}"
             else:
                 raise
-    with contextlib.suppress(OSError):  # where nobody can hear it, the exit code is left
+    try:
         print(_line(message), file=sys.stderr, flush=True)
+    except OSError:  # where nobody can hear it, the exit code is left
+        _drop(sys.stderr)
     if at_once:
         with contextlib.suppress(OSError):
-            sys.stdout.flush()
+            _flush()
         os._exit(code)
     return code
+
+
+def _flush() -> None:
+    """Writes what was printed, while an error in it can still be told in one line.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        _drop(sys.stdout)
+        raise
+
+
+def _drop(stream: TextIO | Any) -> None:
+    """Lets a stream that cannot be written lead nowhere, or Python's own end would stumble over it."""
+    with contextlib.suppress(OSError):  # no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextlib.contextmanager

@@ -36,12 +36,16 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command, and returns its exit code; 2 for a command that there is not."""
     first, *rest = list(sys.argv[1:] if arguments is None else arguments) or [""]
+    try:
+        return run_command(lambda: _run(first, rest))  # its import takes seconds, in which a user may press Ctrl-C
+    finally:
+        if arguments is None:  # all is written; a Ctrl-C could only disturb Python's own end
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _run(first: str, rest: list[str]) -> int:
     if first in COMMANDS:
-        try:  # the import takes seconds, in which a user may press Ctrl-C
-            return run_command(lambda: importlib.import_module(f"{__package__}.{first}").main(rest))
-        finally:
-            if arguments is None:  # all is written; a Ctrl-C would only tear the interpreter's end
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return importlib.import_module(f"{__package__}.{first}").main(rest)
     if first == "--version":
         print(f"twohead {importlib.metadata.version('twohead')}")
         return 0

@@ -21,7 +21,8 @@ _CELLS = (
     "a,b", "a\nb", "a\rb", "\t1", "1 ", " 1", "#1", "nan0",
 )  # fmt: skip
 _NAMES = (
-    "", " ", "t", "y", "a", "mu0", "mu1", "ycf", "x" * 5000, "a b", 'a"b', "a\nb", "\u00e9", "\x00", "row", "nan", "0", "-"
+    "", " ", "t", "y", "a", "mu0", "mu1", "ycf", "x" * 5000, "a b", 'a"b', "a\nb", "\u00e9", "\x00", "row", "nan", "0",
+    "-",
 )  # fmt: skip
 _ENCODINGS = ("utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "latin-1", "utf-32")
 _ENDS = ("\n", "\n", "\n", "\r\n", "\r", "\n\n")
@@ -52,7 +53,7 @@ def _soil(lab: Lab, name: str, commands: Sequence[Any], write: Callable[[Path, r
     record = Record()
     for _ in lab.blows(6, 3):
         command = lab.next_of(name, commands)
-        with lab.new() as folder:
+        with lab.new(lab.tables if command in READERS else None) as folder:
             what = f"{command.name}: {write(folder / name, lab.random)}"
             record.tried += 1
             record.judge(lab.run(command, folder), what, (0, 1, 2))
@@ -202,7 +203,7 @@ def _npz(path: Path, draw: random.Random, names: Sequence[str]) -> str:
             "Fortran": lambda array=array: np.asfortranarray(array),
         }
         way = draw.choice(list(ways))
-        if array.dtype.kind not in "fiub":
+        if array.dtype.kind not in "fiub" or not array.ndim:
             break
         with np.errstate(all="ignore"):
             arrays[name] = ways[way]()

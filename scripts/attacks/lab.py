@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import CDLL, get_errno
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from attacks.material import write_tables
 from attacks.processes import Ended, Running
 from torch_ref.common.files.checkpoint_folder import checkpoints_in, read_checkpoint
 
+_MODEL = "train --backend torch --data table.csv --ignore row --representation-features 6 --head-features 4 --steps 9 --out made"
+_TRACE = "parity --record trace.safetensors --model two-head --steps 2"
 _NEW_MOUNTS = 0x00020000  # CLONE_NEWNS
 
 
@@ -40,6 +43,7 @@ class Lab:
 
     Attributes:
         random: draws all choices.
+        tables: a folder with tables.
         mounts: why this machine lets nobody mount a file system, or empty where it does.
     """
 
@@ -49,19 +53,22 @@ class Lab:
         self._made = 0
         self._turns: dict[str, int] = {}
         self._whole: dict[Command, Whole] = {}
-        self.good = folder / "good"
-        self.good.mkdir()
-        write_tables(self.good)
-        for line in (
-            "train --backend torch --data table.csv --ignore row --representation-features 6 --head-features 4 "
-            "--steps 9 --out made",
-            "parity --record trace.safetensors --model two-head --steps 2",
-        ):
-            ended = Running(line.split(), self.good).wait()
+        self.tables = folder / "tables"
+        self.tables.mkdir()
+        write_tables(self.tables)
+
+    @cached_property
+    def good(self) -> Path:
+        """A folder with the tables, a model and a trace."""
+        good = self.folder / "good"
+        shutil.copytree(self.tables, good)
+        for line in (_MODEL, _TRACE):
+            ended = Running(line.split(), good).wait()
             if ended.code:
                 raise RuntimeError(f"expected {line} to make the files to attack, got {ended.err}")
-        shutil.move(self.good / "made" / "model.safetensors", self.good)
-        shutil.rmtree(self.good / "made")
+        shutil.move(good / "made" / "model.safetensors", good)
+        shutil.rmtree(good / "made")
+        return good
 
     def next_of(self, name: str, commands: Sequence[Command]) -> Command:
         """Returns the command whose turn it is in this round of an attack; the seed says whose is the first."""

@@ -1,6 +1,7 @@
 """The files that the command lines read: small, and the same every time."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,5 +52,6 @@ def write_tables(folder: Path) -> None:
     table = pa.table({"row": range(60), **dict(zip(NAMES, zip(*rows, strict=True), strict=True))})
     pq.write_table(table, folder / "table.parquet")
     np.savez(folder / "table.npz", x=data.x, t=data.t, yf=data.y[:, 0])
-    np.savez(folder / "curves.npz", **curves())
+    of_curves: dict[str, Any] = curves()
+    np.savez(folder / "curves.npz", **of_curves)
     (folder / "own.py").write_text(OWN)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import NamedTuple
@@ -157,6 +158,12 @@ def _run(arguments: list[str], folder: Path, said: list[Path], before: Callable[
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), descriptor)
     if before is not None:
         before()
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     sys.argv = ["twohead", *arguments]
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    sys.exit(main())
+    try:
+        code = main()
+    finally:
+        with suppress(OSError):  # a fork ends without Python's end
+            sys.stdout.flush()
+    sys.exit(code)

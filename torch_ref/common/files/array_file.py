@@ -48,7 +48,7 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray],
     """
     # safetensors writes the memory as it lies: a transposed view would come back as another matrix.
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    text = json.dumps({**metadata, "sha256": _digest(arrays, metadata)}, sort_keys=True)
+    text = _rendered(metadata, _digest(arrays, metadata))
     with replacing(path) as beside:
         beside.write_bytes(safetensors.numpy.save(arrays, {_KEY: text}))
 
@@ -65,14 +65,21 @@ def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], di
     try:
         with safe_open(path, "np") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-            metadata = json.loads((file.metadata() or {})[_KEY])
+            text = (file.metadata() or {})[_KEY]
+        metadata = json.loads(text)
         stored = metadata.pop("sha256")
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: expected a safetensors file written by this package, got {shown(error)}") from error
     found = _digest(arrays, metadata)
     if stored != found:
         raise ValueError(f"{path}: expected content of sha256 {stored}, got {found}: the file is damaged")
+    if _rendered(metadata, stored) != text:  # another spelling of the same, such as 1E-05
+        raise ValueError(f"{path}: expected metadata as this package spells it, got another: the file is damaged")
     return arrays, metadata
+
+
+def _rendered(metadata: Mapping[str, Any], digest: str) -> str:
+    return json.dumps({**metadata, "sha256": digest}, sort_keys=True)
 
 
 def _digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:

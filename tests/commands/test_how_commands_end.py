@@ -1,8 +1,10 @@
-"""Ctrl-C ends a command with 130 and one line, wherever it falls."""
+"""How commands end: by Ctrl-C, wherever it falls, and where what they say cannot be written."""
 
 import importlib
 import io
+import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -76,3 +78,12 @@ def test_an_error_that_nobody_can_hear_keeps_its_code(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(sys, "stderr", Full())
     assert run_command(fail) == 2
+
+
+def test_output_that_cannot_be_written_is_an_error() -> None:
+    """In one line, also where Python keeps what is printed until it ends."""
+    command = [sys.executable, "-c", "import sys; from flax_impl.commands.main import main; sys.exit(main())", "--help"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, timeout=60)
+    assert (done.returncode, done.stderr) == (2, "error: [Errno 28] No space left on device\n")
