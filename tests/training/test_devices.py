@@ -2,15 +2,13 @@
 
 import csv
 import os
-import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -21,6 +19,7 @@ import flax_impl
 import torch_ref
 from flax_impl.commands import train
 from flax_impl.parity import largest_difference
+from tests.support.ports import free_port
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 TOLERANCE = 1e-12
@@ -201,15 +200,6 @@ class Running:
             process.kill()
             process.wait(10)
         self._stack.close()
-
-
-def free_port() -> int:
-    """Returns a port below those that the system gives away, which might be gone before process 0 has started."""
-    while True:
-        port = random.SystemRandom().randrange(20_000, 32_000)
-        with socket.socket() as found, suppress(OSError):
-            found.bind(("127.0.0.1", port))
-            return port
 
 
 def run(commands: Sequence[Sequence[str]], folder: Path, seconds: float = 120) -> list[Ended]:
