@@ -10,7 +10,8 @@ import flax_impl
 import torch_ref
 from flax_impl.parity import largest_difference
 from tests.support.parquet import opened
-from tests.support.processes import free_port, run
+from tests.support.ports import free_port
+from tests.support.processes import run
 from torch_ref.common.stream.feed import open_stream
 
 PROGRAM = """

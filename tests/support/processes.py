@@ -1,12 +1,10 @@
 """Processes that train together, for tests."""
 
 import os
-import random
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -59,15 +57,6 @@ class Running:
             process.kill()
             process.wait(10)
         self._stack.close()
-
-
-def free_port() -> int:
-    """Returns a port below those that the system gives away, which might be gone before process 0 has started."""
-    while True:
-        port = random.SystemRandom().randrange(20_000, 32_000)
-        with socket.socket() as found, suppress(OSError):
-            found.bind(("127.0.0.1", port))
-            return port
 
 
 def run(commands: Sequence[Sequence[str]], folder: Path, seconds: float = 120) -> list[Ended]:

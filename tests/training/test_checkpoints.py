@@ -276,6 +276,25 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_one_whole(
     assert train(backend, checkpoint=tmp_path, every=4) == whole
 
 
+@pytest.mark.parametrize("backend", SIDES)
+def test_a_folder_that_is_read_only_is_one_line(backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the disk had become so, since root may write to any folder."""
+    whole = train(backend)
+    interrupted(backend, tmp_path)
+    message = f"checkpoint: expected a folder to write to, got {tmp_path}: Read-only file system"
+
+    def read_only(*arguments: Any, **named: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    for where in ("torch_ref.common.files.lock.open", "pathlib.Path.mkdir"):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, read_only, raising=False)
+            with pytest.raises(OSError, match=f"^{re.escape(message)}$"):
+                train(backend, checkpoint=tmp_path, every=4)
+    assert steps_in(tmp_path) == [4, 8, 12]
+    assert train(backend, checkpoint=tmp_path, every=4) == whole
+
+
 def test_a_killed_writer_ends_alike(tmp_path: Path) -> None:
     module = "tests.support.killed_writer"
     expected = run_killed([module, str(tmp_path / "whole"), "60"], 0)
@@ -283,8 +302,18 @@ def test_a_killed_writer_ends_alike(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("backend", "steps", "longest"), [("torch", "4000", 0.6), ("flax", "60000", 2.0)])
-def test_twenty_kills_lose_nothing(backend: str, steps: str, longest: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "steps", "kills", "longest"),
+    [
+        ("torch", 4000, 20, 0.6),
+        ("flax", 60000, 20, 2.0),
+        ("replicas", 6000, 6, 6.0),
+        ("effects", 3000, 6, 6.0),
+        ("two-torch", 1000, 3, 3.0),
+        ("two-flax", 1000, 3, 6.0),
+    ],
+)
+def test_kills_lose_nothing(kind: str, steps: int, kills: int, longest: float, tmp_path: Path) -> None:
     module = "tests.support.killed_fit"
-    expected = run_killed([module, backend, str(tmp_path / "whole"), steps], 0)
-    assert run_killed([module, backend, str(tmp_path / "killed"), steps], 20, longest) == expected
+    expected = run_killed([module, kind, str(tmp_path / "whole"), str(steps)], 0)
+    assert run_killed([module, kind, str(tmp_path / "killed"), str(steps)], kills, longest) == expected

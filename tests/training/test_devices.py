@@ -17,7 +17,8 @@ import flax_impl
 import torch_ref
 from flax_impl.commands import train
 from flax_impl.parity import largest_difference
-from tests.support.processes import Running, free_port, run
+from tests.support.ports import free_port
+from tests.support.processes import Running, run
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 TOLERANCE = 1e-12

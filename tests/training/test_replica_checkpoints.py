@@ -14,6 +14,7 @@ from flax_impl.training.plan import Plan
 from flax_impl.training.replicas.per_core import run_per_core
 from flax_impl.training.replicas.vectorised import run_vectorised
 from tests.support.interrupted import interrupting, steps_in
+from torch_ref.common.files.checkpoints import Checkpoints
 
 MODEL = flax_impl.TwoHead(4, [5], [4], final_activation="identity")
 COUNT, STEPS = 5, 24
@@ -123,3 +124,43 @@ def test_a_damaged_latest_is_named_and_the_one_before_taken(tmp_path: Path) -> N
     shutil.copy(__file__, tmp_path / f"step-{last:010d}" / "state.safetensors")
     with pytest.warns(UserWarning, match=rf"step-{last:010d}/state.safetensors: .* is taken"):
         assert_same(train(checkpoint=tmp_path, every=4), whole)
+
+
+@pytest.mark.usefixtures("way")
+def test_a_full_disk_is_one_line_and_leaves_the_last_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train()
+    with interrupting(after=3):
+        train(checkpoint=tmp_path, every=4)
+    before = steps_in(tmp_path)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        message = rf"write the checkpoint of step \d+, got No space left on device; that of step {before[-1]} is whole"
+        with pytest.raises(OSError, match=message):
+            train(checkpoint=tmp_path, every=4)
+    assert steps_in(tmp_path) == before
+    assert not list(tmp_path.glob(".beside-*"))
+    assert_same(train(checkpoint=tmp_path, every=4), whole)
+
+
+def test_checkpoints_come_so_seldom_that_they_cost_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("torch_ref.common.files.checkpoints.time.monotonic", lambda: now[0])
+
+    def pack(seconds: float) -> dict[str, np.ndarray]:
+        now[0] += seconds
+        return {"state": np.zeros(3)}
+
+    with Checkpoints(tmp_path, {}, {}, None) as checkpoints:
+        for cost, wait in ((0.1, 10.0), (1.0, 50.0), (3.0, 150.0), (0.0, 10.0)):
+            checkpoints.save(1, lambda cost=cost: pack(cost))
+            checkpoints._writing.result()
+            checkpoints._computed = 0.0  # of the background, which a clock of its own measures
+            began = now[0]
+            now[0] = began + wait * 0.99
+            assert not checkpoints.due(2)
+            now[0] = began + wait * 1.01
+            assert checkpoints.due(2)
