@@ -22,7 +22,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bench import growth, peers, thousand
+from bench import growth, operations, peers, thousand
 from bench.contestants import Task, flax_contestants, limits, torch_contestants
 from bench.plots import growth_curves, speed_bars
 from flax_impl.commands.backends import import_backend, run_command
@@ -217,6 +217,10 @@ def table(result: Mapping[str, Any]) -> str:
             f"{LINES[name]}: {products:.0f} GFLOP/s, {products / rate:.0%} of what one large product reaches; "
             f"optimiser {traffic:.1f} GB/s, {traffic / memory:.0%} of what a copy reaches"
         )
+    if "operations" in result:
+        total = sum(result["operations"].values())
+        shares = sorted(result["operations"].items(), key=lambda item: -item[1])
+        lines.append("of a step of fit: " + ", ".join(f"{name} {seconds / total:.1%}" for name, seconds in shares))
     lines.append("")
     for name, words in {
         "cold_start": "process start to first step",
@@ -267,7 +271,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         measured = rounds(task, args.rounds) | starts(7 if args.full else 3, Path(cache))
     result: dict[str, Any] = {"measurements": measured, "machine": machine()}
     measured["row_orders"] = measurement([thousand.row_orders() for _ in range(3)], "s")
-    if result["machine"]["platform"] != "cpu":
+    if result["machine"]["platform"] == "cpu":
+        result["operations"] = operations.seconds_by_group(task)
+    else:
         measured["thousand_trainings"] = measurement([thousand.trainings() for _ in range(3)], "s")
     result["settings"] = {"task": asdict(task), "rounds": args.rounds, "full": args.full}
     if not args.no_growth:

@@ -9,7 +9,7 @@ import pytest
 
 import benchmark
 import flax_impl
-from bench import growth, peers
+from bench import growth, operations, peers
 from bench.contestants import Task, flax_contestants, products, torch_contestants
 from tests.support.commands import run
 
@@ -62,6 +62,12 @@ def test_a_point_of_growth() -> None:
     assert point["steps"] == 20
     assert point["data"] == 2_000 * 4 * 27
     assert 0 < point["added"] < point["memory"]
+
+
+def test_where_the_time_of_a_step_goes() -> None:
+    found = operations.seconds_by_group(SMALL)
+    assert set(found) >= {"matrix products", "Adam", "ELU", "fetching the batch"}
+    assert all(0 < seconds < 1 for seconds in found.values())
 
 
 def test_slopes() -> None:
