@@ -13,7 +13,8 @@ from attacks.record import Record
 _PROMISED = 60.0  # seconds within which a process ends whose peer is gone
 _LINE = (
     "train --backend {0} --data table.csv --ignore row --representation-features 16 --head-features 8 --batch-size 20 "
-    "--members 1 --no-intervals --steps 2000000000 --out out{2} --distributed --coordinator 127.0.0.1:{1} "
+    "--members 1 --no-intervals --steps 2000000000 --patience 1000000000 --out out{2} "
+    "--distributed --coordinator 127.0.0.1:{1} "
     "--processes 2 --process-id {2}"
 )
 # Where the coordinator is gone, JAX may end the process itself, before the training hears of it.
