@@ -25,20 +25,25 @@ _WAYS: dict[str, Callable[[float, random.Random], float]] = {
 def jumping_clocks(lab: Lab) -> Record:
     """Time, monotonic and perf_counter that stand still, run backwards, jump, or are of another century."""
     record, command = Record(), lab.next_of("clocks", (*TRAININGS, *CONVERSIONS))
-    way, seed = lab.random.choice(list(_WAYS)), lab.random.randrange(10**6)
-    what = f"{command.name}, a clock that {way}"
+    for way in lab.random.sample(list(_WAYS), len(lab.blows(4, 2))):
+        what = f"{command.name}, a clock that {way}"
+        with lab.new() as folder:
+            record.tried += 1
+            good = record.judge(lab.run(command, folder, _wrong(way, lab.random.randrange(10**6))), what, (0,))
+            if good and digests_of(command, folder) != lab.whole(command).digests:
+                record.bad("wrong", f"{what}: other files than by a true clock")
+            if command.checkpoints:
+                finish(record, lab, command, folder, what)
+    return record
 
-    def wrong() -> None:
-        draw = random.Random(seed)
+
+def _wrong(way: str, seed: int) -> Callable[[], None]:
+    """Returns a function that sets the clocks of a fork."""
+    draw = random.Random(seed)
+
+    def set_clocks() -> None:
         for name in _CLOCKS:
             true: Callable[[], float] = getattr(time, name)
             setattr(time, name, lambda true=true: _WAYS[way](true(), draw))
 
-    with lab.new() as folder:
-        record.tried += 1
-        good = record.judge(lab.run(command, folder, wrong), what, (0,))
-        if good and digests_of(command, folder) != lab.whole(command).digests:
-            record.bad("wrong", f"{what}: other files than by a true clock")
-        if command.checkpoints:
-            finish(record, lab, command, folder, what)
-    return record
+    return set_clocks

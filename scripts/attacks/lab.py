@@ -16,7 +16,7 @@ from attacks.material import write_tables
 from attacks.processes import Ended, Running
 from torch_ref.common.files.checkpoint_folder import checkpoints_in, read_checkpoint
 
-_MODEL = "train --backend torch --data table.csv --ignore row --representation-features 6 --head-features 4 --steps 9 --out made"
+_MODEL = "train --backend torch --data table.csv --ignore row --head-features 4 --steps 9 --out made"
 _TRACE = "parity --record trace.safetensors --model two-head --steps 2"
 _NEW_MOUNTS = 0x00020000  # CLONE_NEWNS
 
