@@ -131,7 +131,8 @@ def fit(
             optimiser stay in the parameters' dtype.
         checkpoint: a folder of its own for this training. It keeps the last 3 checkpoints there, and the same call goes
             on from the last good one, to the same result; a finished training returns at once. None keeps none.
-        every: steps between two checkpoints; None makes one about every 10 seconds. The last step always makes one.
+        every: steps between two checkpoints; None makes one about every 10 seconds, or fewer where writing takes long.
+            The last step always makes one.
         progress: shows a bar, or plain lines, once the training takes long.
         mesh: devices to share the training, see `make_mesh`; None is one device. On several hosts every process calls
             `fit` with the same arguments and gets the same result.

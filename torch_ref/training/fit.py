@@ -118,7 +118,8 @@ def fit(
             parameters' dtype.
         checkpoint: a folder of its own for this training. It keeps the last 3 checkpoints there, and the same call goes
             on from the last good one, to the same result; a finished training returns at once. None keeps none.
-        every: steps between two checkpoints; None makes one about every 10 seconds. The last step always makes one.
+        every: steps between two checkpoints; None makes one about every 10 seconds, or fewer where writing takes long.
+            The last step always makes one.
         progress: shows a bar, or plain lines, once the training takes long.
         process_group: processes to share the training by DistributedDataParallel, such as
             `torch.distributed.group.WORLD`; None is this process alone. Every process calls `fit` with the same

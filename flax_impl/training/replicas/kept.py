@@ -34,6 +34,7 @@ class KeptReplicas:
     def __init__(self, trained: Any, checkpoints: KeepsCheckpoints | None) -> None:
         self.losses: dict[int, np.ndarray] = {}
         self._trained, self._checkpoints, self._lock = trained, checkpoints, threading.Lock()
+        self._count = len(jax.tree.leaves(trained)[0])
         self._states: dict[int, _Arrays] = {}  # the last one known of each replica that did not end
         self._running: set[int] = set()
         self._awaited: set[int] = set()  # whose states the next checkpoint waits for
@@ -57,7 +58,10 @@ class KeptReplicas:
         return len(known if known is not None else self._states.get(number, {"losses": ()})["losses"])
 
     def end(self, number: int, losses: np.ndarray) -> None:
-        """Takes what a replica ended with; its parameters are among the trained ones already."""
+        """Takes what a replica ended with; its parameters are among the trained ones already.
+
+        After the last one `finish` writes the checkpoint.
+        """
         with self._lock:
             self._running.discard(number)
             self.losses[number] = losses
@@ -90,7 +94,7 @@ class KeptReplicas:
     def _arrived(self, number: int) -> None:
         if number in self._awaited:
             self._awaited.discard(number)
-            if not self._awaited and self._checkpoints is not None:
+            if not self._awaited and self._checkpoints is not None and len(self.losses) < self._count:
                 spent, self._spent = self._spent, 0.0
                 self._checkpoints.save(self._steps(), self._pack, spent=spent)
 
