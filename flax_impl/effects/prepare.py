@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -153,12 +153,23 @@ def read_features(
         [x] = check_data({"x": x}, ("x",)).values()
         return x
     x = check_features(x, columns)
-    unseen = [f"{name} in {count} of {len(x)} rows" for name, count in count_unseen(x, columns).items()]
-    sentence = f"training did not see some levels, which count as an average one: {listed(unseen)}"
-    if unseen and sentence not in said:
+    warn_unseen(count_unseen(x, columns), len(x), said)
+    return x
+
+
+def warn_unseen(unseen: Mapping[str, int], rows: int, said: set[str]) -> None:
+    """Warns of levels that training did not see, where there are some and it was not said before.
+
+    Args:
+        unseen: in how many rows a column has such a level.
+        rows: how many there are.
+        said: warnings that were given already, to which new ones are added.
+    """
+    counts = [f"{name} in {count} of {rows} rows" for name, count in unseen.items() if count]
+    sentence = f"training did not see some levels, which count as an average one: {listed(counts)}"
+    if counts and sentence not in said:
         said.add(sentence)
         warn_user(sentence)
-    return x
 
 
 def check_every_arm(data: TreatmentData) -> None:
