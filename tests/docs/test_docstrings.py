@@ -36,6 +36,7 @@ RAISES_NOTHING: dict[str, str] = {
     "BudgetCurve": "a record: it keeps what it is given",
     "Benchmark": "a record: it keeps what it is given",
     "Column": "a record: it keeps what it is given",
+    "ColumnStatistics": "a record: it keeps what it is given",
     "Conversion": "a record: it keeps what it is given",
     "Constant": "a schedule without settings",
     "CrossFit": "a record: it keeps what it is given",

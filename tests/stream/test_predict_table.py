@@ -54,10 +54,11 @@ def test_two_inputs_and_names(backend: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("backend", ["flax", "torch"])
 def test_what_is_refused_leaves_no_file(backend: str, tmp_path: Path) -> None:
     table, target = opened(tmp_path / "rows", 60), tmp_path / "y.parquet"
-    for settings, message in (
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"names": ("one",)}, "names: expected a name for each of 2 outputs, got ('one',)"),
         ({"batch_size": 0}, "batch_size: expected a whole number of at least 1, got 0"),
-    ):
+    ]
+    for settings, message in refused:
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             predicted(backend, table, target, **settings)
     part = tmp_path / "rows" / "part-0.parquet"

@@ -81,6 +81,12 @@ def test_float32_is_the_same_too(backend: str, tmp_path: Path) -> None:
     same(train(backend, table, "float32", epochs=2), in_memory(backend, table, "float32", epochs=2))
 
 
+def test_a_mesh_of_one_is_the_same(tmp_path: Path) -> None:
+    table, settings = opened(tmp_path, 23, 31, window=60), {"epochs": 2, "validation_rows": HELD_OUT}
+    same(train("flax", table, "float32", **settings, mesh=flax_impl.training.make_mesh()),
+         train("flax", table, "float32", **settings))  # fmt: skip
+
+
 @pytest.mark.parametrize("backend", SIDES)
 @pytest.mark.usefixtures("x64")
 def test_two_inputs_and_two_outputs(backend: str, tmp_path: Path) -> None:

@@ -83,8 +83,9 @@ def test_the_documented_rule_by_hand() -> None:
     sizes, seed, epoch = (3, 2, 4), 7, 1
     groups = np.arange(3)
     np.random.default_rng([seed, epoch, 0]).shuffle(groups)
-    starts, windows = np.cumsum([0, *sizes]), [[]]
-    for group in groups:
+    starts = np.cumsum([0, *sizes]).tolist()
+    windows: list[list[int]] = [[]]
+    for group in groups.tolist():
         if windows[-1] and sum(sizes[g] for g in [*windows[-1], group]) > 5:
             windows.append([])
         windows[-1].append(group)

@@ -19,7 +19,7 @@ from .processes import Share
 
 
 @dataclass(frozen=True)
-class Rows:
+class TrainingRows:
     """The batches of one training.
 
     Args:
@@ -75,7 +75,7 @@ class Rows:
         return _batch(arrays, *self.share.rows(self.held_out.rows, np.ones(len(self.held_out.rows), bool)))
 
 
-def rows_of(data: Any, loss: Any, model: nn.Module, share: Share, **asked: Any) -> Rows:
+def rows_of(data: Any, loss: Any, model: nn.Module, share: Share, **asked: Any) -> TrainingRows:
     """Returns the batches of a training; the other arguments are those of `fit`.
 
     Raises:
@@ -83,12 +83,12 @@ def rows_of(data: Any, loss: Any, model: nn.Module, share: Share, **asked: Any) 
     """
     if isinstance(data, ParquetTable):
         stream = open_stream(data, loss, model, dtype=dtype_of(model), process=share.process, **asked)
-        return Rows(stream.feed, stream.steps, stream.held_out, stream.validation, data, share, model, None)
+        return TrainingRows(stream.feed, stream.steps, stream.held_out, stream.validation, data, share, model, None)
     table = check_batch(data, loss, dtype=dtype_of(model), whole=True, model=model)
     shuffle, seed = asked.pop("shuffle"), asked.pop("seed")
     chosen, held_out, steps = choose_rows(len(next(iter(table.values()))), **asked)
     order = draw_order(chosen, batch_size=asked["batch_size"], shuffle=shuffle, seed=seed)
-    return Rows(order, steps, held_out, None, table, share, model, to_tensors(model, table))
+    return TrainingRows(order, steps, held_out, None, table, share, model, to_tensors(model, table))
 
 
 def _batch(arrays: Mapping[str, Tensor], index: np.ndarray, mask: np.ndarray) -> dict[str, Tensor]:

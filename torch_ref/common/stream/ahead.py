@@ -26,7 +26,7 @@ def reading_threads() -> Iterator[ThreadPoolExecutor]:
         threads.shutdown(wait=True, cancel_futures=True)
 
 
-def in_order(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+def read_in_order(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
     """Yields `function(item)` of each item, in their order; a few are computed ahead in threads.
 
     Args:

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Int
 from ..batches import HeldOut, count_steps, watch_rows
 from ..checks.arguments import check_flag, check_integer, check_row_numbers
 from ..checks.arrays import check_names, check_part, loss_arguments
-from .ahead import in_order, reading_threads
-from .order import Places, Window, Windows, cut, deal_groups
+from .ahead import read_in_order, reading_threads
+from .order import StepPlaces, Window, Windows, cut, deal_groups
 from .table import Arrays, ParquetTable, joined
 
 
@@ -37,7 +37,7 @@ class Feed:
         self,
         table: ParquetTable,
         windows: Windows,
-        places: Places,
+        places: StepPlaces,
         steps: int,
         held_out: Int[np.ndarray, " held_out"],
         read: Callable[[int], Arrays],
@@ -254,7 +254,7 @@ def open_stream(
         watched = watch_rows(np.arange(len(held_out), dtype=np.int32), patience, batches, steps)
     assert table.window is not None  # it has filled it in
     windows = Windows(own, table.window, shuffle=check_flag("shuffle", shuffle), seed=seed)
-    places = Places(windows.rows, batch, batches)
+    places = StepPlaces(windows.rows, batch, batches)
     changed = partial(table.for_batches, dtype=dtype)
     feed = Feed(table, windows, places, steps, np.unique(held_out), read, changed)
     return Streamed(feed, steps, watched, lambda: changed(_rows(table, held_out, read)))
@@ -269,7 +269,7 @@ def _rows(table: ParquetTable, numbers: Int[np.ndarray, " rows"], read: Callable
     def part(group: int) -> Arrays:
         return {name: array[unique[groups == group] - starts[group]] for name, array in read(group).items()}
 
-    found = joined(list(in_order(part, np.unique(groups).tolist())))
+    found = joined(list(read_in_order(part, np.unique(groups).tolist())))
     return {name: array[order] for name, array in found.items()}
 
 

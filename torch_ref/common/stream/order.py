@@ -146,7 +146,7 @@ class Windows:
         return self._whole.take(1)[0][0].astype(np.intp)
 
 
-class Places:
+class StepPlaces:
     """Where the steps of a training lie in its epochs; the last batch of an epoch may be short.
 
     Args:
@@ -222,7 +222,7 @@ class WindowOrder:
         sizes = np.bincount(groups, minlength=len(ends))
         self._numbers = np.split(numbers[order], np.cumsum(sizes)[:-1])
         self._windows = Windows(sizes, shuffle.window, shuffle=True, seed=seed)
-        self._places = Places(self.rows, self.width)
+        self._places = StepPlaces(self.rows, self.width)
         self._shuffled: tuple[Window | None, np.ndarray] = (None, numbers)
 
     def take(self, steps: int) -> tuple[Int[np.ndarray, "steps batch"], Bool[np.ndarray, "steps batch"]]:

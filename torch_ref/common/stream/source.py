@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..checks.arguments import listed, shown
-from .ahead import in_order
+from .ahead import read_in_order
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def read_footers(files: Source, wanted: Sequence[str], *, numbers_only: bool) ->
                     raise ValueError(f"{files.files[number]}: expected the column {name} once, got {got}")
             return Footer(file.metadata, files.bytes_of(number)), kinds
 
-    found = list(in_order(footer, range(len(files.files))))
+    found = list(read_in_order(footer, range(len(files.files))))
     for number, (_, kinds) in enumerate(found):
         for name, kind in kinds.items():
             expected = found[0][1][name]

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..checks.arguments import listed, shown
 from ..files.settings_text import text_of
-from .ahead import in_order
+from .ahead import read_in_order
 from .cells import to_arrays
 from .columns import checked_columns, names_of
 from .order import WindowShuffle
@@ -24,7 +24,7 @@ _UNKNOWN = ("mu0", "mu1", "ycf")  # what only a simulation knows
 Arrays = dict[str, np.ndarray]
 
 
-class Group(NamedTuple):
+class RowGroup(NamedTuple):
     """A row group.
 
     Attributes:
@@ -84,7 +84,7 @@ class ParquetTable:
     columns: Mapping[str, str | Sequence[str]]
     window: int | None = None
     change: Callable[[Arrays], Arrays] | None = None
-    groups: tuple[Group, ...] = field(init=False, repr=False)
+    groups: tuple[RowGroup, ...] = field(init=False, repr=False)
     _names: dict[str, tuple[str, ...]] = field(init=False, repr=False)
     _files: Source = field(init=False, repr=False)
     _footers: tuple[Footer, ...] = field(init=False, repr=False)
@@ -96,7 +96,7 @@ class ParquetTable:
         wanted = [name for of_array in names.values() for name in of_array]
         footers = read_footers(files, wanted, numbers_only=self._numbers_only)
         groups = tuple(
-            Group(file, number, rows)
+            RowGroup(file, number, rows)
             for file, footer in enumerate(footers)
             for number in range(footer.metadata.num_row_groups)
             if (rows := footer.metadata.row_group(number).num_rows)
@@ -173,7 +173,7 @@ class ParquetTable:
         Raises:
             ValueError: as `read`.
         """
-        return in_order(lambda number: self.read(number, dtype), range(len(self.groups)))
+        return read_in_order(lambda number: self.read(number, dtype), range(len(self.groups)))
 
     def read(self, number: int, dtype: str = "float64", check: Callable[[Arrays], Arrays] | None = None) -> Arrays:
         """Returns the arrays of one row group.
