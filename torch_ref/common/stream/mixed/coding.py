@@ -135,7 +135,7 @@ def _numbers(column: Column, cells: Any, arrow: Any) -> Float64[np.ndarray, " ro
 
 
 def _codes(column: Column, levels: tuple[Any, ...], cells: Any, arrow: Any) -> Float64[np.ndarray, " rows"]:
-    from pyarrow.compute import index_in
+    from pyarrow.compute import index_in  # pyright: ignore[reportAttributeAccessIssue] (made as it loads)
 
     gap = np.nan if column.gaps else -1.0
     if arrow.types.is_null(cells.type):

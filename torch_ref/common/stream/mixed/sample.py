@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from ...checks.arguments import check_integer
-from ..ahead import in_order
+from ..ahead import read_in_order
 from ..source import import_parquet
 from ..table import ParquetTable
 
@@ -41,7 +41,7 @@ def sample_rows(
         return _with_wide_codes(found.take(numbers[bounds[group] : bounds[group + 1]] - starts[group]))
 
     arrow, _ = import_parquet(str(table.source))
-    parts = in_order(part, np.flatnonzero(np.diff(bounds)).tolist())
+    parts = read_in_order(part, np.flatnonzero(np.diff(bounds)).tolist())
     return numbers, arrow.concat_tables(list(parts)).unify_dictionaries()
 
 
