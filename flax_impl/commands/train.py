@@ -22,7 +22,6 @@ from ..effects.effect_model import EffectModel
 from ..effects.learners.training_record import TrainingRecord
 from ..effects.overlap import examine_overlap
 from ..effects.prepare import check_every_arm
-from ..effects.streams.fit import train_streamed
 from ..effects.streams.outcomes import write_effects as write_streamed_effects
 from ..effects.streams.prepare import IN_MEMORY, prepare_streamed
 from .backends import import_backend, join_processes, run_command
@@ -94,7 +93,7 @@ def train_streamed_two_head(
     say(writes, about)
     say(writes, f"{args.data}: read in parts, so there are no intervals, pictures or averages with errors; {IN_MEMORY}")
     start = time.perf_counter()
-    model = (train_streamed_net if args.backend == "torch" else train_streamed)(prepared, settings, **shared)
+    model = trainer_of(args.backend)(prepared, settings, **shared)
     line = steps_line(args, model, time.perf_counter() - start)
     say(writes, line)
     if not writes:
@@ -110,6 +109,15 @@ def train_streamed_two_head(
         beside.write_text(f"{text}\n")
     print("\n".join(["", *written.lines(model.arms), ""]))
     return [effects, weights, losses, summary]
+
+
+def trainer_of(backend: str) -> Any:
+    """Returns what trains nets on a table that is read in parts; of flax it needs JAX, which torch must not."""
+    if backend == "torch":
+        return train_streamed_net
+    from ..effects.streams.fit import train_streamed
+
+    return train_streamed
 
 
 def write_effects(

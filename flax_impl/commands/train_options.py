@@ -190,9 +190,9 @@ def settings_of(args: argparse.Namespace, members: int, intervals: bool) -> Effe
 
 def check_streamed(args: argparse.Namespace) -> None:
     """Raises ValueError for what a table that is read in parts has no answer to."""
-    for name in given(args, "groups", "drop_missing", "replication", "report", "trim", "bootstrap"):
-        option = f"--{name.replace('_', '-')}"
-        raise ValueError(f"{option}: expected none with a table that is read in parts, got it; {IN_MEMORY}")
+    for name, value in given(args, "groups", "drop_missing", "replication", "report", "trim", "bootstrap").items():
+        option, got = f"--{name.replace('_', '-')}", "it" if value is True else value
+        raise ValueError(f"{option}: expected none with a table that is read in parts, got {got}; {IN_MEMORY}")
     if args.learners == ["nets", "trees"]:
         raise ValueError(f"--learners: expected nets with a table that is read in parts, got nets trees; {IN_MEMORY}")
     check_final_activation(args)

@@ -46,8 +46,8 @@ def test_train_and_predict(
     assert summary[2] == f"120 rows, mean of the rows' effects {mean:.4g}"
     with (tmp_path / "out" / "losses.csv").open() as file:
         assert list(csv.DictReader(file).fieldnames or ())[-1] == "loss on held-out rows"
-    told = ("--model", "out/model.safetensors", "--backend", backend, "--data", data, *more[:1])
-    assert call(predict.main, *told[: 8 if "--stream" in more else 6], "--out", "told.csv", folder=tmp_path) == 0
+    told = ("--model", "out/model.safetensors", "--backend", backend, "--data", data, "--out", "told.csv")
+    assert call(predict.main, *told, *(["--stream"] if "--stream" in more else []), folder=tmp_path) == 0
     assert f"{data}: 120 rows, mean of the rows' effects {mean:.4g}" in capsys.readouterr().out
     found = np.loadtxt(tmp_path / "told.csv", delimiter=",", skiprows=1)
     np.testing.assert_allclose(found[:, 3], effects.column("effect").to_numpy(), rtol=1e-5, atol=1e-6)
@@ -87,15 +87,15 @@ PARTS = "a table that is read in parts"
 FAILURES: list[tuple[list[str], str]] = [
     (["--data", "empty"], "error: empty: expected Parquet files, found none"),
     (["--data", "none/*.parquet"], "error: none/*.parquet: expected Parquet files, found none"),
-    (["--data", "x.npz", "--stream"], "error: --stream: expected a folder, a pattern, a URL, or a .parquet or .csv file"),
+    (["--data", "x.npz", "--stream"], "error: --stream: expected a folder, a pattern, a URL, or a .parquet or "),
     (["--stream"], "or .csv file for --data, got synthetic, which is read whole"),
     (["--data", "none.csv", "--stream"], "error: none.csv: expected a file, found none"),
     (["--data", "nowhere://rows"], "error: nowhere://rows: expected a URL that fsspec can open, got "),
     (["--sample", "9"], f"error: --sample: expected with {PARTS} (--stream), got 9"),
     (["--data", "rows", "--outcome", "z"], "error: rows: expected a column 'z', got age, "),
     (["--data", "rows", "--groups", "city"], f"error: --groups: expected none with {PARTS}, got city; {IN_MEMORY}"),
-    (["--data", "rows", "--drop-missing"], f"error: --drop-missing: expected none with {PARTS}, got True; {IN_MEMORY}"),
-    (["--data", "rows", "--bootstrap"], f"error: --bootstrap: expected none with {PARTS}, got True; {IN_MEMORY}"),
+    (["--data", "rows", "--drop-missing"], f"error: --drop-missing: expected none with {PARTS}, got it; {IN_MEMORY}"),
+    (["--data", "rows", "--bootstrap"], f"error: --bootstrap: expected none with {PARTS}, got it; {IN_MEMORY}"),
     (["--data", "rows", "--report", "r.html"], f"error: --report: expected none with {PARTS}, got r.html; {IN_MEMORY}"),
     (["--data", "rows", "--learners", "nets", "trees"], f"expected nets with {PARTS}, got nets trees; {IN_MEMORY}"),
     (["--data", "other"], "error: other/part-2.parquet: column age: expected float, as in other/part-0.parquet, got"),

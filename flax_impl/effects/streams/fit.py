@@ -6,9 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
+
+try:
+    import jax
+    from jax.sharding import Mesh
+except ImportError as error:
+    raise ImportError("flax_impl needs jax: pip install 'twohead[jax]'") from error
 
 from torch_ref.common.settings.optimizers import Optimizer
 
