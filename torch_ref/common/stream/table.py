@@ -18,7 +18,6 @@ from .order import WindowShuffle
 from .source import Footer, Source, column_names, find_source, naming, read_footers
 from .statistics import ColumnStatistics, RunningStatistics
 
-_WINDOW = 2**24  # numbers, 64 MiB in float32
 _MOST_ROWS = int(np.iinfo(np.int32).max)  # their numbers are int32
 _UNKNOWN = ("mu0", "mu1", "ycf")  # what only a simulation knows
 Arrays = dict[str, np.ndarray]
@@ -89,6 +88,7 @@ class ParquetTable:
     _files: Source = field(init=False, repr=False)
     _footers: tuple[Footer, ...] = field(init=False, repr=False)
     _numbers_only: ClassVar[bool] = True
+    _window_numbers: ClassVar[int] = 2**24  # 64 MiB in float32
 
     def __post_init__(self) -> None:
         names = checked_columns(self.columns)
@@ -106,13 +106,13 @@ class ParquetTable:
         if sum(group.rows for group in groups) > _MOST_ROWS:
             raise ValueError(f"{self.source}: expected at most {_MOST_ROWS} rows, got more")
         largest = max(group.rows for group in groups)
-        window = max(largest, _WINDOW // sum(map(len, names.values()))) if self.window is None else self.window
+        fitting = max(largest, self._window_numbers // len(wanted))
         for name, value in (
             ("groups", groups),
             ("_names", names),
             ("_files", files),
             ("_footers", footers),
-            ("window", WindowShuffle((largest,), window).window),
+            ("window", WindowShuffle((largest,), fitting if self.window is None else self.window).window),
         ):
             object.__setattr__(self, name, value)
 

@@ -35,6 +35,7 @@ class MixedTable(ParquetTable):
     encode: Callable[[Arrays], Mapping[str, Any]] | None = field(default=None, kw_only=True)
     numbers: int | None = field(default=None, kw_only=True)
     _numbers_only: ClassVar[bool] = False
+    _window_numbers: ClassVar[int] = 2**23  # 64 MiB in float64
 
     @property
     def width(self) -> int:
