@@ -12,6 +12,7 @@ from ..effects.plots import figure as empty_figure
 from ..effects.settings import EffectSettings
 from ..effects.streams.prepare import IN_MEMORY
 from .backends import BACKENDS, Parser
+from .streams.source import is_streamed
 
 # What `--help-all` begins with.
 ABOUT = """Trains a model in one of the frameworks: on made-up data, on ACIC 2016, or on a table of your own.
@@ -215,7 +216,8 @@ def check(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')}: expected with --distributed, got it alone")
     if args.compile_cache and args.backend != "flax":
         raise ValueError(f"--compile-cache: expected with --backend flax, got {args.backend}, which compiles nothing")
-    if given(args, "checkpoint", "every") and args.backend == "flax" and args.model == "two-head":
+    ensemble = args.backend == "flax" and args.model == "two-head"
+    if given(args, "checkpoint", "every") and ensemble and not is_streamed(args):
         raise ValueError("--checkpoint: expected a single net (--backend torch), got an ensemble, which has none yet")
     if args.less_is_better and not args.report:
         raise ValueError("--less-is-better: expected with --report, got it alone")

@@ -91,7 +91,7 @@ def test_the_site_has_every_public_method_and_no_inherited_one(site: Path) -> No
 @pytest.mark.slow
 def test_an_entry_has_its_signature_its_sections_and_its_example(site: Path) -> None:
     fit = entry(site, "flax_impl", "fit")
-    assert fit.startswith("flax_impl.fit( model: Module, params: Params, data: Mapping[str, Any], *, ")
+    assert fit.startswith("flax_impl.fit( model: Module, params: Params, data: Mapping[str, Any] | ParquetTable, *, ")
     assert "optimizer: Optimizer = Adam(), loss: Loss = FactualLoss(), epochs: int | None = None, " in fit
     assert ") → tuple[Params, Float[np.ndarray, 'steps outputs']]" in fit
     parts = ["Twin: torch_ref.fit, ", "Parameters:", "Returns:", "Raises:", "FloatingPointError", "Example"]

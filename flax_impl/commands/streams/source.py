@@ -1,5 +1,6 @@
 """Which tables are read in parts, and from which files."""
 
+import argparse
 import os
 from pathlib import Path
 
@@ -21,8 +22,7 @@ def streamed_source(source: str, asked: bool) -> str | None:
         ValueError: `--stream` with a source that cannot be read in parts, or a .csv file that cannot be converted.
     """
     path = Path(source)
-    many = "://" in source or any(mark in source for mark in "*?[") or path.is_dir()
-    if many and not path.is_file():
+    if _is_many(source):
         return source
     if not asked:
         return None
@@ -37,3 +37,13 @@ def streamed_source(source: str, asked: bool) -> str | None:
         expected = "a folder, a pattern, a URL, or a .parquet or .csv file"
         raise ValueError(f"--stream: expected {expected} for --data, got {source}, which is read whole")
     return source
+
+
+def is_streamed(args: argparse.Namespace) -> bool:
+    """Returns whether `--data` is read in parts."""
+    return args.stream or _is_many(args.data)
+
+
+def _is_many(source: str) -> bool:
+    path = Path(source)
+    return not path.is_file() and ("://" in source or any(mark in source for mark in "*?[") or path.is_dir())

@@ -84,14 +84,22 @@ class Feed:
         for epoch, rows, into in self._places.take(steps):
             mask[into] = True
             for window, within, part in cut(self._windows.of_epoch(epoch), rows, into):
-                loaded = self._load(window)
-                arrays = arrays or _zeros(loaded.arrays, len(mask))
-                for name, array in loaded.arrays.items():
-                    # Numbers are right; "clip" alone writes without a buffer.
-                    np.take(array, loaded.order[within], axis=0, out=arrays[name][part], mode="clip")
+                arrays = self._copy(window, within, arrays, part, len(mask))
         arrays = self._changed(arrays or _zeros(self._a_group(), len(mask)))
         shaped = {name: array.reshape(steps, self.batch, *array.shape[1:]) for name, array in arrays.items()}
         return shaped, mask.reshape(steps, self.batch)
+
+    def _copy(self, window: Window, within: slice, arrays: Arrays, part: slice, rows: int) -> Arrays:
+        """Copies some rows of a window, in its order, to their places; returns the arrays, which it makes at first.
+
+        No window is held here, so that the last one is free while the next one comes.
+        """
+        loaded = self._load(window)
+        arrays = arrays or _zeros(loaded.arrays, rows)
+        for name, array in loaded.arrays.items():
+            # Numbers are right; "clip" alone writes without a buffer.
+            np.take(array, loaded.order[within], axis=0, out=arrays[name][part], mode="clip")
+        return arrays
 
     def _load(self, window: Window) -> "_Loaded":
         """Returns a window's rows, and lets threads read the one after it."""
