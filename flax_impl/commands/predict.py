@@ -4,10 +4,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch_ref.common.data.load import load_features
-from torch_ref.common.data.tables import write_csv
+import numpy as np
 
+from torch_ref.common.data.load import load_features
+
+from ..effects.streams.outcomes import WrittenEffects, effect_columns, write_effects, writer_of
 from .backends import BACKENDS, Parser, import_backend, run_command
+from .streams.source import streamed_source
 from .torch_effects import load_nets
 
 
@@ -17,9 +20,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     default = Path("out/train/model.safetensors")
     add("--model", type=Path, metavar="FILE", default=default, help=f"model file (default: {default})")
-    add("--data", required=True, metavar="FILE", help=".csv, .parquet or .npz with the columns of the training")
-    add("--out", type=Path, metavar="FILE", default=Path("out/effects.csv"), help="file to write (default: "
-        "out/effects.csv)")  # fmt: skip
+    add("--data", required=True, metavar="FILE", help=".csv, .parquet or .npz with the columns of the training; or "
+        "a folder of .parquet files, a pattern or a URL, read in parts")  # fmt: skip
+    add("--stream", action="store_true", help="read a .parquet or .csv file in parts, so that it may be larger than "
+        "memory")  # fmt: skip
+    add("--out", type=Path, metavar="FILE", default=Path("out/effects.csv"), help="file to write, .csv or .parquet "
+        "(default: out/effects.csv)")  # fmt: skip
     add("--alpha", type=float, default=0.05, help="probability that an interval misses (default: 0.05)")
     add("--backend", choices=tuple(BACKENDS), default="flax", help="the framework (default: flax)")
     add("--dtype", choices=("float32", "float64"), default="float32", help="that the model was trained in")
@@ -28,23 +34,18 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Predicts and writes; returns 0."""
+    source = streamed_source(args.data, args.stream)
     package = import_backend(args.backend, args.dtype)
     model = load_nets(args.model) if args.backend == "torch" else package.effects.load_effect_model(args.model)
-    x = load_features(args.data, model.columns or model.feature_names)
-    two, (first, *others) = len(model.arms) == 2, model.arms
-    outcomes = dict(zip(model.arms, model.potential_outcomes(x), strict=True))
-    columns = {f"y{arm}" if two else f"y_{label}": outcomes[label] for arm, label in enumerate(outcomes)}
-    for label in others:
-        end = "" if two else f"_{label}"
-        columns[f"effect{end}"] = outcomes[label] - outcomes[first]
-        if model.has_intervals:
-            ends = model.effect_interval(x, args.alpha, control=first, treatment=label)
-            columns[f"low{end}"], columns[f"high{end}"] = ends
-    write_csv(args.out, ("row", *columns), zip(*(array.tolist() for array in columns.values()), strict=True))
-    for label in others:
-        of = "" if two else f" of {label} against {first}"
-        average = (outcomes[label] - outcomes[first]).mean()
-        print(f"{args.data}: {len(x)} rows, mean of the rows' effects{of} {average:.4g}")
+    if source is not None:
+        written = write_effects(model, source, args.out, args.alpha)
+    else:
+        x = load_features(args.data, model.columns or model.feature_names)
+        columns, effects = effect_columns(model, x, args.alpha)
+        writer_of(args.out)(args.out, iter([{"row": np.arange(len(x)), **columns}]))
+        written = WrittenEffects(len(x), {label: float(effect.mean()) for label, effect in effects.items()})
+    for line in written.lines(model.arms):
+        print(f"{args.data}: {line}")
     print(f"written: {args.out}")
     return 0
 

@@ -44,7 +44,7 @@ class TorchSide:
         """Returns a copy of the weights by torch's names."""
         return self.package.models.to_numpy(self.model)
 
-    def fit(self, data: Mapping[str, np.ndarray], **settings: Any) -> np.ndarray:
+    def fit(self, data: Any, **settings: Any) -> np.ndarray:
         """Trains, and returns the losses [steps, outputs]; `settings` are those of the package's `fit`."""
         return self.package.fit(self.model, data, **settings)
 
@@ -112,7 +112,7 @@ class FlaxSide:
         """Returns a copy of the weights by torch's names."""
         return self.package.models.to_numpy(self.params)
 
-    def fit(self, data: Mapping[str, np.ndarray], **settings: Any) -> np.ndarray:
+    def fit(self, data: Any, **settings: Any) -> np.ndarray:
         """Trains, and returns the losses [steps, outputs]; `settings` are those of the package's `fit`."""
         self.params, losses = self.package.fit(self.model, self.params, data, **settings)
         return losses

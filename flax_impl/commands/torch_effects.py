@@ -12,8 +12,9 @@ from ..effects.effect_model import EffectModel
 from ..effects.ensemble_file import Ensemble, read_ensemble
 from ..effects.learners.training_record import TrainingRecord
 from ..effects.overlap import feature_names
-from ..effects.prepare import net_config, net_loss, prepare_alike
+from ..effects.prepare import Preparation, net_config, net_loss, prepare_alike
 from ..effects.settings import EffectSettings
+from ..effects.streams.prepare import StreamedPreparation
 from .sides import TorchSide
 
 
@@ -30,20 +31,45 @@ def fit_net(data: TreatmentData, settings: EffectSettings, **shared: Any) -> Eff
         FloatingPointError: the net diverged.
     """
     [prepared] = prepare_alike([data], settings)
-    arms = len(data.arms)
-    side = TorchSide("TwoHead", net_config(prepared, settings, arms), seed=settings.seed, dtype=settings.dtype)
-    kind, arguments = net_loss(settings, arms)
-    loss = getattr(side.package, kind)(**arguments)
     train, held_out = prepared.rows
-    losses = side.fit(
-        prepared.arrays, optimizer=settings.optimizer, loss=loss, seed=settings.seed, precision=settings.precision,
-        rows=train[0], validation_rows=None if held_out is None else held_out[0], **prepared.lengths, **shared,
-    )  # fmt: skip
+    side, losses = _train(prepared, prepared.arrays, settings, len(data.arms), held_out, rows=train[0], **shared)
     ensemble = Ensemble(
         side.model.config, [side.weights()], prepared.scales, prepared.encoding, feature_names(data),
         settings.bootstrap, {}, arms=data.arms, design=prepared.design,
     )  # fmt: skip
     return effect_model(ensemble, TrainingRecord(losses[None], held_out))
+
+
+def train_streamed_net(prepared: StreamedPreparation, settings: EffectSettings, **shared: Any) -> EffectModel:
+    """Trains one net in torch on a table that is read meanwhile; as `fit_net`.
+
+    Args:
+        prepared: what it trains on.
+        settings: with `members=1`.
+        shared: as for `fit_net`.
+
+    Raises:
+        ValueError: as `fit_effects_streamed`.
+        FloatingPointError: the net diverged.
+    """
+    arms, held_out = len(prepared.arms), prepared.held_out
+    side, losses = _train(prepared.prepared, prepared.table, settings, arms, held_out, **shared)
+    ensemble = prepared.ensemble(side.model.config, [side.weights()])
+    return effect_model(ensemble, TrainingRecord(losses[None], held_out))
+
+
+def _train(
+    prepared: Preparation, data: Any, settings: EffectSettings, arms: int, held_out: np.ndarray | None, **asked: Any
+) -> tuple[TorchSide, np.ndarray]:
+    """Returns a trained net, and its losses."""
+    side = TorchSide("TwoHead", net_config(prepared, settings, arms), seed=settings.seed, dtype=settings.dtype)
+    kind, arguments = net_loss(settings, arms)
+    losses = side.fit(
+        data, optimizer=settings.optimizer, loss=getattr(side.package, kind)(**arguments), seed=settings.seed,
+        precision=settings.precision, validation_rows=None if held_out is None else held_out[0], **prepared.lengths,
+        **asked,
+    )  # fmt: skip
+    return side, losses
 
 
 def load_nets(path: str | os.PathLike[str]) -> EffectModel:

@@ -4,6 +4,7 @@ import argparse
 import time
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,31 +13,23 @@ import numpy as np
 
 from torch_ref.common.data.load import load_curves, load_data
 from torch_ref.common.data.tables import write_csv
-from torch_ref.common.data.treatment_data import count
+from torch_ref.common.data.treatment_data import count, count_rows
 from torch_ref.common.files.array_file import replacing
-from torch_ref.common.settings.optimizers import Optimizer, make_optimizer
-from torch_ref.common.settings.schedules import make_schedule
+from torch_ref.common.stream.curves import stream_curves
 
 from ..effects import EffectReport, ate_error, effect_figures, sqrt_pehe
 from ..effects.effect_model import EffectModel
+from ..effects.learners.training_record import TrainingRecord
 from ..effects.overlap import examine_overlap
 from ..effects.prepare import check_every_arm
-from ..effects.settings import EffectSettings
+from ..effects.streams.outcomes import write_effects as write_streamed_effects
+from ..effects.streams.prepare import IN_MEMORY, prepare_streamed
 from .backends import import_backend, join_processes, run_command
 from .pictures import loss_curves
 from .sides import SIDES
-from .torch_effects import fit_net
-from .train_options import check, given, parse
-
-
-def optimizer_of(args: argparse.Namespace) -> Optimizer:
-    """Returns the settings of the optimiser."""
-    schedule = make_schedule(args.schedule, **given(args, "step_size", "gamma", "T_max", "eta_min"))
-    chosen = {"schedule": schedule, **given(args, "lr", "weight_decay", "momentum", "clip_norm")}
-    if args.optimizer is None and args.model == "two-head":
-        chosen = vars(EffectSettings().optimizer) | chosen
-    name = args.optimizer or {"two-head": "adamw", "two-in-two-out": "adam"}[args.model]
-    return make_optimizer(name, **chosen)
+from .streams.source import streamed_source
+from .torch_effects import fit_net, train_streamed_net
+from .train_options import check, check_final_activation, check_streamed, given, optimizer_of, parse, settings_of
 
 
 def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[str, Any], writes: bool) -> list[Path]:
@@ -49,30 +42,17 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
         check_every_arm(data)
     except ValueError as error:
         raise ValueError(f"{args.data}: {error}") from error
-    if args.final_activation != "identity":
-        raise ValueError(f"--final-activation: expected identity, as effects want it, got {args.final_activation}")
+    check_final_activation(args)
     say(writes, f"{args.data}: {count(data)}")
     if writes:
         args.out.mkdir(parents=True, exist_ok=True)
     one = args.backend == "torch"
     intervals = args.intervals is None and not one
-    members = args.members if args.members is not None else 1 if one else 20 if intervals else 5
-    chosen = given(
-        args, "representation_features", "head_features", "activation", "reduction", "cfr_weights", "balance",
-        "balance_weight", "epochs", "steps", "validation_share", "patience", "learners", "bins", "targeted",
-    )  # fmt: skip
-    settings = EffectSettings(
-        binary=bool(args.binary) or args.criterion == "sigmoid_binary_cross_entropy",
-        optimizer=optimizer_of(args), members=members, bootstrap=intervals,
-        calibrate=intervals and members > 1 and not args.bootstrap, batch_size=args.batch_size,
-        seed=args.seed, precision=args.precision, dtype=args.dtype, **chosen,
-    )  # fmt: skip
+    settings = settings_of(args, 20 if intervals else 5, intervals)
     start = time.perf_counter()
     model = (fit_net if one else package.effects.fit_effects)(data, settings, **shared)
     seconds = time.perf_counter() - start
-    steps = sum(int(np.isfinite(losses[:, 0]).sum()) for losses in (model.training.losses if model.training else ()))
-    nets = "1 net" if members == 1 else f"{members} nets"
-    say(writes, f"{steps} steps of {nets} in {seconds:.1f} s with {args.backend}, compile time included")
+    say(writes, steps_line(args, model, seconds))
     if not writes:
         return []
     report = EffectReport.of(model, data, trim=args.trim)
@@ -93,6 +73,53 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
     return written
 
 
+def steps_line(args: argparse.Namespace, model: EffectModel, seconds: float) -> str:
+    """Says how many steps the nets took, and how long that was."""
+    steps = sum(int(np.isfinite(losses[:, 0]).sum()) for losses in (model.training.losses if model.training else ()))
+    nets = "1 net" if model.members == 1 else f"{model.members} nets"
+    return f"{steps} steps of {nets} in {seconds:.1f} s with {args.backend}, compile time included"
+
+
+def train_streamed_two_head(
+    args: argparse.Namespace, package: ModuleType, shared: dict[str, Any], writes: bool, source: str
+) -> list[Path]:
+    """Trains the two-head model on a table that is read in parts, and returns the files it wrote."""
+    check_streamed(args)
+    settings = settings_of(args, 5, intervals=False)
+    named = given(args, "treatment", "control", "outcome", "weight", "features", "ignore", "categories", "sample")
+    prepared = prepare_streamed(source, settings, **named)
+    columns, counts = prepared.measured.columns, prepared.measured.counts.tolist()
+    about = f"{args.data}: {count_rows(counts, prepared.arms, len(columns), columns)}"
+    say(writes, about)
+    say(writes, f"{args.data}: read in parts, so there are no intervals, pictures or averages with errors; {IN_MEMORY}")
+    start = time.perf_counter()
+    model = trainer_of(args.backend)(prepared, settings, **shared)
+    line = steps_line(args, model, time.perf_counter() - start)
+    say(writes, line)
+    if not writes:
+        return []
+    assert model.training is not None
+    names = ("effects.parquet", "model.safetensors", "losses.csv", "summary.txt")
+    effects, weights, losses, summary = (args.out / name for name in names)
+    model.save(weights)  # first: what follows may fail
+    write_losses(losses, args, model.arms, model.training)
+    written = write_streamed_effects(model, source, effects)
+    text = "\n".join([about, line, *written.lines(model.arms)])
+    with replacing(summary) as beside:
+        beside.write_text(f"{text}\n")
+    print("\n".join(["", *written.lines(model.arms), ""]))
+    return [effects, weights, losses, summary]
+
+
+def trainer_of(backend: str) -> Any:
+    """Returns what trains nets on a table that is read in parts; of flax it needs JAX, which torch must not."""
+    if backend == "torch":
+        return train_streamed_net
+    from ..effects.streams.fit import train_streamed
+
+    return train_streamed
+
+
 def write_effects(
     args: argparse.Namespace, model: EffectModel, report: EffectReport, rows: Sequence[int]
 ) -> list[Path]:
@@ -101,15 +128,7 @@ def write_effects(
     columns = report.columns()
     write_csv(paths["effects.csv"], ("row", *columns), zip(*columns.values(), strict=True), rows)
     model.save(paths["model.safetensors"])
-    parts = [*(f"loss of head {arm}" for arm in range(len(report.arms))), *(["balance"] if args.balance else [])]
-    parts += ["propensity", "targeted"] if args.targeted else []
-    parts += ["loss on held-out rows"] if report.training.held_out is not None else []
-    taken = [
-        (net, step, *row)
-        for net, losses in enumerate(report.training.losses)
-        for step, row in enumerate(losses[np.isfinite(losses[:, 0])].tolist(), 1)
-    ]
-    write_csv(paths["losses.csv"], ("row", "net", "step", *parts), taken)
+    write_losses(paths["losses.csv"], args, report.arms, report.training)
     with replacing(paths["summary.txt"]) as beside:
         beside.write_text(f"{report}\n")
     try:
@@ -124,15 +143,33 @@ def write_effects(
     return list(paths.values())
 
 
+def write_losses(path: Path, args: argparse.Namespace, arms: Sequence[Any], training: TrainingRecord) -> None:
+    """Writes the losses of each step of each net."""
+    parts = [*(f"loss of head {arm}" for arm in range(len(arms))), *(["balance"] if args.balance else [])]
+    parts += ["propensity", "targeted"] if args.targeted else []
+    parts += ["loss on held-out rows"] if training.held_out is not None else []
+    taken = [
+        (net, step, *row)
+        for net, losses in enumerate(training.losses)
+        for step, row in enumerate(losses[np.isfinite(losses[:, 0])].tolist(), 1)
+    ]
+    write_csv(path, ("row", "net", "step", *parts), taken)
+
+
 def train_two_in_two_out(
-    args: argparse.Namespace, package: ModuleType, shared: dict[str, Any], writes: bool
+    args: argparse.Namespace, package: ModuleType, shared: dict[str, Any], writes: bool, source: str | None = None
 ) -> list[Path]:
     """Trains the two-input/two-output model on inputs and outputs as they are, and returns the files it wrote."""
-    data = load_curves(args.data)
+    if source is None:
+        data: Any = load_curves(args.data)
+        rows, features, outputs = len(data["x1"]), data["x1"].shape[1], data["y1"].shape[1]
+    else:
+        data = stream_curves(source)
+        rows, features, outputs = len(data), len(data.columns["x1"]), len(data.columns["y1"])
     chosen = given(args, "hidden_features", "activation", "final_activation")
-    config = {"in_features": data["x1"].shape[1], "out_features": data["y1"].shape[1], **chosen}
+    config = {"in_features": features, "out_features": outputs, **chosen}
     side = SIDES[args.backend]("TwoInTwoOut", config, seed=args.seed, dtype=args.dtype)
-    say(writes, f"{args.data}: {len(data['x1'])} rows, {data['x1'].shape[1]} features in each input")
+    say(writes, f"{args.data}: {rows} rows, {features} features in each input")
     settings = {"optimizer": optimizer_of(args), "batch_size": args.batch_size, "seed": args.seed}
     settings |= {"loss": package.JointLoss(args.criterion), "precision": args.precision}
     settings |= given(args, "epochs", "steps") or {"epochs": 100}
@@ -145,12 +182,12 @@ def train_two_in_two_out(
     say(writes, f"loss {losses[0].sum():.4g} at the first step, {losses[-1].sum():.4g} at the last")
     if not writes:
         return []
-    outputs = ("loss of output 1", "loss of output 2")
+    parts = ("loss of output 1", "loss of output 2")
     model, table, picture = (args.out / name for name in ("model.safetensors", "losses.csv", "losses.png"))
     side.save(model)
-    write_csv(table, ("step", *outputs), losses.tolist())
+    write_csv(table, ("step", *parts), losses.tolist())
     try:
-        figure = loss_curves({args.backend: losses}, outputs, f"{args.model} on {args.data}")
+        figure = loss_curves({args.backend: losses}, parts, f"{args.model} on {args.data}")
     except ImportError as error:
         print(f"no picture of the losses: {error}")
         return [model, table]
@@ -168,6 +205,9 @@ def say(writes: bool, line: str) -> None:
 def run(args: argparse.Namespace) -> int:
     """Trains and writes; returns 0."""
     check(args)
+    source = streamed_source(args.data, args.stream)
+    if source is None and args.sample is not None:
+        raise ValueError(f"--sample: expected with a table that is read in parts (--stream), got {args.sample}")
     package = import_backend(args.backend, args.dtype)
     if args.compile_cache:
         package.training.cache_compilations(args.compile_cache)
@@ -175,7 +215,10 @@ def run(args: argparse.Namespace) -> int:
     if args.distributed:
         processes, writes = join_processes(package, args.coordinator, args.processes, args.process_id)
         shared |= processes
-    train = {"two-head": train_two_head, "two-in-two-out": train_two_in_two_out}[args.model]
+    train: Any = {"two-head": train_two_head, "two-in-two-out": train_two_in_two_out}[args.model]
+    if source is not None:
+        streamed = {"two-head": train_streamed_two_head, "two-in-two-out": train_two_in_two_out}[args.model]
+        train = partial(streamed, source=source)
     if written := train(args, package, shared, writes):
         print(f"written: {', '.join(map(str, written))}")
     return 0

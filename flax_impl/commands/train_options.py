@@ -5,7 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch_ref.common.settings.optimizers import Optimizer, make_optimizer
+from torch_ref.common.settings.schedules import make_schedule
+
 from ..effects.plots import figure as empty_figure
+from ..effects.settings import EffectSettings
+from ..effects.streams.prepare import IN_MEMORY
 from .backends import BACKENDS, Parser
 
 # What `--help-all` begins with.
@@ -20,7 +25,8 @@ HELP = """usage: twohead train [OPTIONS]
 Trains a two-head model on a table and estimates the effect of a treatment:
 a summary, each row's outcomes and effect, the weights, and pictures.
 
-  --data SOURCE       a .csv, .parquet or .npz file, acic2016:1, or synthetic
+  --data SOURCE       a .csv, .parquet or .npz file, a folder, or acic2016:1
+  --stream            reads a large file in parts, as folders always are
   --treatment COLUMN  each row's arm (default: t); --control LABEL comes first
   --outcome COLUMN    what came out (default: y); --binary where it is 0 or 1
   --features COLUMN ...  only these are features; --ignore COLUMN ... not these
@@ -32,7 +38,6 @@ a summary, each row's outcomes and effect, the weights, and pictures.
   --backend NAME      flax, or torch for a single net of the reference
   --model NAME        two-head, or two-in-two-out
   --checkpoint DIR    keeps the training there, to go on after an interruption
-  --seed N            of the first weights and of the batches
   --help-all          all options: model, loss, optimiser, devices
 
 examples:
@@ -43,7 +48,7 @@ examples:
 _ONLY = {
     "two-head": (
         "treatment", "control", "outcome", "binary", "weight", "groups", "features", "ignore", "categories",
-        "drop_missing", "replication", "report", "less_is_better",
+        "drop_missing", "replication", "report", "less_is_better", "sample",
         "learners", "bins", "trim", "bootstrap", "representation_features", "head_features",
         "reduction", "cfr_weights", "balance", "balance_weight", "targeted", "members",
         "intervals", "validation_share", "patience",
@@ -58,8 +63,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--model", choices=tuple(_ONLY), default="two-head")
     add("--backend", choices=tuple(BACKENDS), default="flax", help="the framework (default: flax)")
-    add("--data", metavar="SOURCE", default="synthetic", help="synthetic, acic2016:1 to acic2016:10, or a file: .csv, "
-        ".parquet, .npz")  # fmt: skip
+    add("--data", metavar="SOURCE", default="synthetic", help="synthetic, acic2016:1 to acic2016:10, a file: .csv, "
+        ".parquet, .npz; or a folder of .parquet files, a pattern or a URL, read in parts")  # fmt: skip
     add("--report", type=Path, metavar="FILE", help="write an HTML page that shows it all: effects, who gains, "
         "overlap, balance, sensitivity; two-head with flax")  # fmt: skip
     add("--less-is-better", action="store_true", default=None, help="a smaller outcome is the better one: whom the "
@@ -80,6 +85,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--ignore", nargs="+", metavar="COLUMN", help="columns that are no features")
     add("--categories", nargs="+", metavar="COLUMN", help="features that are categories, though they look like numbers")
     add("--drop-missing", action="store_true", default=None, help="leave out rows without treatment or outcome")
+    add("--stream", action="store_true", help="read a .parquet or .csv file in parts, so that it may be larger than "
+        "memory; a folder of .parquet files, a pattern and a URL always are")  # fmt: skip
+    add("--sample", type=int, metavar="N", help="rows drawn from a table that is read in parts: they say what "
+        "levels and pieces features have, and which rows are held out (default: 100000)")  # fmt: skip
     add("--replication", type=int, help="which replication of an .npz file (default: 1)")
 
     model = parser.add_argument_group("the model")
@@ -147,6 +156,53 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
     """Returns those of the arguments that the user gave a value."""
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def optimizer_of(args: argparse.Namespace) -> Optimizer:
+    """Returns the settings of the optimiser."""
+    schedule = make_schedule(args.schedule, **given(args, "step_size", "gamma", "T_max", "eta_min"))
+    chosen = {"schedule": schedule, **given(args, "lr", "weight_decay", "momentum", "clip_norm")}
+    if args.optimizer is None and args.model == "two-head":
+        chosen = vars(EffectSettings().optimizer) | chosen
+    name = args.optimizer or {"two-head": "adamw", "two-in-two-out": "adam"}[args.model]
+    return make_optimizer(name, **chosen)
+
+
+def settings_of(args: argparse.Namespace, members: int, intervals: bool) -> EffectSettings:
+    """Returns the settings of the ensemble.
+
+    Args:
+        args: the command line's.
+        members: nets, unless the user says so; torch trains one.
+        intervals: whether effects get intervals.
+    """
+    chosen = given(
+        args, "representation_features", "head_features", "activation", "reduction", "cfr_weights", "balance",
+        "balance_weight", "epochs", "steps", "validation_share", "patience", "learners", "bins", "targeted",
+    )  # fmt: skip
+    members = args.members if args.members is not None else 1 if args.backend == "torch" else members
+    return EffectSettings(
+        binary=bool(args.binary) or args.criterion == "sigmoid_binary_cross_entropy",
+        optimizer=optimizer_of(args), members=members, bootstrap=intervals,
+        calibrate=intervals and members > 1 and not args.bootstrap, batch_size=args.batch_size,
+        seed=args.seed, precision=args.precision, dtype=args.dtype, **chosen,
+    )  # fmt: skip
+
+
+def check_streamed(args: argparse.Namespace) -> None:
+    """Raises ValueError for what a table that is read in parts has no answer to."""
+    for name, value in given(args, "groups", "drop_missing", "replication", "report", "trim", "bootstrap").items():
+        option, got = f"--{name.replace('_', '-')}", "it" if value is True else value
+        raise ValueError(f"{option}: expected none with a table that is read in parts, got {got}; {IN_MEMORY}")
+    if args.learners == ["nets", "trees"]:
+        raise ValueError(f"--learners: expected nets with a table that is read in parts, got nets trees; {IN_MEMORY}")
+    check_final_activation(args)
+
+
+def check_final_activation(args: argparse.Namespace) -> None:
+    """Raises ValueError for a final activation that effects cannot have."""
+    if args.final_activation != "identity":
+        raise ValueError(f"--final-activation: expected identity, as effects want it, got {args.final_activation}")
 
 
 def check(args: argparse.Namespace) -> None:

@@ -69,3 +69,4 @@ from .sensitivity.plots import (
 )
 from .sensitivity.refute import Refutation as Refutation, Refutations as Refutations, refute as refute
 from .settings import EffectSettings as EffectSettings
+from .streams.fit import fit_effects_streamed as fit_effects_streamed

@@ -45,7 +45,7 @@ from .overlap import feature_names
 from .prepare import check_table, net_config, net_loss, prepare_alike, stack_rows, warn_user
 from .settings import EffectSettings
 
-_LOSSES: dict[str, type[FactualLoss]] = {"CFRLoss": CFRLoss, "FactualLoss": FactualLoss, "TargetedLoss": TargetedLoss}
+LOSSES: dict[str, type[FactualLoss]] = {"CFRLoss": CFRLoss, "FactualLoss": FactualLoss, "TargetedLoss": TargetedLoss}
 _FEWEST = 4  # rows of an arm that intervals are calibrated with
 _Trained = tuple[Params, Float[np.ndarray, "nets steps columns"]]
 
@@ -140,9 +140,7 @@ def fit_effects_each(
     """
     if not len(datas):
         raise ValueError("datas: expected at least one table, got none")
-    check_choice("precision", settings.precision, PRECISIONS)
-    if jax.dtypes.canonicalize_dtype(settings.dtype) != settings.dtype:
-        raise ValueError("dtype: expected float32 while JAX's 64-bit mode is off, got float64; turn on jax_enable_x64")
+    check_machine(settings)
     with in_stages(checkpoint, every, mesh) as stages:
         return _fit_each(datas, settings, stages, progress)
 
@@ -158,7 +156,7 @@ def _fit_each(
         held_out = stack_rows([one.rows.validation for one in prepared if one.rows.validation is not None])
     arms = len(datas[0].arms)
     kind, arguments = net_loss(settings, arms)
-    loss = _LOSSES[kind](**arguments)
+    loss = LOSSES[kind](**arguments)
     model = TwoHead(**net_config(first, settings, arms))
     start = model.init_params(range(settings.seed, settings.seed + members))
     start = jax.tree.map(lambda leaf: jnp.concatenate([leaf.astype(settings.dtype)] * len(datas)), start)
@@ -222,11 +220,29 @@ def load_effect_model(path: str | os.PathLike[str]) -> EffectModel:
     """
     ensemble = read_ensemble(path)
     try:
-        nets = [rebuild(TwoHead, ensemble.config, weights) for weights in ensemble.weights]
+        return run_ensemble(ensemble)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def run_ensemble(ensemble: Ensemble, training: TrainingRecord | None = None) -> EffectModel:
+    """Returns the model of an ensemble, whose nets run in JAX; raises what `TwoHead` does for weights that do not fit.
+
+    Args:
+        ensemble: the nets' weights and scales.
+        training: how they were trained, or None.
+    """
+    nets = [rebuild(TwoHead, ensemble.config, weights) for weights in ensemble.weights]
     params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params for _, params in nets))
-    return EffectModel(ensemble, partial(predict_replicas, nets[0][0], params), targets=_targets(nets[0][0], params))
+    outputs = partial(predict_replicas, nets[0][0], params)
+    return EffectModel(ensemble, outputs, training, _targets(nets[0][0], params))
+
+
+def check_machine(settings: EffectSettings) -> None:
+    """Raises ValueError for a precision or a dtype that JAX does not compute in now."""
+    check_choice("precision", settings.precision, PRECISIONS)
+    if jax.dtypes.canonicalize_dtype(settings.dtype) != settings.dtype:
+        raise ValueError("dtype: expected float32 while JAX's 64-bit mode is off, got float64; turn on jax_enable_x64")
 
 
 def _with_trees(model: EffectModel, data: TreatmentData, settings: EffectSettings, stages: Stages) -> EffectModel:

@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,13 +77,7 @@ def prepare(data: TreatmentData, settings: EffectSettings) -> Preparation:
         groups=data.groups,
         arms=arms,
     )
-    batch_size = check_integer("batch_size", _BATCH if settings.batch_size is None else settings.batch_size, at_least=1)
-    patience = settings.patience
-    if patience is None and settings.validation_share:
-        an_epoch = -(-rows.train.shape[1] // batch_size)
-        patience = min(_PATIENCE, max(_LEAST_PATIENCE, -(-_PATIENCE_STEPS // an_epoch)))
-    epochs = _EPOCHS if settings.epochs is None and settings.steps is None else settings.epochs
-    lengths = {"epochs": epochs, "steps": settings.steps, "batch_size": batch_size, "patience": patience}
+    lengths = choose_lengths(settings, rows.train.shape[1])
     design = None if data.columns is None else Design.of(data.x, data.columns)
     scales, codes, gaps = Scales.of(replace(data, x=finite_features(data)), settings.binary), None, None
     if design is not None:
@@ -101,6 +95,25 @@ def prepare(data: TreatmentData, settings: EffectSettings) -> Preparation:
         arrays["x"] = np.where(gaps, np.full_like(arrays["x"], np.nan), arrays["x"])
     encoding = Encoding.of(arrays["x"], bins) if bins else None
     return Preparation(scales, encoding, arrays, rows, lengths, design, codes)
+
+
+def choose_lengths(settings: EffectSettings, rows: int) -> dict[str, Any]:
+    """Returns `epochs`, `steps`, `batch_size` and `patience` of a net, as `fit` takes them.
+
+    Args:
+        settings: of the nets.
+        rows: that a net trains on.
+
+    Raises:
+        ValueError: a batch size out of bounds.
+    """
+    batch_size = check_integer("batch_size", _BATCH if settings.batch_size is None else settings.batch_size, at_least=1)
+    patience = settings.patience
+    if patience is None and settings.validation_share:
+        an_epoch = -(-rows // batch_size)
+        patience = min(_PATIENCE, max(_LEAST_PATIENCE, -(-_PATIENCE_STEPS // an_epoch)))
+    epochs = _EPOCHS if settings.epochs is None and settings.steps is None else settings.epochs
+    return {"epochs": epochs, "steps": settings.steps, "batch_size": batch_size, "patience": patience}
 
 
 def check_table(data: TreatmentData) -> TreatmentData:
@@ -140,12 +153,23 @@ def read_features(
         [x] = check_data({"x": x}, ("x",)).values()
         return x
     x = check_features(x, columns)
-    unseen = [f"{name} in {count} of {len(x)} rows" for name, count in count_unseen(x, columns).items()]
-    sentence = f"training did not see some levels, which count as an average one: {listed(unseen)}"
-    if unseen and sentence not in said:
+    warn_unseen(count_unseen(x, columns), len(x), said)
+    return x
+
+
+def warn_unseen(unseen: Mapping[str, int], rows: int, said: set[str]) -> None:
+    """Warns of levels that training did not see, where there are some and it was not said before.
+
+    Args:
+        unseen: in how many rows a column has such a level.
+        rows: how many there are.
+        said: warnings that were given already, to which new ones are added.
+    """
+    counts = [f"{name} in {count} of {rows} rows" for name, count in unseen.items() if count]
+    sentence = f"training did not see some levels, which count as an average one: {listed(counts)}"
+    if counts and sentence not in said:
         said.add(sentence)
         warn_user(sentence)
-    return x
 
 
 def check_every_arm(data: TreatmentData) -> None:

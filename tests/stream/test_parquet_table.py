@@ -57,7 +57,7 @@ def test_only_the_columns_that_are_asked_for_are_read(tmp_path: Path, monkeypatc
 
 def test_the_default_window_is_at_least_a_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert opened(tmp_path, 50).window == 2**24 // 6
-    monkeypatch.setattr("torch_ref.common.stream.table._WINDOW", 100)
+    monkeypatch.setattr(ParquetTable, "_window_numbers", 100)
     assert ParquetTable(tmp_path, COLUMNS).window == 50
 
 

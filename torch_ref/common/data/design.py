@@ -65,20 +65,33 @@ class Design:
         Raises:
             ValueError: no rows, another number of features, or values that `columns` does not allow.
         """
+        made = cls.unmeasured(x, columns)
+        opened = made.entries(x)
+        gaps = np.isnan(opened)
+        whole, mean, std = ~gaps.any(axis=0), np.zeros(gaps.shape[1]), np.ones(gaps.shape[1])
+        mean[whole], std[whole] = moments(opened[:, whole])
+        for entry in np.flatnonzero(~whole & ~gaps.all(axis=0)):
+            mean[entry], std[entry] = moments(opened[~gaps[:, entry], entry])
+        return replace(made, mean=mean, std=std)
+
+    @classmethod
+    def unmeasured(cls, x: Float[np.ndarray, "rows features"], columns: Sequence[Column]) -> "Design":
+        """Returns the design that fits these rows, with all means and deviations 1: to be measured on others, too.
+
+        Args:
+            x: as for `of`; of many levels the most frequent ones here have a column.
+            columns: as for `of`.
+
+        Raises:
+            ValueError: as `of`.
+        """
         check_rows("x", x)
         x = check_features(x, columns)
         order = sorted(range(len(columns)), key=lambda feature: columns[feature].levels is not None)
         places = [(feature, meaning) for feature in order for meaning in _meanings(columns[feature], x[:, feature])]
         source, meaning = np.array(places, np.int64).T
         # As long as nothing is known of the rows, no level counts as one that they had not.
-        made = cls(tuple(columns), source, meaning, np.ones(len(source)), np.ones(len(source)))
-        opened = made._open(x)
-        gaps = np.isnan(opened)
-        whole, mean, std = ~gaps.any(axis=0), np.zeros(len(source)), np.ones(len(source))
-        mean[whole], std[whole] = moments(opened[:, whole])
-        for entry in np.flatnonzero(~whole & ~gaps.all(axis=0)):
-            mean[entry], std[entry] = moments(opened[~gaps[:, entry], entry])
-        return replace(made, mean=mean, std=std)
+        return cls(tuple(columns), source, meaning, np.ones(len(source)), np.ones(len(source)))
 
     @property
     def finite_entries(self) -> Int[np.ndarray, " design"]:
@@ -124,7 +137,7 @@ class Design:
         Raises:
             ValueError: another number of features, or values that `columns` does not allow.
         """
-        opened = self._open(check_features(x, self.columns))
+        opened = self.entries(check_features(x, self.columns))
         return np.where(np.isnan(opened), self.mean, opened)[:, self.finite_entries]
 
     def for_nets(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows net"]:
@@ -136,7 +149,7 @@ class Design:
         Raises:
             ValueError: another number of features, or values that `columns` does not allow.
         """
-        return self._open(check_features(x, self.columns))[:, self.net_entries]
+        return self.entries(check_features(x, self.columns))[:, self.net_entries]
 
     def codes(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows embedded"]:
         """Returns the codes of the features with many levels; a gap is the code after the last level.
@@ -162,8 +175,12 @@ class Design:
     def _scales(self, scales: Scales, entries: Int[np.ndarray, " some"]) -> Scales:
         return replace(scales, x_mean=self.mean[entries], x_std=self.std[entries])
 
-    def _open(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows entries"]:
-        """Returns all entries, with NaN where a feature tells nothing."""
+    def entries(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows entries"]:
+        """Returns all entries, with NaN where a feature tells nothing.
+
+        Args:
+            x: the features [rows, features], as `Column` says, checked.
+        """
         opened = np.empty((len(x), len(self.source)))
         for feature, column in enumerate(self.columns):
             values, gaps = x[:, feature], np.isnan(x[:, feature])

@@ -155,7 +155,8 @@ def encode_features(
         standard = encoding.encode(standard)
     if design is None:
         return standard
-    return np.concatenate([np.where(np.isnan(standard), 0, standard), design.codes(x)], axis=1)
+    standard[np.isnan(standard)] = 0
+    return np.concatenate([standard, design.codes(x)], axis=1) if design.embedded else standard
 
 
 def _column(column: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

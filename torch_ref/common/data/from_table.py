@@ -58,15 +58,7 @@ def from_table(
     columns = open_table(table)
     check_choice("missing", missing, ("error", "drop"))
     asked = [name for name in (treatment, outcome, weight, groups) if name is not None]
-    _check_names(columns, asked)
-    others = [name for name in columns if name not in asked]
-    _check_chosen("features", features or (), others)
-    _check_chosen("ignore", ignore, others)
-    chosen = others if features is None else features
-    features = tuple(name for name in chosen if name not in (*ignore, *_TRUTH))
-    _check_chosen("categories", categories, features)
-    if not features:
-        raise ValueError(f"expected at least one feature besides {', '.join(asked)}, got {listed(columns)}")
+    features = choose_features(tuple(columns), asked, features, ignore, categories)
     check_rows(columns)
     arm, y = read_cells(treatment, columns[treatment]), _outcome(outcome, columns[outcome])
     check_text(treatment, arm, numbers=True)
@@ -103,7 +95,37 @@ def from_table(
 _DROP = "; drop such rows by missing='drop' or --drop-missing"
 
 
-def _check_names(columns: dict[str, Any], asked: Sequence[str]) -> None:
+def choose_features(
+    columns: Sequence[str],
+    asked: Sequence[str],
+    features: Sequence[str] | None,
+    ignore: Sequence[str],
+    categories: Sequence[str],
+) -> tuple[str, ...]:
+    """Returns the names of the features.
+
+    Args:
+        columns: all names of the table.
+        asked: the names of treatment, outcome and the like.
+        features: as for `load_data`.
+        ignore: as for `load_data`.
+        categories: as for `load_data`.
+
+    Raises:
+        ValueError: names that are no columns, or that are asked for twice; no feature is left.
+    """
+    _check_names(columns, asked)
+    others = [name for name in columns if name not in asked]
+    _check_chosen("features", features or (), others)
+    _check_chosen("ignore", ignore, others)
+    chosen = tuple(name for name in (others if features is None else features) if name not in (*ignore, *_TRUTH))
+    _check_chosen("categories", categories, chosen)
+    if not chosen:
+        raise ValueError(f"expected at least one feature besides {', '.join(asked)}, got {listed(columns)}")
+    return chosen
+
+
+def _check_names(columns: Sequence[str], asked: Sequence[str]) -> None:
     if len(set(asked)) < len(asked):
         expected = "a column of its own for each"
         raise ValueError(f"treatment, outcome, weight, groups: expected {expected}, got {listed(asked)}")

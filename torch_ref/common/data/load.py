@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from .tables import read_csv, read_npz, read_parquet
 from .treatment_data import TreatmentData
 
 _SUFFIXES = (".csv", ".parquet", ".npz")
+CURVES = "x1", "x2", "y1", "y2"
 
 
 def load_data(
@@ -191,10 +192,9 @@ def load_curves(source: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             f"source: expected data with two inputs and two outputs, got {source}: one input, one treatment"
         )
     path = _existing(source)
-    kinds = ("x1", "x2", "y1", "y2")
     table: Any = read_npz(path) if path.suffix == ".npz" else _read_table(path)
     try:
-        checked = check_data(table if isinstance(table, dict) else _curves(table, kinds), kinds)
+        checked = check_data(table if isinstance(table, dict) else _curves(table), CURVES)
         for kind, array in checked.items():
             check_shape(kind, array, ("rows", "features"))
     except ValueError as error:
@@ -202,13 +202,22 @@ def load_curves(source: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     return checked
 
 
-def _curves(table: Any, kinds: Sequence[str]) -> dict[str, np.ndarray]:
+def curve_columns(names: Iterable[str]) -> dict[str, list[str]]:
+    """Returns the columns of each kind, x1, x2, y1 and y2, of which there may be several; none for a missing kind.
+
+    Args:
+        names: of all columns.
+    """
+    columns = {kind: [name for name in names if re.fullmatch(f"{kind}(_.*)?", name)] for kind in CURVES}
+    return {kind: of_kind for kind, of_kind in columns.items() if of_kind}
+
+
+def _curves(table: Any) -> dict[str, np.ndarray]:
     """Returns the columns of each kind in a table; numbers without a header are of none."""
     if isinstance(table, np.ndarray):
         return {}
-    names = tuple(open_table(table))
-    columns = {kind: [Column(name) for name in names if re.fullmatch(f"{kind}(_.*)?", name)] for kind in kinds}
-    return {kind: to_numbers(table, of_kind) for kind, of_kind in columns.items() if of_kind}
+    columns = curve_columns(tuple(open_table(table)))
+    return {kind: to_numbers(table, list(map(Column, names))) for kind, names in columns.items()}
 
 
 def _acic2016(instance: str) -> TreatmentData:

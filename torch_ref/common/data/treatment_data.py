@@ -1,5 +1,6 @@
 """Data with a treatment and an outcome, its scales, and weights that make both arms count alike."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -101,16 +102,31 @@ def count(data: TreatmentData) -> str:
         '2 rows (1 without treatment or outcome dropped), 1 of none, 1 of drug, 2 features (1 category, 1 with gaps)'
     """
     rows = np.bincount(data.t, minlength=len(data.arms)).tolist()
-    arms = f"{rows[1]} treated"
-    if data.arms != (0, 1):
-        arms = ", ".join(f"{count} of {arm}" for arm, count in zip(data.arms, rows, strict=True))
-    categories = sum(column.levels is not None for column in data.columns or ())
-    gaps = sum(column.gaps for column in data.columns or ())
+    return count_rows(rows, data.arms, data.x.shape[1], data.columns, len(data.dropped))
+
+
+def count_rows(
+    rows: Sequence[int], arms: Sequence[Any], features: int, columns: Sequence[Column] | None, dropped: int = 0
+) -> str:
+    """Says what `count` does, of rows that are not in memory.
+
+    Args:
+        rows: of each arm.
+        arms: the label of each arm.
+        features: how many there are.
+        columns: what they are, where some are categories or have gaps; or None.
+        dropped: how many rows were left out.
+    """
+    of_arms = f"{rows[1]} treated"
+    if tuple(arms) != (0, 1):
+        of_arms = ", ".join(f"{count} of {arm}" for arm, count in zip(arms, rows, strict=True))
+    categories = sum(column.levels is not None for column in columns or ())
+    gaps = sum(column.gaps for column in columns or ())
     some = [f"{categories} {'category' if categories == 1 else 'categories'}"] * bool(categories)
     some += [f"{gaps} with gaps"] * bool(gaps)
-    features = f"{data.x.shape[1]} features" + (f" ({', '.join(some)})" if some else "")
-    dropped = f" ({len(data.dropped)} without treatment or outcome dropped)" if data.dropped else ""
-    return f"{len(data)} rows{dropped}, {arms}, {features}"
+    of_features = f"{features} features" + (f" ({', '.join(some)})" if some else "")
+    left_out = f" ({dropped} without treatment or outcome dropped)" if dropped else ""
+    return f"{sum(rows)} rows{left_out}, {of_arms}, {of_features}"
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ class Feed:
         steps: of the whole training; what comes after them is not read.
         held_out: the numbers of the rows to leave out, in rising order.
         read: returns the arrays of a group, checked.
+        changed: makes of some rows what the loss takes.
 
     Attributes:
         batch: rows in a batch of this process.
@@ -40,10 +41,11 @@ class Feed:
         steps: int,
         held_out: Int[np.ndarray, " held_out"],
         read: Callable[[int], Arrays],
+        changed: Callable[[Arrays], Arrays],
     ) -> None:
         self.batch, self._windows, self._places, self._steps = places.batch, windows, places, steps
         self._starts = np.cumsum([0, *(group.rows for group in table.groups)])
-        self._held_out, self._read = held_out, read
+        self._held_out, self._read, self._changed = held_out, read, changed
         self._stack = ExitStack()
         self._threads: ThreadPoolExecutor | None = None
         self._now: _Loaded | None = None
@@ -69,7 +71,7 @@ class Feed:
     def take(self, steps: int) -> tuple[Arrays, Bool[np.ndarray, "steps batch"]]:
         """Returns the rows of the next steps' batches, each array [steps, batch, …], and a mask of those that count.
 
-        Rows that the mask leaves out are zeros.
+        Rows that the mask leaves out are zeros, or what the table makes of them.
 
         Args:
             steps: how many.
@@ -83,7 +85,7 @@ class Feed:
             mask[into] = True
             for window, within, part in cut(self._windows.of_epoch(epoch), rows, into):
                 arrays = self._copy(window, within, arrays, part, len(mask))
-        arrays = arrays or _zeros(self._a_group(), len(mask))
+        arrays = self._changed(arrays or _zeros(self._a_group(), len(mask)))
         shaped = {name: array.reshape(steps, self.batch, *array.shape[1:]) for name, array in arrays.items()}
         return shaped, mask.reshape(steps, self.batch)
 
@@ -261,8 +263,9 @@ def open_stream(
     assert table.window is not None  # it has filled it in
     windows = Windows(own, table.window, shuffle=check_flag("shuffle", shuffle), seed=seed)
     places = StepPlaces(windows.rows, batch, batches)
-    feed = Feed(table, windows, places, steps, np.unique(held_out), read)
-    return Streamed(feed, steps, watched, partial(_rows, table, held_out, read))
+    changed = partial(table.for_batches, dtype=dtype)
+    feed = Feed(table, windows, places, steps, np.unique(held_out), read, changed)
+    return Streamed(feed, steps, watched, lambda: changed(_rows(table, held_out, read)))
 
 
 def _rows(table: ParquetTable, numbers: Int[np.ndarray, " rows"], read: Callable[[int], Arrays]) -> Arrays:

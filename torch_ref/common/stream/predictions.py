@@ -42,12 +42,22 @@ def write_predictions(
     inputs = required_inputs(call)
     if missing := [name for name in inputs if name not in table.columns]:
         raise ValueError(f"table: expected the model's inputs {listed(inputs)}, got no {listed(missing)}")
+    parts = of_size(table.only(inputs).parts(dtype), rows)
+    return write_parquet(path, (_columns(predict([arrays[name] for name in inputs]), names) for arrays in parts))
+
+
+def write_parquet(path: str | os.PathLike[str], parts: Iterator[Arrays]) -> Path:
+    """Writes columns to a Parquet file part by part; the file is whole or not there.
+
+    Args:
+        path: the file to write.
+        parts: columns by name [rows], at least one part.
+    """
     arrow, parquet = import_parquet(str(path))
     with replacing(path) as beside:
         writer = None
         try:
-            for arrays in _of_size(table.only(inputs).parts(dtype), rows):
-                columns = _columns(predict([arrays[name] for name in inputs]), names)
+            for columns in parts:
                 written = arrow.table(columns)
                 writer = parquet.ParquetWriter(beside, written.schema) if writer is None else writer
                 writer.write_table(written)
@@ -57,8 +67,13 @@ def write_predictions(
     return Path(path)
 
 
-def _of_size(parts: Iterator[Arrays], rows: int) -> Iterator[Arrays]:
-    """Yields the rows of parts again, so many at a time, so that a model is compiled for two sizes at most."""
+def of_size(parts: Iterator[Arrays], rows: int) -> Iterator[Arrays]:
+    """Yields the rows of parts again, so many at a time, so that a model is compiled for two sizes at most.
+
+    Args:
+        parts: arrays by name [rows, …].
+        rows: of each part that is yielded; the last one has the rest.
+    """
     waiting: list[Arrays] = []
     count = 0
     for part in parts:

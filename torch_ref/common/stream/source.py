@@ -83,6 +83,12 @@ def find_source(source: Any) -> Source:
     return _named(text, files, None)
 
 
+def column_names(source: Any) -> tuple[str, ...]:
+    """Returns the names of a source's columns, as the first file has them; errors are those of `find_source`."""
+    with find_source(source).open(0) as file:
+        return tuple(file.schema_arrow.names)
+
+
 def import_parquet(path: str) -> tuple[Any, Any]:
     """Returns pyarrow and its module for Parquet files; raises ImportError, naming the extra, where there is none."""
     try:
@@ -105,13 +111,22 @@ class Footer(NamedTuple):
     size: int
 
 
-def read_footers(files: Source, wanted: Sequence[str]) -> tuple[Footer, ...]:
-    """Returns the footer of each file; raises ValueError unless all have the columns, as the same kind of number."""
+@contextmanager
+def naming(place: str) -> Iterator[None]:
+    """Puts a place before what a ValueError of its block says."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+
+
+def read_footers(files: Source, wanted: Sequence[str], *, numbers_only: bool) -> tuple[Footer, ...]:
+    """Returns the footer of each file; raises ValueError unless all have the columns, of one type, perhaps a number."""
 
     def footer(number: int) -> tuple[Footer, dict[str, Any]]:
         with files.open(number) as file:
             schema = file.schema_arrow
-            kinds = {name: schema.field(name).type for name in wanted if schema.names.count(name) == 1}
+            kinds = {name: _plain(schema.field(name).type) for name in wanted if schema.names.count(name) == 1}
             for name in wanted:
                 if name not in kinds:
                     count = schema.names.count(name)
@@ -126,7 +141,7 @@ def read_footers(files: Source, wanted: Sequence[str]) -> tuple[Footer, ...]:
             if kind != expected:
                 raise ValueError(f"{files.files[number]}: column {name}: expected {expected}, as in "
                                  f"{files.files[0]}, got {kind}")  # fmt: skip
-            if not _is_number(kind):
+            if numbers_only and not _is_number(kind):
                 raise ValueError(f"{files.files[number]}: column {name}: expected numbers or truth values, got {kind}")
     return tuple(footer for footer, _ in found)
 
@@ -154,6 +169,13 @@ def _named(source: str, files: Sequence[str], system: Any) -> Source:
     folders = {file.rpartition("/")[0] for file in (Path(file).as_posix() for file in files)}
     cut = len(folders.pop()) + 1 if len(folders) == 1 and "/" in Path(files[0]).as_posix() else 0
     return Source(tuple(files), tuple(Path(file).as_posix()[cut:] for file in files), system)
+
+
+def _plain(kind: Any) -> Any:
+    """Returns the type of a column's values: files of one table may number their categories in other widths."""
+    from pyarrow import types
+
+    return kind.value_type if types.is_dictionary(kind) else kind
 
 
 def _is_number(kind: Any) -> bool:

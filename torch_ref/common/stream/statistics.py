@@ -60,6 +60,7 @@ class RunningStatistics:
         width = len(columns)
         # From the first row on: large numbers that are close to one another keep their differences.
         self._origin, self._mean = np.zeros(width), np.zeros(width)
+        self._values = np.zeros(width)  # that are no gaps
         self._squares = np.zeros(width)  # of the distances from the mean
         self._minimum, self._maximum = np.full(width, np.inf), np.full(width, -np.inf)
 
@@ -67,26 +68,32 @@ class RunningStatistics:
         """Adds some rows.
 
         Args:
-            part: [rows, columns].
+            part: [rows, columns], with NaN for a gap, which counts as no value.
         """
         rows = len(part)
         if not rows:
             return
-        if not self.count:
-            self._origin = part[0].copy()
+        there = ~np.isnan(part)
+        first = (self._values == 0) & there.any(axis=0)
+        self._origin = np.where(first, part[there.argmax(axis=0), np.arange(part.shape[1])], self._origin)
+        values = there.sum(axis=0)
+        least = np.maximum(values, 1)
         distance = part - self._origin
-        mean = distance.mean(axis=0)
-        squares = ((distance - mean) ** 2).sum(axis=0)
-        total, apart = self.count + rows, mean - self._mean
-        self._squares += squares + apart**2 * (self.count * rows / total)
-        self._mean += apart * (rows / total)
-        self._minimum = np.minimum(self._minimum, part.min(axis=0))
-        self._maximum = np.maximum(self._maximum, part.max(axis=0))
-        self.count = total
+        mean = np.where(there, distance, 0.0).sum(axis=0) / least
+        squares = np.where(there, distance - mean, 0.0)
+        squares = (squares * squares).sum(axis=0)
+        total, apart = self._values + values, mean - self._mean
+        share = values / np.maximum(total, 1)
+        self._squares += squares + apart**2 * (self._values * share)
+        self._mean += apart * share
+        self._minimum = np.fmin(self._minimum, np.where(there, part, np.inf).min(axis=0))
+        self._maximum = np.fmax(self._maximum, np.where(there, part, -np.inf).max(axis=0))
+        self._values = total
+        self.count += rows
 
     def found(self) -> ColumnStatistics:
         """Returns the statistics of the rows so far."""
         constant = self._minimum == self._maximum
         mean = np.where(constant, self._minimum, self._origin + self._mean)
-        deviation = np.where(constant, 0.0, np.sqrt(self._squares / max(self.count, 1)))
+        deviation = np.where(constant, 0.0, np.sqrt(self._squares / np.maximum(self._values, 1)))
         return ColumnStatistics(self.columns, self.count, mean, deviation, self._minimum, self._maximum)

@@ -3,8 +3,9 @@
 import copy
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -12,11 +13,11 @@ from ..checks.arguments import listed, shown
 from ..files.settings_text import text_of
 from .ahead import read_in_order
 from .cells import to_arrays
+from .columns import checked_columns, names_of
 from .order import WindowShuffle
-from .source import Footer, Source, find_source, read_footers
+from .source import Footer, Source, column_names, find_source, naming, read_footers
 from .statistics import ColumnStatistics, RunningStatistics
 
-_WINDOW = 2**24  # numbers, 64 MiB in float32
 _MOST_ROWS = int(np.iinfo(np.int32).max)  # their numbers are int32
 _UNKNOWN = ("mu0", "mu1", "ycf")  # what only a simulation knows
 Arrays = dict[str, np.ndarray]
@@ -86,11 +87,14 @@ class ParquetTable:
     _names: dict[str, tuple[str, ...]] = field(init=False, repr=False)
     _files: Source = field(init=False, repr=False)
     _footers: tuple[Footer, ...] = field(init=False, repr=False)
+    _numbers_only: ClassVar[bool] = True
+    _window_numbers: ClassVar[int] = 2**24  # 64 MiB in float32
 
     def __post_init__(self) -> None:
-        names = _checked_columns(self.columns)
+        names = checked_columns(self.columns)
         files = find_source(self.source)
-        footers = read_footers(files, [name for of_array in names.values() for name in of_array])
+        wanted = [name for of_array in names.values() for name in of_array]
+        footers = read_footers(files, wanted, numbers_only=self._numbers_only)
         groups = tuple(
             RowGroup(file, number, rows)
             for file, footer in enumerate(footers)
@@ -102,13 +106,13 @@ class ParquetTable:
         if sum(group.rows for group in groups) > _MOST_ROWS:
             raise ValueError(f"{self.source}: expected at most {_MOST_ROWS} rows, got more")
         largest = max(group.rows for group in groups)
-        window = max(largest, _WINDOW // sum(map(len, names.values()))) if self.window is None else self.window
+        fitting = max(largest, self._window_numbers // len(wanted))
         for name, value in (
             ("groups", groups),
             ("_names", names),
             ("_files", files),
             ("_footers", footers),
-            ("window", WindowShuffle((largest,), window).window),
+            ("window", WindowShuffle((largest,), fitting if self.window is None else self.window).window),
         ):
             object.__setattr__(self, name, value)
 
@@ -117,7 +121,7 @@ class ParquetTable:
 
     @property
     def width(self) -> int:
-        """Returns how many columns are read."""
+        """How many numbers a row has for the loss."""
         return sum(map(len, self._names.values()))
 
     def order(self) -> WindowShuffle:
@@ -183,19 +187,47 @@ class ParquetTable:
             ValueError: the group cannot be read, or holds NaN, infinity or a gap; file, row group, column and row are
                 named.
         """
-        group = self.groups[number]
-        part = f", row group {group.number}"
-        wanted = [name for of_array in self._names.values() for name in of_array]
-        with self._files.open(group.file, self._footers[group.file].metadata, part) as file:
-            table = file.read_row_group(group.number, columns=[*dict.fromkeys(wanted)], use_threads=False)
-        try:
+        table = self.row_group(number)
+        with self.naming(number):
             if self.change is None:
                 arrays = to_arrays(table, self._names, dtype)
             else:
                 arrays = _as_dtype(self.change(to_arrays(table, self._names, "float64")), dtype)
             return arrays if check is None else check(arrays)
-        except ValueError as error:
-            raise ValueError(f"{self._files.files[group.file]}{part}: {error}") from error
+
+    def row_group(self, number: int) -> Any:
+        """Returns the columns of one row group, as pyarrow has them.
+
+        Args:
+            number: of the group.
+
+        Raises:
+            FileNotFoundError: its file is gone.
+            ValueError: it cannot be read; file and row group are named.
+        """
+        file, place, _ = self.groups[number]
+        wanted = [name for of_array in self._names.values() for name in of_array]
+        with self._files.open(file, self._footers[file].metadata, f", row group {place}") as opened:
+            return opened.read_row_group(place, columns=[*dict.fromkeys(wanted)], use_threads=False)
+
+    def naming(self, number: int) -> AbstractContextManager[None]:
+        """Returns a context in which a ValueError gets the file and the row group that it is about.
+
+        Args:
+            number: of the group.
+        """
+        file, place, _ = self.groups[number]
+        return naming(f"{self._files.files[file]}, row group {place}")
+
+    def for_batches(self, arrays: Arrays, dtype: str) -> Arrays:
+        """Returns rows of what `read` gave as the loss takes them; of numbers they are that already.
+
+        Args:
+            arrays: of some rows.
+            dtype: of all arrays but `t`.
+        """
+        del dtype
+        return arrays
 
     def statistics(self) -> dict[str, ColumnStatistics]:
         """Returns count, mean, deviation and range of the columns of each array, in one pass over the table.
@@ -289,9 +321,8 @@ def stream_data(
     """
     named = {"treatment": treatment, "outcome": outcome} | ({} if weight is None else {"weight": weight})
     if features is None:
-        with find_source(source).open(0) as file:
-            there = file.schema_arrow.names
-        absent = [name for name in (*named.values(), *_names_of("ignore", ignore)) if name not in there]
+        there = column_names(source)
+        absent = [name for name in (*named.values(), *names_of("ignore", ignore)) if name not in there]
         if absent:
             raise ValueError(f"{source}: expected the column {absent[0]}, got {listed(there)}")
         left_out = {*named.values(), *ignore, *_UNKNOWN}
@@ -307,24 +338,6 @@ def stream_data(
 def joined(parts: Sequence[Mapping[str, np.ndarray]]) -> Arrays:
     """Returns the arrays of parts, one part after the other."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _checked_columns(columns: Any) -> dict[str, tuple[str, ...]]:
-    if not isinstance(columns, Mapping) or not columns:
-        raise ValueError(f"columns: expected the columns of each array, such as x, t and y, got {shown(columns)}")
-    checked = {str(name): _names_of(f"columns[{name!r}]", of_array) for name, of_array in columns.items()}
-    for name, of_array in checked.items():
-        if not of_array or (name in ("t", "w") and len(of_array) > 1):
-            expected = "one column" if name in ("t", "w") else "at least one column"
-            raise ValueError(f"columns[{name!r}]: expected {expected}, got {listed(of_array)}")
-    return checked
-
-
-def _names_of(argument: str, names: Any) -> tuple[str, ...]:
-    found = (names,) if isinstance(names, str) else tuple(names) if isinstance(names, Sequence) else (None,)
-    if not all(isinstance(name, str) for name in found):
-        raise ValueError(f"{argument}: expected names of columns, got {shown(names)}")
-    return found  # pyright: ignore[reportReturnType]
 
 
 def _as_dtype(arrays: Mapping[str, np.ndarray], dtype: str) -> Arrays:

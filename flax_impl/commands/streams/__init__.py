@@ -1,0 +1,1 @@
+"""Commands on tables larger than memory."""

@@ -1,0 +1,1 @@
+"""Effects of tables larger than memory, which are read while nets train and predict."""

@@ -1,0 +1,26 @@
+"""Which columns of a table the arrays of a training are made of."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..checks.arguments import listed, shown
+
+
+def checked_columns(columns: Any) -> dict[str, tuple[str, ...]]:
+    """Returns the names of each array's columns; raises ValueError for what are none."""
+    if not isinstance(columns, Mapping) or not columns:
+        raise ValueError(f"columns: expected the columns of each array, such as x, t and y, got {shown(columns)}")
+    checked = {str(name): names_of(f"columns[{name!r}]", of_array) for name, of_array in columns.items()}
+    for name, of_array in checked.items():
+        if not of_array or (name in ("t", "w") and len(of_array) > 1):
+            expected = "one column" if name in ("t", "w") else "at least one column"
+            raise ValueError(f"columns[{name!r}]: expected {expected}, got {listed(of_array)}")
+    return checked
+
+
+def names_of(argument: str, names: Any) -> tuple[str, ...]:
+    """Returns names of columns, of one or several; raises ValueError for what are none."""
+    found = (names,) if isinstance(names, str) else tuple(names) if isinstance(names, Sequence) else (None,)
+    if not all(isinstance(name, str) for name in found):
+        raise ValueError(f"{argument}: expected names of columns, got {shown(names)}")
+    return found  # pyright: ignore[reportReturnType]

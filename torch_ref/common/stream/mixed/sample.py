@@ -1,0 +1,55 @@
+"""Rows of a table of files that are drawn at random, in memory."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from ...checks.arguments import check_integer
+from ..ahead import read_in_order
+from ..source import import_parquet
+from ..table import ParquetTable
+
+
+def sample_rows(
+    table: ParquetTable, rows: int, seed: int, check: Callable[[Any], None]
+) -> tuple[Int[np.ndarray, " sample"], Any]:
+    """Returns the numbers of rows that are drawn at random, rising, and what is in them, as one pyarrow table.
+
+    Args:
+        table: the rows.
+        rows: how many to draw; all, where there are no more.
+        seed: of numpy's default generator.
+        check: looks at each whole row group that is read; its ValueError gets file and row group.
+
+    Raises:
+        ValueError: a row group that cannot be read, or that `check` refuses.
+    """
+    check_integer("sample", rows, at_least=1)
+    generator = np.random.default_rng(check_integer("seed", seed, at_least=0))
+    numbers = np.arange(len(table))
+    if rows < len(table):
+        numbers = np.sort(generator.choice(len(table), rows, replace=False, shuffle=False))
+    starts = np.cumsum([0, *(group.rows for group in table.groups)])
+    bounds = np.searchsorted(numbers, starts)
+
+    def part(group: int) -> Any:
+        found = table.row_group(group)
+        with table.naming(group):
+            check(found)
+        return _with_wide_codes(found.take(numbers[bounds[group] : bounds[group + 1]] - starts[group]))
+
+    arrow, _ = import_parquet(str(table.source))
+    parts = read_in_order(part, np.flatnonzero(np.diff(bounds)).tolist())
+    return numbers, arrow.concat_tables(list(parts)).unify_dictionaries()
+
+
+def _with_wide_codes(table: Any) -> Any:
+    """Returns a table whose categories are numbered alike: files number theirs in the least width that does."""
+    arrow, _ = import_parquet("")
+    for place, field in enumerate(table.schema):
+        if arrow.types.is_dictionary(field.type):
+            kind = arrow.dictionary(arrow.int32(), field.type.value_type, field.type.ordered)
+            table = table.set_column(place, field.name, table.column(place).cast(kind))
+    return table
