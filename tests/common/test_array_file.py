@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from torch_ref.common.files.array_file import read_arrays, write_arrays
+from torch_ref.common.files.array_file import read_arrays, replacing, write_arrays
 
 
 def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
@@ -20,3 +20,9 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
         path.write_bytes(held)
         with pytest.raises(ValueError, match="file"):
             read_arrays(path)
+
+
+def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
+    expected = rf"^{tmp_path}: expected a file to write, got a folder$"
+    with pytest.raises(IsADirectoryError, match=expected), replacing(tmp_path):
+        pass

@@ -1,6 +1,5 @@
-"""Tables of Parquet files: found, checked by their footers, measured in one pass, converted from text."""
+"""Tables of Parquet files: found, checked by their footers, measured in one pass."""
 
-import os
 import re
 import sys
 import threading
@@ -12,10 +11,10 @@ import numpy as np
 import pyarrow
 import pytest
 from hypothesis import given, strategies as st
-from pyarrow.parquet import ParquetFile, read_table, write_table
+from pyarrow.parquet import ParquetFile, write_table
 
 from tests.support.parquet import COLUMNS, opened, rows_of, write
-from torch_ref.data import ColumnStatistics, ParquetTable, csv_to_parquet, load_data, stream_data
+from torch_ref.data import ColumnStatistics, ParquetTable, load_data, stream_data
 
 
 def test_a_folder_a_pattern_and_a_url_are_the_same_table(tmp_path: Path) -> None:
@@ -69,7 +68,67 @@ def test_stream_data_finds_the_features_that_load_data_finds(tmp_path: Path) -> 
     assert table.columns["x"] == data.feature_names == ("a", "b", "c")
     for name, array in data.arrays().items():
         np.testing.assert_array_equal(table.arrays()[name], array)
-    assert stream_data(tmp_path, features=["b"]).columns == {"x": ["b"], "t": "t", "y": "y"}
+    assert stream_data(tmp_path, features=["b"]).columns == {"x": ("b",), "t": "t", "y": "y"}
+
+
+WRONG_NAMES: list[tuple[dict[str, Any], str]] = [
+    ({"ignore": "a"}, "ignore: expected names of columns in a list, got 'a'"),
+    ({"features": ["t", "a"]}, "features: expected names of features, each once, got t"),
+    ({"treatment": "y"}, "treatment, outcome, weight, groups: expected a column of its own for each, got y, y"),
+    ({"outcome": "z"}, "expected a column 'z', got a, b, c, t, y, w, unread"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG_NAMES)
+def test_stream_data_refuses_what_load_data_refuses(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    write_table(rows_of(), tmp_path / "rows.parquet")
+    for load, source in ((stream_data, tmp_path), (load_data, tmp_path / "rows.parquet")):
+        with pytest.raises(ValueError, match=f"^{re.escape(f'{source}: {message}')}$"):
+            load(source, **changes)
+
+
+def test_an_index_of_pandas_is_no_feature(tmp_path: Path) -> None:
+    write_table(rows_of().append_column("__index_level_0__", rows_of()["a"]), tmp_path / "rows.parquet")
+    for load in (stream_data, load_data):
+        with pytest.raises(ValueError, match=r"expected columns only, got the index __index_level_0__; write it with"):
+            load(tmp_path / "rows.parquet")
+
+
+def test_hidden_files_are_no_part_of_a_table(tmp_path: Path) -> None:
+    """A conversion that was killed leaves one, and Spark writes _metadata: their rows would count twice."""
+    write(tmp_path, rows_of(), 23, 31)
+    system = fsspec.filesystem("memory")
+    for name in (".0.parquet", "_1.parquet"):
+        (tmp_path / name).write_bytes((tmp_path / "part-0.parquet").read_bytes())
+    for path in tmp_path.iterdir():
+        system.pipe(f"/hidden/{path.name}", path.read_bytes())
+    for source in (tmp_path, f"{tmp_path}/*", "memory://hidden", "memory://hidden/*"):
+        assert len(ParquetTable(source, COLUMNS)) == 203
+    system.rm("/hidden", recursive=True)
+
+
+WRONG_CHANGES: list[tuple[Any, str]] = [
+    (lambda rows: None, "expected arrays by name, got None"),
+    (lambda rows: {name: array[1:] for name, array in rows.items()},
+     "expected 23 rows in x, as it was given, got shape [22, 3]"),
+    (lambda rows: rows | {"t": 1}, "expected 23 rows in t, as it was given, got shape []"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG_CHANGES)
+def test_a_change_that_is_not_row_by_row(change: Any, message: str, tmp_path: Path) -> None:
+    """Rows that a change leaves out would shift the numbers of all others."""
+    table = opened(tmp_path, 23, 31).changed(change)
+    with pytest.raises(ValueError, match=rf"part-0.parquet, row group 0: change: {re.escape(message)}$"):
+        table.statistics()
+    with pytest.raises(ValueError, match=r"^change: expected a function of arrays by name, got 5$"):
+        table.changed(5)  # pyright: ignore[reportArgumentType]
+
+
+def test_an_error_of_a_file_system_names_the_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # which the archive would be
+    with pytest.raises(ValueError, match=r"^zip://: expected a URL that fsspec can open, got .*Is a directory"):
+        ParquetTable("zip://", COLUMNS)
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
@@ -173,60 +232,6 @@ def test_statistics_of_any_parts(sizes: list[int], offset: float, seed: int) -> 
 def test_a_constant_column_has_no_deviation() -> None:
     found = ColumnStatistics.of(("a",), [np.full((7, 1), 0.1), np.full((5, 1), 0.1)])
     assert (found.mean.tolist(), found.deviation.tolist()) == ([0.1], [0.0])
-
-
-def lines(count: int, last: str) -> str:
-    return "age,treated,city\n" + "30,true,\n" * count + last
-
-
-def test_text_becomes_parquet_chunk_by_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch_ref.common.stream.convert as convert
-
-    monkeypatch.setattr(convert, "_CHUNK", 100)
-    source = tmp_path / "rows.csv"
-    source.write_text(lines(40, "45.5,false,7\n"))
-    target = csv_to_parquet(source)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.csv", "rows.parquet"]
-    found = read_table(target)
-    assert {field.name: str(field.type) for field in found.schema} == {
-        "age": "double",
-        "treated": "bool",
-        "city": "double",
-    }
-    assert found["age"].to_pylist() == [30.0] * 40 + [45.5]
-    assert found["city"].null_count == 40
-    with ParquetFile(target) as file:
-        assert file.num_row_groups > 3
-    made = target.stat().st_mtime_ns
-    assert csv_to_parquet(str(source)).stat().st_mtime_ns == made  # it is newer
-    os.utime(source, ns=(made + 10**9, made + 10**9))
-    assert csv_to_parquet(source).stat().st_mtime_ns != made
-
-
-WRONG_TEXT = [
-    (lines(40, "45,true,Rome\n"), "line 42: column city: expected a number, as in the first lines, got 'Rome'"),
-    (lines(40, "forty,true,\n"), "line 42: column age: expected a number, as in the first lines, got 'forty'"),
-    (lines(40, "40,maybe,\n"), "line 42: column treated: expected a truth value, as in the first lines, got 'maybe'"),
-    (lines(40, "1,true\n"), "line 42: expected 3 values, got 2"),
-    (lines(0, ""), "expected at least one row, got a header only"),
-    ("", "expected a line of names and at least one row, got an empty file"),
-    ("1,2\n3,4\n", "line 1: expected the names of the columns, got '1,2'"),
-    ("a,a\n3,4\n", "expected every column once, got 'a' twice"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("text", "message"), WRONG_TEXT)
-def test_text_that_does_not_fit(text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch_ref.common.stream.convert._CHUNK", 100)
-    source = tmp_path / "rows.csv"
-    source.write_text(text)
-    with pytest.raises(ValueError, match=rf"^{source}[:,] {message}"):
-        csv_to_parquet(source)
-    assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
-    with pytest.raises(ValueError, match=r"^path: expected a file ending in .csv, got 'rows.txt'$"):
-        csv_to_parquet("rows.txt")
-    with pytest.raises(FileNotFoundError, match=r"^none.csv: expected a file, found none$"):
-        csv_to_parquet("none.csv")
 
 
 def test_reading_part_of_a_table_ends_its_threads(tmp_path: Path) -> None:

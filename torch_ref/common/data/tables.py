@@ -38,10 +38,7 @@ def read_csv(path: Path, text: Collection[str] = ()) -> Any:
         raise ValueError(f"{path}, line 1: expected names only or finite numbers only, got {got}")
     if numbers:
         return _read_numbers(path)
-    for mark, plural in ((";", "semicolons"), ("\t", "tabs")):
-        if len(first) == 1 and mark in first[0]:
-            raise ValueError(f"{path}, line 1: expected commas between the names, got {plural}")
-    names = header_names(str(path), first)
+    names = text_names(path, first)
     arrow = import_pyarrow(path)
     from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
 
@@ -70,7 +67,7 @@ def read_csv(path: Path, text: Collection[str] = ()) -> Any:
         raise ValueError(f"{path}, line {_undecodable_line(path)}: expected text in UTF-8, got other bytes")
     if not table.num_rows:
         raise ValueError(f"{path}: expected at least one row, got a header only")
-    _check_quotes(path, table)
+    check_quotes(path, table)
     return table.rename_columns(names)
 
 
@@ -104,13 +101,10 @@ def read_parquet(path: Path) -> Any:
 
     try:
         with ParquetFile(path) as file:
-            names = header_names(str(path), file.schema_arrow.names)
+            names = parquet_names(str(path), file.schema_arrow.names)
             table = file.read()
     except (arrow.ArrowException, OSError) as error:
         raise ValueError(f"{path}: expected a parquet file, got {shown(error)}") from error
-    for name in names:
-        if name.startswith("__index_level_"):
-            raise ValueError(f"{path}: expected columns only, got the index {name}; write it with index=False")
     if not table.num_rows:
         raise ValueError(f"{path}: expected at least one row, got none")
     return table.rename_columns(names)
@@ -173,8 +167,14 @@ def _read_numbers(path: Path) -> Float64[np.ndarray, "rows columns"]:
         raise ValueError(f"{path}: expected numbers in columns, as in its first line, got {got}") from error
 
 
-def _check_quotes(path: Path, table: Any) -> None:
-    """Raises ValueError where a cell holds whole lines of the table, since a quote was closed late or never."""
+def check_quotes(path: Path, table: Any, before: int = 0) -> None:
+    """Raises ValueError where a cell holds whole lines of the table, since a quote was closed late or never.
+
+    Args:
+        path: the file.
+        table: rows of it, a pyarrow table.
+        before: how many rows of the file come before them.
+    """
     from pyarrow import compute
 
     found: Any = compute  # its functions are made as it loads
@@ -186,7 +186,7 @@ def _check_quotes(path: Path, table: Any) -> None:
             first, *between, last = (line.count(",") for line in column[row].as_py().split("\n"))
             swallowed = first == width - 1 - place and last == place and all(count == width - 1 for count in between)
             if (swallowed and width > 2) or (row == rows - 1 and _count_quotes(path) % 2):
-                got = f"a cell of {len(between) + 2} lines in row {row}"
+                got = f"a cell of {len(between) + 2} lines in row {before + row}"
                 raise ValueError(
                     f"{path}: column {table.column_names[place]}: expected every quote to be closed, got {got}"
                 )
@@ -208,6 +208,23 @@ def header_names(place: str, cells: Sequence[str]) -> tuple[str, ...]:
             )
         if name in names[:index]:
             raise ValueError(f"{place}: expected every column once, got {shown(name)} twice")
+    return names
+
+
+def text_names(path: Path, cells: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names in a first line of text; raises ValueError as `header_names`, and where no comma parts them."""
+    for mark, plural in ((";", "semicolons"), ("\t", "tabs")):
+        if len(cells) == 1 and mark in cells[0]:
+            raise ValueError(f"{path}, line 1: expected commas between the names, got {plural}")
+    return header_names(str(path), cells)
+
+
+def parquet_names(place: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of columns of Parquet; raises ValueError as `header_names`, and for an index of pandas."""
+    names = header_names(place, names)
+    for name in names:
+        if name.startswith("__index_level_"):
+            raise ValueError(f"{place}: expected columns only, got the index {name}; write it with index=False")
     return names
 
 

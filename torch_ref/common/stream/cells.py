@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from ..checks.arguments import shown
+
 _ROWS = 2048  # that are written at a time: a block of rows stays in the cache, where all at once take twice as long
 
 
@@ -32,6 +34,25 @@ def to_arrays(table: Any, columns: Mapping[str, Sequence[str]], dtype: str) -> d
         if name == "t":
             arrays[name] = _whole(arrays[name], names[0])
     return arrays
+
+
+def check_changed(arrays: Any, rows: int) -> dict[str, np.ndarray]:
+    """Returns what a change of arrays gave.
+
+    Args:
+        arrays: what it returned.
+        rows: how many it was given.
+
+    Raises:
+        ValueError: that is not an array by name, each with as many rows.
+    """
+    if not isinstance(arrays, Mapping):
+        raise ValueError(f"change: expected arrays by name, got {shown(arrays)}")
+    for name, array in arrays.items():
+        shape = np.shape(array)
+        if not shape or shape[0] != rows:
+            raise ValueError(f"change: expected {rows} rows in {name}, as it was given, got shape {list(shape)}")
+    return dict(arrays)
 
 
 def _numbers(column: Any, name: str) -> np.ndarray:

@@ -1,14 +1,17 @@
 """Parquet files of a source: a file, a folder, a pattern, or a URL that fsspec knows."""
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..checks.arguments import listed, shown
+from ..data.tables import parquet_names
 from .ahead import read_in_order
+
+TEXT_SHA = b"twohead text sha256"  # in the footer of a file that was made of text
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,9 @@ class Source:
 
 
 def find_source(source: Any) -> Source:
-    """Returns the files of a source.
+    """Returns the files of a source; of a folder or a pattern those whose names begin with neither . nor _.
+
+    Such are not part of a table: half-written files, and what Spark and others write beside their rows.
 
     Args:
         source: the path of a file, of a folder with `*.parquet`, or a pattern with `*`; or such a URL, `s3://…`.
@@ -77,15 +82,25 @@ def find_source(source: Any) -> Source:
         return _remote(text)
     path = Path(text)
     if any(mark in text for mark in "*?["):
-        files = glob.glob(text, recursive=True)
+        files = _visible(glob.glob(text, recursive=True))
+    elif path.is_dir():
+        files = _visible(str(file) for file in path.glob("*.parquet"))
     else:
-        files = [str(file) for file in path.glob("*.parquet")] if path.is_dir() else [text] if path.is_file() else []
+        files = [text] * path.is_file()
     return _named(text, files, None)
 
 
 def column_names(source: Any) -> tuple[str, ...]:
-    """Returns the names of a source's columns, as the first file has them; errors are those of `find_source`."""
-    with find_source(source).open(0) as file:
+    """Returns the names of a source's columns, as the first file has them.
+
+    Raises:
+        FileNotFoundError: as `find_source`.
+        ImportError: as `find_source`.
+        ValueError: as `find_source`, or a column without a name, a name that comes twice, or an index of pandas.
+    """
+    files = find_source(source)
+    with files.open(0) as file:
+        parquet_names(files.files[0], file.schema_arrow.names)
         return tuple(file.schema_arrow.names)
 
 
@@ -126,7 +141,9 @@ def read_footers(files: Source, wanted: Sequence[str], *, numbers_only: bool) ->
     def footer(number: int) -> tuple[Footer, dict[str, Any]]:
         with files.open(number) as file:
             schema = file.schema_arrow
-            kinds = {name: _plain(schema.field(name).type) for name in wanted if schema.names.count(name) == 1}
+            kinds = {
+                name: _plain(schema.field(name).type, numbers_only) for name in wanted if schema.names.count(name) == 1
+            }
             for name in wanted:
                 if name not in kinds:
                     count = schema.names.count(name)
@@ -153,13 +170,21 @@ def _remote(url: str) -> Source:
         raise ImportError(f"{url}: URLs need fsspec: pip install 'twohead[data]'") from error
     try:
         system, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise type(error)(f"{url}: expected a URL that fsspec can open, got {error}") from error
-    if any(mark in path for mark in "*?["):
-        files = system.glob(path)
-    else:
-        files = system.glob(f"{path.rstrip('/')}/*.parquet") if system.isdir(path) else [path] * system.isfile(path)
+        if any(mark in path for mark in "*?["):
+            files = _visible(system.glob(path))
+        elif system.isdir(path):
+            files = _visible(system.glob(f"{path.rstrip('/')}/*.parquet"))
+        else:
+            files = [path] * system.isfile(path)
+    except Exception as error:  # each file system has errors of its own, such as of credentials
+        kind = ImportError if isinstance(error, ImportError) else ValueError
+        got = " ".join(str(error).split()) or type(error).__name__
+        raise kind(f"{url}: expected a URL that fsspec can open, got {got}") from error
     return _named(url, files, system)
+
+
+def _visible(files: Iterable[str]) -> list[str]:
+    return [file for file in files if not Path(file).name.startswith((".", "_"))]
 
 
 def _named(source: str, files: Sequence[str], system: Any) -> Source:
@@ -171,11 +196,17 @@ def _named(source: str, files: Sequence[str], system: Any) -> Source:
     return Source(tuple(files), tuple(Path(file).as_posix()[cut:] for file in files), system)
 
 
-def _plain(kind: Any) -> Any:
-    """Returns the type of a column's values: files of one table may number their categories in other widths."""
-    from pyarrow import types
+def _plain(kind: Any, numbers_only: bool) -> Any:
+    """Returns a type that columns which are read alike share: categories of text are text, and any width numbers them.
 
-    return kind.value_type if types.is_dictionary(kind) else kind
+    Numbers that are categories in one file and numbers in another are not alike, unless they are numbers for all.
+    """
+    from pyarrow import dictionary, int32, types
+
+    if not types.is_dictionary(kind):
+        return kind
+    text = types.is_string(kind.value_type) or types.is_large_string(kind.value_type)
+    return kind.value_type if numbers_only or text else dictionary(int32(), kind.value_type, kind.ordered)
 
 
 def _is_number(kind: Any) -> bool:

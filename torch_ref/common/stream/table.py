@@ -9,17 +9,17 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..checks.arguments import listed, shown
+from ..checks.arguments import shown
+from ..data.from_table import choose_features
 from ..files.settings_text import text_of
 from .ahead import read_in_order
-from .cells import to_arrays
-from .columns import checked_columns, names_of
+from .cells import check_changed, to_arrays
+from .columns import checked_columns
 from .order import WindowShuffle
-from .source import Footer, Source, column_names, find_source, naming, read_footers
+from .source import TEXT_SHA, Footer, Source, column_names, find_source, naming, read_footers
 from .statistics import ColumnStatistics, RunningStatistics
 
 _MOST_ROWS = int(np.iinfo(np.int32).max)  # their numbers are int32
-_UNKNOWN = ("mu0", "mu1", "ycf")  # what only a simulation knows
 Arrays = dict[str, np.ndarray]
 
 
@@ -92,6 +92,8 @@ class ParquetTable:
 
     def __post_init__(self) -> None:
         names = checked_columns(self.columns)
+        if not (self.change is None or callable(self.change)):
+            raise ValueError(f"change: expected a function of arrays by name, got {shown(self.change)}")
         files = find_source(self.source)
         wanted = [name for of_array in names.values() for name in of_array]
         footers = read_footers(files, wanted, numbers_only=self._numbers_only)
@@ -134,7 +136,12 @@ class ParquetTable:
 
         Args:
             change: takes the arrays of some rows by name, in float64, and returns them row by row; it runs in threads.
+
+        Raises:
+            ValueError: it is no function.
         """
+        if not callable(change):
+            raise ValueError(f"change: expected a function of arrays by name, got {shown(change)}")
         before = self.change
         changed = copy.copy(self)
         object.__setattr__(changed, "change", change if before is None else Changes((before, change)))
@@ -192,7 +199,8 @@ class ParquetTable:
             if self.change is None:
                 arrays = to_arrays(table, self._names, dtype)
             else:
-                arrays = _as_dtype(self.change(to_arrays(table, self._names, "float64")), dtype)
+                changed = check_changed(self.change(to_arrays(table, self._names, "float64")), len(table))
+                arrays = _as_dtype(changed, dtype)
             return arrays if check is None else check(arrays)
 
     def row_group(self, number: int) -> Any:
@@ -248,7 +256,8 @@ class ParquetTable:
         """Returns a text that another table does not have: names, sizes and footers of the files, and the columns."""
         digest = hashlib.sha256()
         for name, footer in zip(self._files.names, self._footers, strict=True):
-            digest.update(f"{name} {footer.size} {footer.metadata.to_dict()}".encode())
+            text = (footer.metadata.metadata or {}).get(TEXT_SHA)
+            digest.update(f"{name} {footer.size} {footer.metadata.to_dict()} {text}".encode())
         return (
             f"{len(self._footers)} Parquet files, {len(self.groups)} row groups, {len(self)} rows, "
             f"window {self.window}, columns {text_of(self._names)}, change {text_of(self.change)}, "
@@ -306,7 +315,7 @@ def stream_data(
     Raises:
         FileNotFoundError: there are no such files.
         ImportError: pyarrow, or fsspec for a URL, is not installed; the message names the extra.
-        ValueError: as for `ParquetTable`, or no column is left as a feature.
+        ValueError: as for `ParquetTable`; names that are no columns or come twice; no feature is left.
 
     Example:
         >>> import pyarrow
@@ -319,20 +328,10 @@ def stream_data(
         ...     stream_data(folder, ignore=["id"]).columns
         {'x': ('age', 'dose'), 't': 't', 'y': 'y'}
     """
-    named = {"treatment": treatment, "outcome": outcome} | ({} if weight is None else {"weight": weight})
-    if features is None:
-        there = column_names(source)
-        absent = [name for name in (*named.values(), *names_of("ignore", ignore)) if name not in there]
-        if absent:
-            raise ValueError(f"{source}: expected the column {absent[0]}, got {listed(there)}")
-        left_out = {*named.values(), *ignore, *_UNKNOWN}
-        features = tuple(name for name in there if name not in left_out)
-        if not features:
-            raise ValueError(f"{source}: expected at least one feature, got {listed(there)}")
-    elif ignore:
-        raise ValueError(f"ignore: expected none beside features, got {shown(ignore)}")
-    columns: dict[str, str | Sequence[str]] = {"x": features, "t": treatment, "y": outcome}
-    return ParquetTable(source, columns | ({} if weight is None else {"w": weight}), window)
+    there, asked = column_names(source), {"t": treatment, "y": outcome} | ({} if weight is None else {"w": weight})
+    with naming(str(source)):
+        names = choose_features(there, [*asked.values()], features, ignore, ())
+    return ParquetTable(source, {"x": names, **asked}, window)
 
 
 def joined(parts: Sequence[Mapping[str, np.ndarray]]) -> Arrays:

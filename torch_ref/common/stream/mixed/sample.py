@@ -42,7 +42,19 @@ def sample_rows(
 
     arrow, _ = import_parquet(str(table.source))
     parts = read_in_order(part, np.flatnonzero(np.diff(bounds)).tolist())
-    return numbers, arrow.concat_tables(list(parts)).unify_dictionaries()
+    return numbers, arrow.concat_tables(_alike(list(parts))).unify_dictionaries()
+
+
+def _alike(parts: list[Any]) -> list[Any]:
+    """Returns tables in which a column that is a category in some parts only, or of another order, is plain in all."""
+    arrow, _ = import_parquet("")
+    for place, name in enumerate(parts[0].column_names):
+        if len({str(part.schema.field(place).type) for part in parts}) > 1:
+            for number, part in enumerate(parts):
+                kind = part.schema.field(place).type
+                if arrow.types.is_dictionary(kind):
+                    parts[number] = part.set_column(place, name, part.column(place).cast(kind.value_type))
+    return parts
 
 
 def _with_wide_codes(table: Any) -> Any:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ...files.settings_text import text_of
+from ..cells import check_changed
 from ..table import Arrays, ParquetTable
 
 
@@ -76,7 +77,7 @@ class MixedTable(ParquetTable):
         table = self.row_group(number)
         with self.naming(number):
             arrays = self.decode(table)
-            return arrays if self.change is None else self.change(arrays)
+            return arrays if self.change is None else check_changed(self.change(arrays), len(table))
 
     def for_batches(self, arrays: Arrays, dtype: str) -> Arrays:
         """Returns decoded rows as the loss takes them.
