@@ -123,8 +123,9 @@ def check_table(data: TreatmentData) -> TreatmentData:
         ValueError: no table; values that are no finite numbers, or that the table's columns do not allow; another
             number of rows or of names.
     """
-    if not hasattr(data, "arrays"):
-        raise ValueError(f"data: expected a TreatmentData, as load_data gives it, got {shown(data)}")
+    if not hasattr(data, "feature_names"):
+        hint = "; fit_effects_streamed takes the path of such files" if hasattr(data, "arrays") else ""
+        raise ValueError(f"data: expected a TreatmentData, as load_data gives it, got {shown(data)}{hint}")
     arrays = check_data(data.arrays() | {"x": finite_features(data)}, ("x", "t", "y"), ("w",), arms=len(data.arms))
     check_shape("x", arrays["x"], ("rows", "features"))
     check_shape("y", arrays["y"], ("rows", 1))

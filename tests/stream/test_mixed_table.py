@@ -107,6 +107,17 @@ def test_categories_of_files_may_be_numbered_otherwise(tmp_path: Path) -> None:
     assert found.column("c").to_pylist() == ["b", "a", "b"]
 
 
+def test_text_may_be_a_category_in_some_files(tmp_path: Path) -> None:
+    text = pyarrow.array(["b", "a"])
+    ordered = pyarrow.dictionary(pyarrow.int8(), pyarrow.string(), ordered=True)
+    for number, cells in enumerate((text, text.dictionary_encode(), text.dictionary_encode().cast(ordered))):
+        write_table(pyarrow.table({"c": cells}), tmp_path / f"{number}.parquet")
+    table = MixedTable(tmp_path, {"x": "c"}, decode=FeatureCoding((Column("c", ("a", "b")),)))
+    assert table.arrays()["x"][:, 0].tolist() == [1, 0] * 3
+    _, found = sample_rows(table, 9, 0, lambda _: None)
+    assert found.column("c").to_pylist() == ["b", "a"] * 3
+
+
 def test_another_type_in_a_later_file(tmp_path: Path) -> None:
     for number, cells in enumerate((["b"], ["a"], [1.5])):
         write_table(pyarrow.table({"c": cells}), tmp_path / f"{number}.parquet")

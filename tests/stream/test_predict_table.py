@@ -56,6 +56,7 @@ def test_what_is_refused_leaves_no_file(backend: str, tmp_path: Path) -> None:
     table, target = opened(tmp_path / "rows", 60), tmp_path / "y.parquet"
     refused: list[tuple[dict[str, Any], str]] = [
         ({"names": ("one",)}, "names: expected a name for each of 2 outputs, got ('one',)"),
+        ({"names": ("one", "one")}, "names: expected a name for each of 2 outputs, got ('one', 'one')"),
         ({"batch_size": 0}, "batch_size: expected a whole number of at least 1, got 0"),
     ]
     for settings, message in refused:
@@ -63,16 +64,17 @@ def test_what_is_refused_leaves_no_file(backend: str, tmp_path: Path) -> None:
             predicted(backend, table, target, **settings)
     part = tmp_path / "rows" / "part-0.parquet"
     whole = table.arrays("float32")
-    part.write_bytes(part.read_bytes()[:500])
 
-    class Kept:
+    class Kept(ParquetTable):
         """The table, whose rows in memory are those before its file was cut off."""
 
-        arrays = staticmethod(lambda dtype: whole)
-        columns, only = table.columns, staticmethod(table.only)
+        def arrays(self, dtype: str = "float32") -> dict[str, np.ndarray]:
+            return whole
 
+    kept = Kept(table.source, table.columns)
+    part.write_bytes(part.read_bytes()[:500])
     with pytest.raises(ValueError, match="expected a whole Parquet file, got "):
-        predicted(backend, Kept(), target)
+        predicted(backend, kept, target)
     assert [path.name for path in tmp_path.iterdir()] == ["rows"]
 
 
@@ -80,3 +82,5 @@ def test_a_table_without_the_inputs(tmp_path: Path) -> None:
     table = ParquetTable(write(tmp_path, rows_of(), 60), {"y": "a"})
     with pytest.raises(ValueError, match=r"^table: expected the model's inputs x, got no x$"):
         torch_ref.training.predict_table(torch_ref.TwoHead(1, [2], [2]), table, tmp_path / "y.parquet")
+    with pytest.raises(ValueError, match=r"^table: expected a ParquetTable, got "):
+        torch_ref.training.predict_table(torch_ref.TwoHead(1, [2], [2]), table.arrays(), tmp_path / "y.parquet")  # pyright: ignore

@@ -3,7 +3,7 @@
 import re
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -12,12 +12,13 @@ import pytest
 
 import flax_impl
 from flax_impl.data import load_data
-from flax_impl.effects import EffectSettings, fit_effects_streamed, load_effect_model
+from flax_impl.effects import EffectSettings, fit_effects, fit_effects_streamed, load_effect_model
 from flax_impl.effects.fit import LOSSES
 from flax_impl.effects.prepare import net_config, net_loss, prepare_alike
 from flax_impl.effects.streams.prepare import prepare_streamed
 from tests.support.mixed_rows import NAMED, mixed_rows, small
 from tests.support.parquet import write
+from torch_ref.data import ParquetTable
 
 pytestmark = pytest.mark.filterwarnings("ignore:only .* rows are:UserWarning")
 
@@ -208,6 +209,13 @@ def test_tables_that_cannot_be_used(cells: dict[str, Any], asked: dict[str, Any]
         pytest.raises(ValueError, match=f"^{re.escape(message.replace('FOLDER', str(folder)))}"),
     ):
         prepare_streamed(folder, small(), **(NAMED | asked))
+
+
+def test_training_in_memory_says_what_takes_files(tmp_path: Path) -> None:
+    table = ParquetTable(write(tmp_path, mixed_rows(), 200), {"x": "age"})
+    expected = "^data: expected a TreatmentData, as load_data gives it, got ParquetTable.*; fit_effects_streamed takes "
+    with pytest.raises(ValueError, match=expected):
+        fit_effects(cast(Any, table))
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks.arguments import check_integer, listed
+from ..checks.arguments import check_integer, listed, shown
 from ..checks.arrays import required_inputs
 from ..files.array_file import replacing
 from .source import import_parquet
@@ -36,8 +36,10 @@ def write_predictions(
         names: a name for each output; None takes y0, y1, ….
 
     Raises:
-        ValueError: the table lacks an input, or there are other names than outputs.
+        ValueError: it is no table, or lacks an input; there are other names than outputs, or one comes twice.
     """
+    if not isinstance(table, ParquetTable):
+        raise ValueError(f"table: expected a ParquetTable, got {shown(table)}")
     rows = check_integer("batch_size", batch_size, at_least=1)
     inputs = required_inputs(call)
     if missing := [name for name in inputs if name not in table.columns]:
@@ -92,7 +94,7 @@ def of_size(parts: Iterator[Arrays], rows: int) -> Iterator[Arrays]:
 def _columns(outputs: Sequence[np.ndarray], names: Sequence[str] | None) -> Arrays:
     """Returns a column for each number of each output."""
     names = [f"y{i}" for i in range(len(outputs))] if names is None else names
-    if isinstance(names, str) or len(names) != len(outputs):
+    if isinstance(names, str) or len(set(names)) != len(outputs) or len(names) != len(outputs):
         raise ValueError(f"names: expected a name for each of {len(outputs)} outputs, got {names!r}")
     columns = {}
     for name, output in zip(names, outputs, strict=True):

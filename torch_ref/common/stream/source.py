@@ -141,9 +141,7 @@ def read_footers(files: Source, wanted: Sequence[str], *, numbers_only: bool) ->
     def footer(number: int) -> tuple[Footer, dict[str, Any]]:
         with files.open(number) as file:
             schema = file.schema_arrow
-            kinds = {
-                name: _plain(schema.field(name).type, numbers_only) for name in wanted if schema.names.count(name) == 1
-            }
+            kinds = {name: _plain(schema.field(name).type) for name in wanted if schema.names.count(name) == 1}
             for name in wanted:
                 if name not in kinds:
                     count = schema.names.count(name)
@@ -196,17 +194,11 @@ def _named(source: str, files: Sequence[str], system: Any) -> Source:
     return Source(tuple(files), tuple(Path(file).as_posix()[cut:] for file in files), system)
 
 
-def _plain(kind: Any, numbers_only: bool) -> Any:
-    """Returns a type that columns which are read alike share: categories of text are text, and any width numbers them.
+def _plain(kind: Any) -> Any:
+    """Returns the type of a column's values: text is a category in some files, and numbered in other widths."""
+    from pyarrow import types
 
-    Numbers that are categories in one file and numbers in another are not alike, unless they are numbers for all.
-    """
-    from pyarrow import dictionary, int32, types
-
-    if not types.is_dictionary(kind):
-        return kind
-    text = types.is_string(kind.value_type) or types.is_large_string(kind.value_type)
-    return kind.value_type if numbers_only or text else dictionary(int32(), kind.value_type, kind.ordered)
+    return kind.value_type if types.is_dictionary(kind) else kind
 
 
 def _is_number(kind: Any) -> bool:

@@ -341,6 +341,6 @@ def joined(parts: Sequence[Mapping[str, np.ndarray]]) -> Arrays:
 
 def _as_dtype(arrays: Mapping[str, np.ndarray], dtype: str) -> Arrays:
     """Returns changed arrays in their dtype again."""
-    return {
-        name: array if name == "t" else np.asarray(array).astype(dtype, copy=False) for name, array in arrays.items()
-    }
+    with np.errstate(over="ignore"):  # what looks at the arrays next names an infinite number
+        return {name: array if name == "t" else np.asarray(array).astype(dtype, copy=False)
+                for name, array in arrays.items()}  # fmt: skip
