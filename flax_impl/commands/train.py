@@ -1,6 +1,7 @@
 """Trains a model in one of the frameworks, and writes what it found: `twohead train`."""
 
 import argparse
+import os
 import time
 import warnings
 from collections.abc import Sequence
@@ -45,7 +46,7 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
     check_final_activation(args)
     say(writes, f"{args.data}: {count(data)}")
     if writes:
-        args.out.mkdir(parents=True, exist_ok=True)
+        make_folder(args.out)
     one = args.backend == "torch"
     intervals = args.intervals is None and not one
     settings = settings_of(args, 20 if intervals else 5, intervals)
@@ -73,6 +74,19 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
     return written
 
 
+def make_folder(path: Path) -> None:
+    """Makes the folder of `--out` before a training, which would be lost where it cannot be written."""
+    why = ""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            why = "Permission denied"
+    except OSError as error:
+        why = error.strerror or str(error)
+    if why:
+        raise OSError(f"--out: expected a folder to write to, got {path}: {why}")
+
+
 def steps_line(args: argparse.Namespace, model: EffectModel, seconds: float) -> str:
     """Says how many steps the nets took, and how long that was."""
     steps = sum(int(np.isfinite(losses[:, 0]).sum()) for losses in (model.training.losses if model.training else ()))
@@ -92,6 +106,8 @@ def train_streamed_two_head(
     about = f"{args.data}: {count_rows(counts, prepared.arms, len(columns), columns)}"
     say(writes, about)
     say(writes, f"{args.data}: read in parts, so there are no intervals, pictures or averages with errors; {IN_MEMORY}")
+    if writes:
+        make_folder(args.out)
     start = time.perf_counter()
     model = trainer_of(args.backend)(prepared, settings, **shared)
     line = steps_line(args, model, time.perf_counter() - start)
@@ -174,7 +190,7 @@ def train_two_in_two_out(
     settings |= {"loss": package.JointLoss(args.criterion), "precision": args.precision}
     settings |= given(args, "epochs", "steps") or {"epochs": 100}
     if writes:
-        args.out.mkdir(parents=True, exist_ok=True)
+        make_folder(args.out)
     start = time.perf_counter()
     losses = side.fit(data, **settings, **shared)
     seconds = time.perf_counter() - start

@@ -85,6 +85,8 @@ def test_a_csv_is_converted_once(
 IN_MEMORY = "train on a sample of its rows in memory for that"
 PARTS = "a table that is read in parts"
 FAILURES: list[tuple[list[str], str]] = [
+    (["--data", "rows", "--out", "rows/part-0.parquet"],
+     "error: --out: expected a folder to write to, got rows/part-0.parquet: File exists"),
     (["--data", "empty"], "error: empty: expected Parquet files, found none"),
     (["--data", "none/*.parquet"], "error: none/*.parquet: expected Parquet files, found none"),
     (["--data", "x.npz", "--stream"], "error: --stream: expected a folder, a pattern, a URL, or a .parquet or "),
@@ -102,6 +104,14 @@ FAILURES: list[tuple[list[str], str]] = [
     (["--data", "gap"], "error: gap/part-0.parquet, row group 7: column arm: expected a value in every row, got none"),
     (["--data", "rows", "--model", "two-in-two-out"], "error: rows: data: expected the arrays x1, x2, y1, y2, got "),
 ]  # fmt: skip
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(OSError, match=rf"^--out: expected a folder to write to, got {tmp_path}: Permission denied$"):
+        train.make_folder(tmp_path)
 
 
 @pytest.mark.parametrize(("arguments", "message"), FAILURES)

@@ -168,7 +168,7 @@ def test_binary_outcomes_become_probabilities(tmp_path: Path) -> None:
             "as sigmoid_binary_cross_entropy takes logits",
         ),
         (["--data", "one_arm.csv"], 2, "error: one_arm.csv: treatment: expected at least two arms, got 0 in every row"),
-        (["--out", "one_arm.csv"], 2, "File exists"),
+        (["--out", "one_arm.csv"], 2, "error: --out: expected a folder to write to, got one_arm.csv: File exists"),
         (
             ["--data", "gap.csv"],
             2,

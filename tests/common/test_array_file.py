@@ -23,6 +23,10 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "a", tmp_path / "file" / "a" / "b"):
+        with pytest.raises(NotADirectoryError, match=rf"^{path}: expected a file to write, got one in a file$"):
+            write_arrays(path, {}, {})
     expected = rf"^{tmp_path}: expected a file to write, got a folder$"
     with pytest.raises(IsADirectoryError, match=expected), replacing(tmp_path):
         pass

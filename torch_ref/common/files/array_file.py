@@ -29,7 +29,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(f"{path}: expected a file to write, got a folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(f"{path}: expected a file to write, got one in a file") from error
     beside = target.with_name(f".{uuid.uuid4().hex}{target.suffix}")
     try:
         yield beside
