@@ -87,7 +87,7 @@ def train_streamed_two_head(
     check_streamed(args)
     settings = settings_of(args, 5, intervals=False)
     named = given(args, "treatment", "control", "outcome", "weight", "features", "ignore", "categories", "sample")
-    prepared = prepare_streamed(source, settings, **named)
+    prepared = prepare_streamed(source, settings, progress=writes, **named)
     columns, counts = prepared.measured.columns, prepared.measured.counts.tolist()
     about = f"{args.data}: {count_rows(counts, prepared.arms, len(columns), columns)}"
     say(writes, about)

@@ -107,7 +107,7 @@ def fit_effects_streamed(
     check_machine(settings)
     prepared = prepare_streamed(
         source, settings, treatment=treatment, outcome=outcome, weight=weight, control=control, features=features,
-        ignore=ignore, categories=categories, sample=sample, window=window,
+        ignore=ignore, categories=categories, sample=sample, window=window, progress=progress,
     )  # fmt: skip
     return train_streamed(prepared, settings, checkpoint=checkpoint, every=every, progress=progress, mesh=mesh)
 
