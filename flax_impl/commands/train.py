@@ -94,8 +94,7 @@ def train_streamed_two_head(
     say(writes, f"{args.data}: read in parts, so there are no intervals, pictures or averages with errors; {IN_MEMORY}")
     start = time.perf_counter()
     model = trainer_of(args.backend)(prepared, settings, **shared)
-    line = steps_line(args, model, time.perf_counter() - start)
-    say(writes, line)
+    say(writes, steps_line(args, model, time.perf_counter() - start))
     if not writes:
         return []
     assert model.training is not None
@@ -104,7 +103,7 @@ def train_streamed_two_head(
     model.save(weights)  # first: what follows may fail
     write_losses(losses, args, model.arms, model.training)
     written = write_streamed_effects(model, source, effects)
-    text = "\n".join([about, line, *written.lines(model.arms)])
+    text = "\n".join([about, *written.lines(model.arms)])  # no seconds: the same bytes for the same training
     with replacing(summary) as beside:
         beside.write_text(f"{text}\n")
     print("\n".join(["", *written.lines(model.arms), ""]))
