@@ -36,6 +36,7 @@ ATTACKS: tuple[Callable[[Lab], Record], ...] = (
     shared_folders.writers_of_one_file,
     clocks.jumping_clocks,
     peers.peer_killed,
+    peers.pair_killed,
     damaged_files.damaged_files,
     damaged_files.damaged_checkpoints,
     damaged_files.damaged_tables,

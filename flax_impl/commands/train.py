@@ -101,7 +101,7 @@ def train_streamed_two_head(
     check_streamed(args)
     settings = settings_of(args, 5, intervals=False)
     named = given(args, "treatment", "control", "outcome", "weight", "features", "ignore", "categories", "sample")
-    prepared = prepare_streamed(source, settings, **named)
+    prepared = prepare_streamed(source, settings, progress=writes, **named)
     columns, counts = prepared.measured.columns, prepared.measured.counts.tolist()
     about = f"{args.data}: {count_rows(counts, prepared.arms, len(columns), columns)}"
     say(writes, about)
@@ -110,8 +110,7 @@ def train_streamed_two_head(
         make_folder(args.out)
     start = time.perf_counter()
     model = trainer_of(args.backend)(prepared, settings, **shared)
-    line = steps_line(args, model, time.perf_counter() - start)
-    say(writes, line)
+    say(writes, steps_line(args, model, time.perf_counter() - start))
     if not writes:
         return []
     assert model.training is not None
@@ -120,7 +119,7 @@ def train_streamed_two_head(
     model.save(weights)  # first: what follows may fail
     write_losses(losses, args, model.arms, model.training)
     written = write_streamed_effects(model, source, effects)
-    text = "\n".join([about, line, *written.lines(model.arms)])
+    text = "\n".join([about, *written.lines(model.arms)])  # no seconds: the same bytes for the same training
     with replacing(summary) as beside:
         beside.write_text(f"{text}\n")
     print("\n".join(["", *written.lines(model.arms), ""]))

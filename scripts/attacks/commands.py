@@ -27,14 +27,27 @@ class Command(NamedTuple):
 
 _NETS = "--ignore row --representation-features 6 --head-features 4 --batch-size 20"
 _TWO_HEAD = "out/model.safetensors out/effects.csv out/losses.csv out/summary.txt"
+_STREAMED = "out/model.safetensors out/effects.parquet out/losses.csv out/summary.txt"
 _TWO_IN = "out/model.safetensors out/losses.csv"
-TRAININGS = (
+SINGLES = (
     Command("two-head, torch", f"train --backend torch --data table.csv {_NETS} --steps 200 --checkpoint kept "
         "--every 3 --out out", "table.csv", _TWO_HEAD),
     Command("two-in-two-out, torch", "train --backend torch --model two-in-two-out --data curves.npz --steps 900 "
         "--checkpoint kept --every 7 --out out", "curves.npz", _TWO_IN),
     Command("two-in-two-out, flax", "train --model two-in-two-out --data curves.npz --steps 3000 --checkpoint kept "
         "--every 50 --out out", "curves.npz", _TWO_IN),
+)  # fmt: skip
+# Each stage of these has a folder of checkpoints within the folder.
+TRAININGS = (
+    *SINGLES,
+    Command("effects", f"train --data table.csv {_NETS} --members 3 --no-intervals --steps 400 --checkpoint kept "
+        "--every 40 --out out", "table.csv", _TWO_HEAD),
+    Command("effects, calibrated", f"train --data table.csv {_NETS} --members 4 --steps 300 --checkpoint kept "
+        "--every 60 --out out", "table.csv", _TWO_HEAD),
+    Command("effects, streamed", f"train --stream --data table.parquet {_NETS} --members 2 --no-intervals --steps 400 "
+        "--checkpoint kept --every 40 --out out", "table.parquet", _STREAMED),
+    Command("two-head, torch, streamed", f"train --backend torch --stream --data table.parquet {_NETS} --steps 300 "
+        "--checkpoint kept --every 5 --out out", "table.parquet", _STREAMED),
 )  # fmt: skip
 CONVERSIONS = (
     Command("predict, flax", "predict --model model.safetensors --data table.csv --out told.csv",

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from attacks.commands import CONVERSIONS, READERS, TRAININGS, Command
+from attacks.commands import CONVERSIONS, READERS, SINGLES, Command
 from attacks.damage import DAMAGES, dangling_link, endless_link, make_folder, random_bytes, remove
 from attacks.kills import put_old
 from attacks.lab import Lab, digests_of
@@ -55,7 +55,7 @@ def check_effects(record: Record, folder: Path, what: str) -> None:
 
 def damaged_checkpoints(lab: Lab) -> Record:
     """The same of files in the last checkpoint, or in all: the one before it is taken, or none, with one error."""
-    record, command = Record(), lab.next_of("damaged checkpoints", TRAININGS)
+    record, command = Record(), lab.next_of("damaged checkpoints", SINGLES)
     with lab.new() as stopped:
         lab.run(command, stopped)
         last, *before = sorted((stopped / command.checkpoints).glob("step-*"), reverse=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from attacks.commands import TRAININGS
+from attacks.commands import SINGLES
 from attacks.damage import flip_bit
 from attacks.lab import Lab
 from attacks.processes import LIMIT
@@ -25,8 +25,8 @@ def flipped_bits(lab: Lab) -> Record:
     """One flipped bit in a model, a trace or a checkpoint, by the readers: each has to be noticed."""
     record = Record()
     with lab.new() as folder:
-        lab.run(TRAININGS[1], folder)
-        path = sorted((folder / TRAININGS[1].checkpoints).glob("step-*"))[-1]
+        lab.run(SINGLES[1], folder)
+        path = sorted((folder / SINGLES[1].checkpoints).glob("step-*"))[-1]
         readers: dict[Path, Callable[[], Any]] = {
             path / "manifest.json": lambda: read_checkpoint(path),
             path / "state.safetensors": lambda: read_checkpoint(path),

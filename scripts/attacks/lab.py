@@ -44,12 +44,14 @@ class Lab:
     Attributes:
         random: draws all choices.
         tables: a folder with tables.
+        pairs: what two processes make together, by backend: the sha256 of the model, and the seconds.
         mounts: why this machine lets nobody mount a file system, or empty where it does.
     """
 
     def __init__(self, folder: Path, seed: int, short: bool) -> None:
         self.folder, self.random, self.short = folder, random.Random(seed), short
         self.mounts = _own_mounts()
+        self.pairs: dict[str, tuple[str, float]] = {}
         self._made = 0
         self._turns: dict[str, int] = {}
         self._whole: dict[Command, Whole] = {}
@@ -122,8 +124,13 @@ def digest(path: Path) -> str:
 
 
 def last_good(folder: Path) -> int:
-    """Returns the step of the last checkpoint in a folder that is whole; 0 without one."""
-    for path in checkpoints_in(folder) if folder.is_dir() else ():
+    """Returns the step of the last checkpoint in a folder that is whole, those of all stages added; 0 without one."""
+    stages = {path.parent for path in folder.rglob("step-*")}
+    return sum(_last_step(stage) for stage in stages)
+
+
+def _last_step(stage: Path) -> int:
+    for path in checkpoints_in(stage):
         try:
             return read_checkpoint(path).step
         except ValueError:

@@ -22,9 +22,12 @@ NAMED = ("--treatment", "arm", "--control", "none", "--weight", "w")
 
 @pytest.mark.parametrize(
     ("backend", "data", "more"),
-    [("flax", "rows", ("--members", "2")), ("torch", "rows/part-*.parquet", ("--cfr-weights",)),
-     ("torch", "my.csv", ("--stream", "--sample", "90"))],
-)  # fmt: skip
+    [
+        ("flax", "rows", ("--members", "2", "--checkpoint", "kept")),
+        ("torch", "rows/part-*.parquet", ("--cfr-weights", "--checkpoint", "kept")),
+        ("torch", "my.csv", ("--stream", "--sample", "90")),
+    ],
+)
 def test_train_and_predict(
     backend: str, data: str, more: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -39,6 +42,9 @@ def test_train_and_predict(
     drug = made.column("arm").to_pylist().count("drug")
     assert said[0] == f"{data}: 120 rows, {120 - drug} of none, {drug} of drug, 5 features (2 categories, 2 with gaps)"
     assert said[1].startswith(f"{data}: read in parts, so there are no intervals, pictures or averages with errors; ")
+    of_nets = ["net-0", "net-1"] if backend == "flax" else []
+    assert sorted(path.name for path in tmp_path.glob("kept/net-*")) == of_nets
+    assert (tmp_path / "kept").is_dir() == ("kept" in more)
     effects = read_table(tmp_path / "out" / "effects.parquet")
     mean = effects.column("effect").to_numpy().mean()
     summary = (tmp_path / "out" / "summary.txt").read_text().splitlines()

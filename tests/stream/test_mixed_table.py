@@ -102,7 +102,7 @@ def test_categories_of_files_may_be_numbered_otherwise(tmp_path: Path) -> None:
         write_table(pyarrow.table({"c": cells}), tmp_path / f"{number}.parquet")
     table = MixedTable(tmp_path, {"x": "c"}, decode=FeatureCoding((Column("c", ("a", "b")),)))
     assert table.arrays()["x"][:, 0].tolist() == [1, 0, 1]
-    numbers, found = sample_rows(table, 9, 0, lambda _: None)
+    numbers, found = sample_rows(table, 9, 0, lambda _: None, False)
     assert numbers.tolist() == [0, 1, 2]
     assert found.column("c").to_pylist() == ["b", "a", "b"]
 
@@ -114,7 +114,7 @@ def test_text_may_be_a_category_in_some_files(tmp_path: Path) -> None:
         write_table(pyarrow.table({"c": cells}), tmp_path / f"{number}.parquet")
     table = MixedTable(tmp_path, {"x": "c"}, decode=FeatureCoding((Column("c", ("a", "b")),)))
     assert table.arrays()["x"][:, 0].tolist() == [1, 0] * 3
-    _, found = sample_rows(table, 9, 0, lambda _: None)
+    _, found = sample_rows(table, 9, 0, lambda _: None, False)
     assert found.column("c").to_pylist() == ["b", "a"] * 3
 
 
@@ -130,10 +130,10 @@ def test_another_type_in_a_later_file(tmp_path: Path) -> None:
 def test_a_sample(rows: int, tmp_path: Path) -> None:
     made = mixed_rows()
     table = MixedTable(write(tmp_path, made, 50, 7), {"x": ["age", "city"]})
-    numbers, found = sample_rows(table, rows, 3, lambda _: None)
+    numbers, found = sample_rows(table, rows, 3, lambda _: None, False)
     assert len(set(numbers.tolist())) == rows
     assert found.column("city").to_pylist() == made.column("city").take(numbers).to_pylist()
-    again, _ = sample_rows(table, rows, 3, lambda _: None)
+    again, _ = sample_rows(table, rows, 3, lambda _: None, False)
     np.testing.assert_array_equal(again, numbers)
 
 

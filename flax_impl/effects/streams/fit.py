@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch_ref.common.settings.optimizers import Optimizer
 
 from ...models.two_head import TwoHead
 from ...models.weights import to_numpy
+from ...training.checkpoints.stages import Stages, in_stages
 from ...training.fit import fit
 from ...training.replicas.per_core import stack_losses
 from ..effect_model import EffectModel
@@ -107,7 +108,7 @@ def fit_effects_streamed(
     check_machine(settings)
     prepared = prepare_streamed(
         source, settings, treatment=treatment, outcome=outcome, weight=weight, control=control, features=features,
-        ignore=ignore, categories=categories, sample=sample, window=window,
+        ignore=ignore, categories=categories, sample=sample, window=window, progress=progress,
     )  # fmt: skip
     return train_streamed(prepared, settings, checkpoint=checkpoint, every=every, progress=progress, mesh=mesh)
 
@@ -137,18 +138,18 @@ def train_streamed(
     kind, arguments = net_loss(settings, arms)
     loss = LOSSES[kind](**arguments)
 
-    def train(net: int, optimizer: Optimizer, stage: str) -> _Net:
+    def train(stages: Stages, net: int, optimizer: Optimizer, stage: str) -> _Net:
         start = jax.tree.map(lambda leaf: leaf.astype(settings.dtype), model.init_params(settings.seed + net))
-        folder = None if checkpoint is None else Path(checkpoint) / stage
         params, losses = fit(
             model, start, prepared.table, optimizer=optimizer, loss=loss, seed=settings.seed + net,
             validation_rows=None if prepared.held_out is None else prepared.held_out[net],
-            precision=settings.precision, checkpoint=folder, every=every, progress=progress, mesh=mesh,
+            precision=settings.precision, checkpoint=stages.of(stage), every=every, progress=progress, mesh=mesh,
             **prepared.prepared.lengths,
         )  # fmt: skip
         return to_numpy(params), losses
 
-    nets = [_train_twice(train, net, settings.optimizer) for net in range(settings.members)]
+    with in_stages(checkpoint, every, mesh) as stages:
+        nets = [_train_twice(partial(train, stages), net, settings.optimizer) for net in range(settings.members)]
     training = TrainingRecord(stack_losses([losses for _, losses in nets]), prepared.held_out)
     return run_ensemble(prepared.ensemble(model.config, [weights for weights, _ in nets]), training)
 

@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch_ref.common.data.columns import Column
 from torch_ref.common.data.design import GAP as GAP_ENTRY, Design, count_unseen
 from torch_ref.common.data.treatment_data import Scales, TreatmentData
+from torch_ref.common.progress import Progress
 from torch_ref.common.stream.mixed.coding import RowCoding
 from torch_ref.common.stream.mixed.table import MixedTable
 from torch_ref.common.stream.statistics import RunningStatistics
@@ -37,13 +38,14 @@ class Measured(NamedTuple):
     weighs: bool
 
 
-def measure(table: MixedTable, coding: RowCoding, sample: TreatmentData) -> Measured:
+def measure(table: MixedTable, coding: RowCoding, sample: TreatmentData, progress: bool) -> Measured:
     """Reads a table once.
 
     Args:
         table: the rows.
         coding: makes them numbers; its columns have the levels of the sample.
         sample: some of the rows, which say which levels are frequent.
+        progress: shows a bar, or plain lines, once it takes long.
 
     Raises:
         ValueError: what `coding` refuses; file, row group and column are named.
@@ -53,14 +55,16 @@ def measure(table: MixedTable, coding: RowCoding, sample: TreatmentData) -> Meas
     of_x = RunningStatistics(tuple(map(str, range(len(design.source)))))
     of_y = RunningStatistics((coding.outcome,))
     counts, unseen, weighs = np.zeros(len(coding.arms), np.int64), dict.fromkeys(sample.feature_names, 0), False
-    for arrays in table.reading(replace(coding, columns=lenient)).parts():
-        for start in range(0, len(arrays["x"]), _PART):
-            of_x.add(design.entries(arrays["x"][start : start + _PART]))
-        of_y.add(arrays["y"])
-        counts += np.bincount(arrays["t"], minlength=len(counts))
-        weighs |= bool(arrays.get("w", np.ones(1)).any())
-        for name, count in count_unseen(arrays["x"], lenient).items():
-            unseen[name] += count
+    with Progress(len(table.groups), progress, "row group") as report:
+        for number, arrays in enumerate(table.reading(replace(coding, columns=lenient)).parts(), 1):
+            for start in range(0, len(arrays["x"]), _PART):
+                of_x.add(design.entries(arrays["x"][start : start + _PART]))
+            of_y.add(arrays["y"])
+            counts += np.bincount(arrays["t"], minlength=len(counts))
+            weighs |= bool(arrays.get("w", np.ones(1)).any())
+            for name, count in count_unseen(arrays["x"], lenient).items():
+                unseen[name] += count
+            report(number)
     x, y = of_x.found(), of_y.found()
     design = replace(design, mean=x.mean, std=np.where(x.deviation > 0, x.deviation, 1.0))
     design = _without_gaps(design)

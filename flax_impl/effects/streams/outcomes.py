@@ -12,6 +12,7 @@ import numpy as np
 from torch_ref.common.data.columns import Column
 from torch_ref.common.data.design import count_unseen
 from torch_ref.common.data.tables import write_csv
+from torch_ref.common.progress import Progress
 from torch_ref.common.stream.mixed.coding import FeatureCoding
 from torch_ref.common.stream.mixed.table import MixedTable
 from torch_ref.common.stream.predictions import of_size, write_parquet
@@ -74,7 +75,11 @@ def effect_columns(model: EffectModel, x: Any, alpha: float = 0.05) -> tuple[Arr
 
 
 def write_effects(
-    model: EffectModel, source: str | os.PathLike[str], path: str | os.PathLike[str], alpha: float = 0.05
+    model: EffectModel,
+    source: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    alpha: float = 0.05,
+    progress: bool = True,
 ) -> WrittenEffects:
     """Writes what `effect_columns` gives for all rows of Parquet files, part by part, in the table's order.
 
@@ -83,6 +88,7 @@ def write_effects(
         source: the files, as for `ParquetTable`.
         path: the file to write, .parquet or text; it is whole or not there.
         alpha: as for `effect_columns`.
+        progress: shows a bar, or plain lines, once it takes long.
 
     Raises:
         FileNotFoundError: there are no such files.
@@ -111,8 +117,10 @@ def write_effects(
                 unseen[name] += count
             yield {"row": np.arange(done, done + len(x)), **columns}
             done += len(x)
+            report(done)
 
-    write(Path(path), parts())
+    with Progress(len(table), progress, "row") as report:
+        write(Path(path), parts())
     warn_unseen(unseen, len(table), set())
     return WrittenEffects(len(table), {label: total / len(table) for label, total in sums.items()})
 

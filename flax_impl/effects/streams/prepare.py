@@ -99,6 +99,7 @@ def prepare_streamed(
     *,
     sample: int = SAMPLE,
     window: int | None = None,
+    progress: bool = True,
     weight: str | None = None,
     treatment: str = "t",
     outcome: str = "y",
@@ -111,6 +112,7 @@ def prepare_streamed(
         settings: as for `fit_effects_streamed`.
         sample: as for `fit_effects_streamed`.
         window: as for `fit_effects_streamed`.
+        progress: as for `fit_effects_streamed`.
         weight: as for `fit_effects_streamed`.
         treatment: as for `fit_effects_streamed`.
         outcome: as for `fit_effects_streamed`.
@@ -120,13 +122,13 @@ def prepare_streamed(
         ValueError: as `fit_effects_streamed`.
     """
     _check_settings(settings)
-    drawn = _draw(source, sample, window, settings.seed, treatment, outcome, weight, **chosen)
+    drawn = _draw(source, sample, window, settings.seed, progress, treatment, outcome, weight, **chosen)
     data, table, arms = drawn.data, drawn.table, len(drawn.data.arms)
     if arms > 2 and settings.targeted:
         raise ValueError(f"targeted: expected False with more than two arms, got True with {arms}")
     columns = data.columns or tuple(map(Column, data.feature_names))
     coding = RowCoding(columns, treatment, data.arms, outcome, weight, settings.binary)
-    measured = measure(table, coding, data)
+    measured = measure(table, coding, data, progress)
     if not measured.weighs:
         raise ValueError(f"{source}: column {weight}: expected at least one weight that is not zero, got none")
     _warn(data, measured, drawn.part, len(table))
@@ -160,9 +162,9 @@ class _Drawn(NamedTuple):
 
 
 def _draw(
-    source: Any, sample: int, window: int | None, seed: int, treatment: str, outcome: str, weight: str | None,
-    features: Sequence[str] | None = None, ignore: Sequence[str] = (), categories: Sequence[str] = (),
-    control: object = None,
+    source: Any, sample: int, window: int | None, seed: int, progress: bool, treatment: str, outcome: str,
+    weight: str | None, features: Sequence[str] | None = None, ignore: Sequence[str] = (),
+    categories: Sequence[str] = (), control: object = None,
 ) -> _Drawn:  # fmt: skip
     asked = [name for name in (treatment, outcome, weight) if name is not None]
     there = column_names(source)
@@ -170,7 +172,7 @@ def _draw(
         names = choose_features(there, asked, features, ignore, categories)
     roles: dict[str, Any] = {"x": names, "t": treatment, "y": outcome} | ({} if weight is None else {"w": weight})
     table = MixedTable(source, roles, window)
-    numbers, found = sample_rows(table, sample, seed, lambda group: check_complete(group, asked))
+    numbers, found = sample_rows(table, sample, seed, lambda group: check_complete(group, asked), progress)
     part = "" if len(numbers) == len(table) else f"in a sample of {len(numbers)} rows"
     with naming(f"{source}{part and ', '}{part}"):
         data = from_table(

@@ -61,6 +61,24 @@ def test_a_table_of_one_window_is_as_in_memory(settings: dict[str, Any], tmp_pat
     )
 
 
+@pytest.mark.usefixtures("x64")
+def test_many_levels_and_several_arms(tmp_path: Path) -> None:
+    """A category that nets embed, of which the rarest levels share a column, and codes that look like numbers."""
+    draw = np.random.default_rng(0)
+    place = [f"place {i}" for i in draw.integers(0, 40, 400)]
+    columns = {"place": place, "code": draw.integers(0, 3, 400), "x": draw.normal(size=400)}
+    made = pyarrow.table(columns | {"t": draw.integers(0, 3, 400), "y": draw.normal(size=400)})
+    asked = small(dtype="float64")
+    found = prepare_streamed(write(tmp_path, made, 150), asked, categories=["code"])
+    data = load_data(made, categories=["code"])
+    [expected] = prepare_alike([data], asked)
+    assert found.arms == (0, 1, 2)
+    assert net_config(found.prepared, asked, 3) == net_config(expected, asked, 3)
+    encoded = found.table.for_batches(found.table.arrays(), "float64")
+    for name, array in expected.arrays.items():
+        np.testing.assert_allclose(encoded[name], array, rtol=1e-12, atol=1e-12)
+
+
 def test_all_rows_say_means_and_gaps(tmp_path: Path) -> None:
     """Of 5 rows in a sample: the others' gaps and their levels are found."""
     made = mixed_rows(200)

@@ -7,13 +7,14 @@ import numpy as np
 from jaxtyping import Int
 
 from ...checks.arguments import check_integer
+from ...progress import Progress
 from ..ahead import read_in_order
 from ..source import import_parquet
 from ..table import ParquetTable
 
 
 def sample_rows(
-    table: ParquetTable, rows: int, seed: int, check: Callable[[Any], None]
+    table: ParquetTable, rows: int, seed: int, check: Callable[[Any], None], progress: bool
 ) -> tuple[Int[np.ndarray, " sample"], Any]:
     """Returns the numbers of rows that are drawn at random, rising, and what is in them, as one pyarrow table.
 
@@ -22,6 +23,7 @@ def sample_rows(
         rows: how many to draw; all, where there are no more.
         seed: of numpy's default generator.
         check: looks at each whole row group that is read; its ValueError gets file and row group.
+        progress: shows a bar, or plain lines, once it takes long.
 
     Raises:
         ValueError: a row group that cannot be read, or that `check` refuses.
@@ -41,8 +43,12 @@ def sample_rows(
         return _with_wide_codes(found.take(numbers[bounds[group] : bounds[group + 1]] - starts[group]))
 
     arrow, _ = import_parquet(str(table.source))
-    parts = read_in_order(part, np.flatnonzero(np.diff(bounds)).tolist())
-    return numbers, arrow.concat_tables(_alike(list(parts))).unify_dictionaries()
+    groups, parts = np.flatnonzero(np.diff(bounds)).tolist(), []
+    with Progress(len(groups), progress, "row group") as report:
+        for found in read_in_order(part, groups):
+            parts.append(found)
+            report(len(parts))
+    return numbers, arrow.concat_tables(_alike(parts)).unify_dictionaries()
 
 
 def _alike(parts: list[Any]) -> list[Any]:
