@@ -69,8 +69,7 @@ def fit_effects(
         checkpoint: a folder of its own for this training, with a folder for each stage: `nets`, `nets-again` for those
             that diverged, `trees`, and `calibration` for the second ensemble. The same call goes on from the last good
             checkpoint, to the same result; a finished training returns soon. None keeps none.
-        every: steps of a net between two checkpoints; None makes one about every 10 seconds, or fewer where writing
-            would take more than 2% of the time.
+        every: steps of a net between two checkpoints; None lets a clock say when, as for `fit_replicas`.
         progress: shows a bar, or plain lines, once it takes long.
         mesh: devices to share the training, see `make_mesh`.
 

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -59,13 +60,28 @@ class OneByOne:
     st.integers(1, 50),
     st.booleans(),
     st.booleans(),
+    st.sampled_from([25, batches._AT_ONCE]),
     st.lists(st.integers(0, 99), min_size=1, max_size=4),
     st.lists(st.tuples(st.booleans(), st.integers(1, 15)), min_size=1, max_size=5),
 )
 def test_orders_are_bit_for_bit_one_shuffle_an_epoch(
+    rows: int,
+    batch_size: int,
+    shuffle: bool,
+    numbered: bool,
+    at_once: int,
+    seeds: list[int],
+    parts: list[tuple[bool, int]],
+) -> None:
+    """Of one training and of many, of few and many rows, however the steps are split, some of them skipped."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "_AT_ONCE", at_once)
+        check_orders(rows, batch_size, shuffle, numbered, seeds, parts)
+
+
+def check_orders(
     rows: int, batch_size: int, shuffle: bool, numbered: bool, seeds: list[int], parts: list[tuple[bool, int]]
 ) -> None:
-    """Of one training and of many, however the steps are split, some of them skipped."""
     which: list[Any] = [np.random.default_rng(seed).integers(0, 60, rows) if numbered else rows for seed in seeds]
 
     def orders(kind: Any) -> list[Any]:
@@ -95,6 +111,16 @@ def test_skipped_orders_draw_as_little_as_taken_ones() -> None:
     for steps in (1, 7, 2, 9):
         order.take(steps)
         assert order._left.shape[1] < 4
+
+
+def test_a_large_table_is_shuffled_where_it_lies() -> None:
+    rows = batches._AT_ONCE + 1
+    tracemalloc.start()
+    try:
+        BatchOrder(rows, batch_size=100, shuffle=True, seed=0).take(1)
+        assert tracemalloc.get_traced_memory()[1] < 2.2 * 4 * rows  # its numbers, and them in their order
+    finally:
+        tracemalloc.stop()
 
 
 def test_ctrl_c_ends_the_threads_that_draw(monkeypatch: pytest.MonkeyPatch) -> None:

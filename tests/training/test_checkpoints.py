@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import torch_ref
 from flax_impl.commands.sides import SIDES
@@ -21,6 +22,7 @@ from torch_ref.common.files.checkpoint_folder import read_checkpoint
 from torch_ref.common.files.checkpoints import Checkpoints
 from torch_ref.common.settings.optimizers import SGD, Adam, AdamW, RMSprop
 from torch_ref.common.settings.schedules import Cosine, Exponential, StepDecay
+from torch_ref.training.processes import Share
 
 ROWS, STEPS = 40, 24
 CONFIG = {"in_features": 4, "representation_features": [5], "head_features": [4], "final_activation": "identity"}
@@ -97,6 +99,23 @@ def test_a_clock_makes_them_where_nobody_says_when(tmp_path: Path, monkeypatch: 
         train(backend, checkpoint=tmp_path / backend)
         assert len(steps_in(tmp_path / backend)) >= 2  # a slow disk makes fewer
         assert steps_in(tmp_path / backend)[-1] == STEPS
+
+
+def test_losses_of_a_checkpoint_are_not_averaged_over_processes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seven processes would find another last digit."""
+    whole = train("torch")
+    interrupted("torch", tmp_path)
+    averaged = []
+
+    def mean(self: Share, losses: torch.Tensor) -> torch.Tensor:
+        averaged.append(len(losses))
+        return losses
+
+    monkeypatch.setattr(Share, "mean", mean)
+    assert train("torch", checkpoint=tmp_path, every=8) == whole
+    assert averaged == [4, 12, 12]  # of steps 13 to 16, and 13 to 24
 
 
 @pytest.mark.parametrize("backend", SIDES)

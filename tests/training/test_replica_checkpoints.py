@@ -155,10 +155,16 @@ def test_checkpoints_come_so_seldom_that_they_cost_little(tmp_path: Path, monkey
         return {"state": np.zeros(3)}
 
     with Checkpoints(tmp_path, {}, {}, None) as checkpoints:
-        for cost, wait in ((0.1, 10.0), (1.0, 50.0), (3.0, 150.0), (0.0, 10.0)):
+        for cost, computed, wait in (
+            (0.1, 0.0, 10.0),
+            (1.0, 0.0, 50.0),
+            (3.0, 1.0, 200.0),
+            (0.0, 0.5, 25.0),
+            (0.0, 0.0, 10.0),
+        ):
             checkpoints.save(1, lambda cost=cost: pack(cost))
             checkpoints._writing.result()
-            checkpoints._computed = 0.0  # of the background, which a clock of its own measures
+            checkpoints._computed = computed  # of the background, which a clock of its own measures
             began = now[0]
             now[0] = began + wait * 0.99
             assert not checkpoints.due(2)

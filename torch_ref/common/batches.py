@@ -12,6 +12,7 @@ from .checks.arguments import check_integer, check_row_numbers
 from .cores import count_cores
 
 _FOREVER = int(np.iinfo(np.int32).max)
+_AT_ONCE = 2**20  # numbers that are drawn together where more are of no use
 
 
 def count_steps(rows: int, batch_size: int | None, epochs: int | None, steps: int | None) -> int:
@@ -159,7 +160,7 @@ class BatchOrder:
     def skip(self, steps: int) -> None:
         """Leaves out the next steps, as if they had been taken."""
         while steps > 0:
-            self._draw(1)
+            self._draw(min(steps, max(1, _AT_ONCE // self.width)))
             part = min(steps, self._left.shape[1])
             self._left, steps = self._left[:, part:], steps - part
 
@@ -203,13 +204,16 @@ class _Source(NamedTuple):
 
     def draw(self, epochs: Int[np.ndarray, "epochs padded"]) -> None:
         """Fills the next epochs, and what is over in each with the first row."""
-        rows = np.arange(self.rows) if self.numbers is None else self.numbers
-        drawn = np.empty((len(epochs), self.rows), np.int64)  # numpy swaps 8 bytes quicker than 4
-        drawn[...] = rows
+        own = epochs[:, : self.rows]
+        # numpy swaps 8 bytes quicker than 4, but a large table has no memory to spare.
+        drawn = own if own.size > _AT_ONCE else np.empty(own.shape, np.int64)
+        drawn[...] = np.arange(self.rows, dtype=drawn.dtype) if self.numbers is None else self.numbers
+        first = int(drawn[0, 0])
         if self.shuffle:
             self.generator.permuted(drawn, axis=1, out=drawn)
-        epochs[:, : self.rows] = drawn
-        epochs[:, self.rows :] = rows[0]
+        if drawn is not own:
+            own[...] = drawn
+        epochs[:, self.rows :] = first
 
 
 def batch_order(

@@ -187,9 +187,8 @@ def fit(
     average = averaged(optimizer, model)
     judged: Any = model if average is None else average.module
     watch = None if held_out is None else Watch(model)
-    device = next(model.parameters()).device
     state = Training(model, built, scheduler, average, watch, share)
-    losses, seen = [], []
+    known, losses, seen = [], [], []
     with (
         share.over(model, loss) as losses_of,
         open_checkpoints(folder, every, texts, share) as checkpoints,
@@ -201,14 +200,15 @@ def fit(
                 return share.mean(torch.stack(losses_of(validation)).sum())
 
         def history() -> np.ndarray:
-            taken = share.mean(torch.stack(losses)).cpu().numpy()
+            new = [share.mean(torch.stack(losses)).cpu().numpy()] if losses else []
+            taken = np.concatenate([*known, *new])
             check_losses(taken, 0, steps)
             return taken if watch is None else np.column_stack([taken, np.asarray(seen, taken.dtype)])
 
         done = 0
         if checkpoints is not None and checkpoints.found is not None:
             done, (_, before) = checkpoints.found.step, unpack(state, checkpoints.found.arrays)
-            losses += torch.from_numpy(before if watch is None else before[:, :-1]).to(device).unbind()
+            known = [before if watch is None else before[:, :-1]]  # means over the processes already
             seen += [] if watch is None else before[:, -1].tolist()
         over = done == steps or (watch is not None and watch.ended > 0)
         with nullcontext() if over else batches.from_step(done):

@@ -43,8 +43,8 @@ class TrainingRows:
     arrays: Mapping[str, Tensor] | None
 
     def known_by(self) -> Any:
-        """Returns what a checkpoint tells the data by: of files, their footers."""
-        return self.data.fingerprint() if isinstance(self.data, ParquetTable) else self.data
+        """Returns what a checkpoint tells the data by: of files, their footers, and how many read them."""
+        return self.data.fingerprint(self.share.process[1]) if isinstance(self.data, ParquetTable) else self.data
 
     @contextmanager
     def from_step(self, done: int) -> Iterator[None]:

@@ -84,7 +84,7 @@ def fit_replicas(
         checkpoint: a folder of its own for these trainings, as for `fit`: the same call goes on from the last good
             checkpoint, to the same result. One file holds all replicas. None keeps none.
         every: steps of a replica between two checkpoints; None makes one about every 10 seconds, or fewer where
-            writing would take more than 2% of the time.
+            writing takes long. The last step always makes one.
         progress: shows a bar, or plain lines, once it takes long.
         mesh: devices to share the trainings, see `make_mesh`; None is one device.
 

@@ -26,7 +26,7 @@ def run_per_core(
     report: Progress,
     checkpoints: KeepsCheckpoints | None = None,
 ) -> tuple[Params, np.ndarray, list[int]]:
-    """Trains the replicas one by one; a replica that diverges ends with the slice that it is in.
+    """Trains the replicas one by one; a replica that diverges takes all its steps, and others do not notice.
 
     Args:
         plans: of the trainings.

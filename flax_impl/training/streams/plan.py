@@ -50,14 +50,16 @@ class StreamedPlan(Plan):
     Args:
         source: the table of files; `order` is the feed that reads it, and `table` is empty.
         validation: reads the held-out rows.
+        processes: how many share the rows.
     """
 
     source: ParquetTable
     validation: Callable[[], Mapping[str, np.ndarray]]
+    processes: int
 
     def known_by(self) -> Any:
-        """Returns what a checkpoint tells the data by: the footers."""
-        return self.source.fingerprint()
+        """Returns what a checkpoint tells the data by: the footers, and how many processes read them."""
+        return self.source.fingerprint(self.processes)
 
     def train(
         self, state: Any, note: Any, place: Placement, placed: Mapping[str, Array], saving: Saving | None
@@ -103,5 +105,5 @@ def make_streamed_plan(
     settings.pop("epochs")
     return StreamedPlan(
         as_pure(model), {}, optimizer, as_pytree(loss), stream.feed, stream.held_out, stream.steps, precision,
-        settings, source=table, validation=stream.validation,
+        settings, source=table, validation=stream.validation, processes=process[1],
     )  # fmt: skip

@@ -24,8 +24,8 @@ from .checkpoint_folder import (
 from .lock import FolderLock
 from .settings_text import differences
 
-# Between two checkpoints, where nobody says after how many steps: seconds at least, and the share of them that it may
-# cost the training. It costs what the training waits for, and what the background computes beside it.
+# After a checkpoint, where nobody says how many steps later the next one comes: seconds at least, and the share of them
+# that it may have cost. It costs what the training waits for, and what the background computes beside it.
 _SECONDS, _SHARE = 10.0, 0.02
 _KEPT = 3
 
@@ -103,7 +103,7 @@ class Checkpoints:
             self._lock.close()
             raise
         self._last, self._good = time.monotonic(), None if self.found is None else self.found.step
-        self._cost = self._computed = 0.0  # seconds, of the last one and of its writing in the background
+        self._waited = self._computed = 0.0  # seconds, for the last one and of its writing in the background
         self._writer, self._writing = ThreadPoolExecutor(1, "checkpoints"), _nothing()
 
     def steps_left(self, step: int) -> float:
@@ -114,8 +114,8 @@ class Checkpoints:
         """Returns whether it is time for a checkpoint after this many steps."""
         if self.every is not None:
             return step % self.every == 0
-        waited = time.monotonic() - self._last
-        return self._writing.done() and waited >= max(_SECONDS, self._cost / _SHARE)
+        since = time.monotonic() - self._last
+        return self._writing.done() and since >= max(_SECONDS, (self._waited + self._computed) / _SHARE)
 
     def save(
         self,
@@ -140,7 +140,7 @@ class Checkpoints:
         self._writing.result()
         made = Checkpoint(step, finished, self.settings, self.versions, arrays)
         self._writing, self._last = self._writer.submit(self._write, made), time.monotonic()
-        self._cost = spent + self._last - began + self._computed
+        self._waited = spent + self._last - began
         if finished:
             self._writing.result()
 

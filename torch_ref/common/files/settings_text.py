@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 _SHOWN = 60  # characters of a setting in a message
+_DEPTH = 12  # of values in values
 
 
 def training_settings(weights: Mapping[str, np.ndarray], data: Mapping[str, Any], **settings: Any) -> dict[str, str]:
@@ -46,41 +47,46 @@ def model_text(model: Any, otherwise: Any = None) -> str:
     return text_of(model if otherwise is None else otherwise)
 
 
-def text_of(value: Any, deep: bool = True) -> str:
+def text_of(value: Any, within: tuple[int, ...] = ()) -> str:
     """Returns a text that is the same in every process, and another one for another value; arrays by their sha256.
 
     Args:
         value: what to tell apart from others.
-        deep: looks into what functions and objects hold, but no further: they may hold one another.
+        within: the ids of functions and objects that hold it; they may hold one another, and the innermost of many
+            are known by their types.
     """
     if isinstance(value, np.ndarray | np.generic) or (hasattr(value, "__array__") and hasattr(value, "shape")):
-        array = np.asarray(value, order="C")
+        array = np.asarray(getattr(value, "detach", lambda: value)(), order="C")
+        if array.dtype.hasobject:  # their bytes are places in memory
+            return f"{array.dtype}{list(array.shape)} {text_of(array.tolist(), within)}"
         return f"{array.dtype}{list(array.shape)} {hashlib.sha256(array.tobytes()).hexdigest()}"
     if value is None or isinstance(value, bool | int | float | complex | str | bytes):
         return repr(value)
     if isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__}"
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{name}: {text_of(each, deep)}' for name, each in sorted(value.items(), key=_name))}}}"
-    if isinstance(value, tuple | list):
-        return f"({', '.join(text_of(each, deep) for each in value)})"
-    if isinstance(value, set | frozenset):
-        return f"{{{', '.join(sorted(text_of(each, deep) for each in value))}}}"
-    if isinstance(value, types.FunctionType):
-        return _function(value, deep)
-    if isinstance(value, types.MethodType):
-        return f"{_function(value.__func__, deep)} of {text_of(value.__self__, deep)}"
-    if isinstance(value, functools.partial):
-        return f"partial({text_of([value.func, *value.args], deep)}, {text_of(value.keywords, deep)})"
-    if not deep:
+    if id(value) in within or len(within) > _DEPTH:
         return text_of(type(value))
+    inner = (*within, id(value))
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name}: {text_of(each, inner)}' for name, each in sorted(value.items(), key=_name))}}}"
+    if isinstance(value, tuple | list):
+        return f"({', '.join(text_of(each, inner) for each in value)})"
+    if isinstance(value, set | frozenset):
+        return f"{{{', '.join(sorted(text_of(each, inner) for each in value))}}}"
+    if isinstance(value, types.FunctionType):
+        return _function(value, inner)
+    if isinstance(value, types.MethodType):
+        return f"{_function(value.__func__, inner)} of {text_of(value.__self__, inner)}"
+    if isinstance(value, functools.partial):
+        return f"partial({text_of([value.func, *value.args], inner)}, {text_of(value.keywords, inner)})"
     if dataclasses.is_dataclass(value):
-        fields = [field.name for field in dataclasses.fields(value) if field.name not in ("parent", "name")]
-        texts = [f"{name}={text_of(getattr(value, name, None))}" for name in fields]
-        return f"{type(value).__name__}({', '.join(texts)})"
+        names = [field.name for field in dataclasses.fields(value)]
+        if {"parent", "name"} <= {*names}:  # a layer of flax: its place
+            names = [name for name in names if name not in ("parent", "name")]
+        return f"{type(value).__name__}({', '.join(f'{n}={text_of(getattr(value, n, None), inner)}' for n in names)})"
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
-    held = vars(value) if type(value).__repr__ is object.__repr__ and hasattr(value, "__dict__") else {}
-    return f"{text}{text_of(held, deep=False)}" if held else text
+    held = {} if isinstance(value, types.ModuleType) else getattr(value, "__dict__", {})
+    return f"{text}{text_of(held, inner)}" if held else text
 
 
 def versions_of(*packages: str) -> dict[str, str]:
@@ -109,18 +115,27 @@ def _name(item: tuple[Any, Any]) -> str:
     return str(item[0])
 
 
-def _function(function: types.FunctionType, deep: bool) -> str:
+def _function(function: types.FunctionType, within: tuple[int, ...]) -> str:
     """Returns a function's name, with the sha256 of its source and of the values that it holds."""
+    code = function.__code__
     try:
-        source = inspect.getsource(function)
+        source = inspect.getsource(code)
+        if source.count("lambda") > 1:  # which of them?
+            source += _compiled(code)
     except (OSError, TypeError):
-        source = function.__code__.co_code.hex() + repr(function.__code__.co_names)
-    held: list[Any] = [function.__defaults__, function.__kwdefaults__] if deep else []
-    for cell in (function.__closure__ or ()) if deep else ():
+        source = _compiled(code)
+    held: list[Any] = [function.__defaults__, function.__kwdefaults__]
+    for cell in function.__closure__ or ():
         with contextlib.suppress(ValueError):  # not filled yet
             held.append(cell.cell_contents)
-    digest = hashlib.sha256(f"{source} {text_of(held, deep=False)}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{source} {text_of(held, within)}".encode()).hexdigest()
     return f"{function.__module__}.{function.__qualname__} {digest}"
+
+
+def _compiled(code: types.CodeType) -> str:
+    """Returns what a function was compiled to, and those inside it."""
+    held = [_compiled(each) if isinstance(each, types.CodeType) else text_of(each) for each in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {held}"
 
 
 def _where_they_differ(old: str, new: str) -> tuple[str, str]:

@@ -252,16 +252,20 @@ class ParquetTable:
                 running[name].add(np.asarray(array, np.float64).reshape(len(array), -1))
         return {name: of.found() for name, of in running.items() if of.count}
 
-    def fingerprint(self) -> str:
-        """Returns a text that another table does not have: names, sizes and footers of the files, and the columns."""
+    def fingerprint(self, processes: int = 1) -> str:
+        """Returns a text that another table does not have: names, sizes and footers of the files, and the columns.
+
+        Args:
+            processes: how many share its rows; each reads groups of its own.
+        """
         digest = hashlib.sha256()
         for name, footer in zip(self._files.names, self._footers, strict=True):
             text = (footer.metadata.metadata or {}).get(TEXT_SHA)
             digest.update(f"{name} {footer.size} {footer.metadata.to_dict()} {text}".encode())
+        readers = f", read by {processes} processes" if processes > 1 else ""
         return (
-            f"{len(self._footers)} Parquet files, {len(self.groups)} row groups, {len(self)} rows, "
-            f"window {self.window}, columns {text_of(self._names)}, change {text_of(self.change)}, "
-            f"footers {digest.hexdigest()}"
+            f"{len(self._footers)} Parquet files, {len(self.groups)} row groups, {len(self)} rows, window {self.window}"
+            f", columns {text_of(self._names)}, change {text_of(self.change)}, footers {digest.hexdigest()}{readers}"
         )
 
 

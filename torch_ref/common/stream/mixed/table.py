@@ -89,6 +89,10 @@ class MixedTable(ParquetTable):
         made = arrays if self.encode is None else self.encode(arrays)
         return {name: array if name == "t" else array.astype(dtype, copy=False) for name, array in made.items()}
 
-    def fingerprint(self) -> str:
-        """Returns a text that another table, or one that is read in another way, does not have."""
-        return f"{super().fingerprint()}, decode {text_of(self.decode)}, encode {text_of(self.encode)}"
+    def fingerprint(self, processes: int = 1) -> str:
+        """Returns a text that another table, or one that is read in another way, does not have.
+
+        Args:
+            processes: as for `ParquetTable`.
+        """
+        return f"{super().fingerprint(processes)}, decode {text_of(self.decode)}, encode {text_of(self.encode)}"
