@@ -69,7 +69,11 @@ def test_stream_data_finds_the_features_that_load_data_finds(tmp_path: Path) -> 
     assert table.columns["x"] == data.feature_names == ("a", "b", "c")
     for name, array in data.arrays().items():
         np.testing.assert_array_equal(table.arrays()[name], array)
-    assert stream_data(tmp_path, features=["b"]).columns == {"x": ["b"], "t": "t", "y": "y"}
+    assert stream_data(tmp_path, features=["b"]).columns == {"x": ("b",), "t": "t", "y": "y"}
+    with pytest.raises(ValueError, match=rf"^{tmp_path}: ignore: expected names of features, each once, got z$"):
+        stream_data(tmp_path, ignore=["z"])
+    with pytest.raises(ValueError, match=rf"^{tmp_path}: expected a column 'z', got a, b, c, t, y, w, unread, mu0$"):
+        stream_data(tmp_path, outcome="z")
 
 
 BAD: list[tuple[dict[str, Any], str]] = [

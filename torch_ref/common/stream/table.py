@@ -8,18 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
-from ..checks.arguments import listed, shown
 from ..files.settings_text import text_of
 from .ahead import read_in_order
 from .cells import to_arrays
-from .columns import checked_columns, names_of
+from .columns import checked_columns, choose_columns
 from .order import WindowShuffle
-from .source import Footer, Source, column_names, find_source, naming, read_footers
+from .source import Footer, Source, find_source, naming, read_footers
 from .statistics import ColumnStatistics, RunningStatistics
 
 _MOST_ROWS = int(np.iinfo(np.int32).max)  # their numbers are int32
-_UNKNOWN = ("mu0", "mu1", "ycf")  # what only a simulation knows
 Arrays = dict[str, np.ndarray]
 
 
@@ -120,6 +119,11 @@ class ParquetTable:
         return sum(group.rows for group in self.groups)
 
     @property
+    def starts(self) -> Int[np.ndarray, " groups+1"]:
+        """How many rows come before each group, and in the end before none."""
+        return np.cumsum([0, *(group.rows for group in self.groups)])
+
+    @property
     def width(self) -> int:
         """How many numbers a row has for the loss."""
         return sum(map(len, self._names.values()))
@@ -192,7 +196,7 @@ class ParquetTable:
             if self.change is None:
                 arrays = to_arrays(table, self._names, dtype)
             else:
-                arrays = _as_dtype(self.change(to_arrays(table, self._names, "float64")), dtype)
+                arrays = in_dtype(self.change(to_arrays(table, self._names, "float64")), dtype)
             return arrays if check is None else check(arrays)
 
     def row_group(self, number: int) -> Any:
@@ -306,7 +310,7 @@ def stream_data(
     Raises:
         FileNotFoundError: there are no such files.
         ImportError: pyarrow, or fsspec for a URL, is not installed; the message names the extra.
-        ValueError: as for `ParquetTable`, or no column is left as a feature.
+        ValueError: as for `ParquetTable`; names that are no columns, or no column is left as a feature.
 
     Example:
         >>> import pyarrow
@@ -319,20 +323,10 @@ def stream_data(
         ...     stream_data(folder, ignore=["id"]).columns
         {'x': ('age', 'dose'), 't': 't', 'y': 'y'}
     """
-    named = {"treatment": treatment, "outcome": outcome} | ({} if weight is None else {"weight": weight})
-    if features is None:
-        there = column_names(source)
-        absent = [name for name in (*named.values(), *names_of("ignore", ignore)) if name not in there]
-        if absent:
-            raise ValueError(f"{source}: expected the column {absent[0]}, got {listed(there)}")
-        left_out = {*named.values(), *ignore, *_UNKNOWN}
-        features = tuple(name for name in there if name not in left_out)
-        if not features:
-            raise ValueError(f"{source}: expected at least one feature, got {listed(there)}")
-    elif ignore:
-        raise ValueError(f"ignore: expected none beside features, got {shown(ignore)}")
-    columns: dict[str, str | Sequence[str]] = {"x": features, "t": treatment, "y": outcome}
-    return ParquetTable(source, columns | ({} if weight is None else {"w": weight}), window)
+    named = choose_columns(
+        source, treatment=treatment, outcome=outcome, weight=weight, features=features, ignore=ignore
+    )
+    return ParquetTable(source, named, window)
 
 
 def joined(parts: Sequence[Mapping[str, np.ndarray]]) -> Arrays:
@@ -340,8 +334,6 @@ def joined(parts: Sequence[Mapping[str, np.ndarray]]) -> Arrays:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _as_dtype(arrays: Mapping[str, np.ndarray], dtype: str) -> Arrays:
-    """Returns changed arrays in their dtype again."""
-    return {
-        name: array if name == "t" else np.asarray(array).astype(dtype, copy=False) for name, array in arrays.items()
-    }
+def in_dtype(arrays: Mapping[str, Any], dtype: str) -> Arrays:
+    """Returns arrays that a function made, all but `t` in a dtype."""
+    return {name: array if name == "t" else np.asarray(array, dtype) for name, array in arrays.items()}

@@ -8,7 +8,6 @@ from jaxtyping import Int
 
 from ...checks.arguments import check_integer
 from ..ahead import read_in_order
-from ..source import import_parquet
 from ..table import ParquetTable
 
 
@@ -31,8 +30,7 @@ def sample_rows(
     numbers = np.arange(len(table))
     if rows < len(table):
         numbers = np.sort(generator.choice(len(table), rows, replace=False, shuffle=False))
-    starts = np.cumsum([0, *(group.rows for group in table.groups)])
-    bounds = np.searchsorted(numbers, starts)
+    starts, bounds = table.starts, np.searchsorted(numbers, table.starts)
 
     def part(group: int) -> Any:
         found = table.row_group(group)
@@ -40,14 +38,16 @@ def sample_rows(
             check(found)
         return _with_wide_codes(found.take(numbers[bounds[group] : bounds[group + 1]] - starts[group]))
 
-    arrow, _ = import_parquet(str(table.source))
-    parts = read_in_order(part, np.flatnonzero(np.diff(bounds)).tolist())
-    return numbers, arrow.concat_tables(list(parts)).unify_dictionaries()
+    parts = list(read_in_order(part, np.flatnonzero(np.diff(bounds)).tolist()))
+    from pyarrow import concat_tables
+
+    return numbers, concat_tables(parts).unify_dictionaries()
 
 
 def _with_wide_codes(table: Any) -> Any:
     """Returns a table whose categories are numbered alike: files number theirs in the least width that does."""
-    arrow, _ = import_parquet("")
+    import pyarrow as arrow
+
     for place, field in enumerate(table.schema):
         if arrow.types.is_dictionary(field.type):
             kind = arrow.dictionary(arrow.int32(), field.type.value_type, field.type.ordered)

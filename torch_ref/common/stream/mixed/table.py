@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ...files.settings_text import text_of
-from ..table import Arrays, ParquetTable
+from ..table import Arrays, ParquetTable, in_dtype
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,7 @@ class MixedTable(ParquetTable):
             arrays: of some rows.
             dtype: of all arrays but `t`.
         """
-        made = arrays if self.encode is None else self.encode(arrays)
-        return {name: array if name == "t" else array.astype(dtype, copy=False) for name, array in made.items()}
+        return in_dtype(arrays if self.encode is None else self.encode(arrays), dtype)
 
     def fingerprint(self) -> str:
         """Returns a text that another table, or one that is read in another way, does not have."""
