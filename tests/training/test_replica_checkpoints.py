@@ -19,16 +19,19 @@ from torch_ref.common.files.checkpoints import Checkpoints
 MODEL = flax_impl.TwoHead(4, [5], [4], final_activation="identity")
 COUNT, STEPS = 5, 24
 DATA = flax_impl.data.synthetic(rows=40, features=4).arrays()
-HELD_OUT = {"validation_rows": np.arange(0, 40, 4), "batch_size": 8}
-# Alone each of them changes what a state holds, or when a replica ends.
+HELD_OUT = np.arange(0, 40, 4)
+LEFT = np.setdiff1d(np.arange(40), HELD_OUT)
+# Each of them changes what a state holds, or when a replica ends.
 KINDS: dict[str, dict[str, Any]] = {
     "each its own": {
         "data": [DATA | {"w": np.random.default_rng(i).uniform(0.5, 2, 40)} for i in range(COUNT)],
-        "optimizer": [flax_impl.AdamW(lr=0.01 * (i + 1), average=0.9) for i in range(COUNT)],
+        "optimizer": [flax_impl.AdamW(lr=0.1 * (i + 1), average=0.9) for i in range(COUNT)],
         "loss": [flax_impl.FactualLoss(head_weights=(1, i + 1)) for i in range(COUNT)],
-        "rows": [np.random.default_rng(i).integers(40, size=20) for i in range(COUNT)],
+        "rows": [np.random.default_rng(i).choice(LEFT, 30) for i in range(COUNT)],
+        "validation_rows": HELD_OUT,
+        "batch_size": 8,
+        "patience": 1,
     },
-    "patience": {"optimizer": [flax_impl.Adam(lr=0.1 * (i + 1)) for i in range(COUNT)], "patience": 1, **HELD_OUT},
     "diverged": {"optimizer": [flax_impl.SGD(lr=lr) for lr in (0.01, 1e9, 0.01, 1e9, 0.1)], "keep_diverged": True},
 }
 
