@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -24,7 +25,7 @@ def rows(tmp_path: Path) -> Iterator[Path]:
     draw = np.random.default_rng(0)
     (tmp_path / "rows").mkdir()
     for number in range(FILES):
-        columns: dict[str, np.ndarray] = {f"x{i}": draw.normal(size=ROWS // FILES) for i in range(COLUMNS)}
+        columns: dict[str, Any] = {f"x{i}": draw.normal(size=ROWS // FILES) for i in range(COLUMNS)}
         columns["city"] = draw.choice(["Bonn", "Oslo", "Rome"], ROWS // FILES)
         columns["t"] = draw.integers(0, 2, ROWS // FILES)
         columns["y"] = columns["x0"] + columns["t"]

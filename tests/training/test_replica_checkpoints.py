@@ -46,7 +46,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def train(**settings: Any) -> list[np.ndarray]:
     """Returns the trained parameters and the losses."""
-    chosen = {"data": DATA, "steps": STEPS, "batch_size": 16, "seed": range(COUNT), "progress": False}
+    chosen: dict[str, Any] = {"data": DATA, "steps": STEPS, "batch_size": 16, "seed": range(COUNT), "progress": False}
     chosen |= {"optimizer": flax_impl.SGD(lr=0.1)} | settings
     params, losses = flax_impl.fit_replicas(MODEL, MODEL.init_params(range(COUNT)), **chosen)
     return [*map(np.asarray, jax.tree.leaves(params)), losses]
