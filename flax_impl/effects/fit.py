@@ -17,8 +17,7 @@ try:
 except ImportError as error:
     raise ImportError("flax_impl needs jax: pip install 'twohead[jax]'") from error
 
-from torch_ref.common.checks.arguments import check_choice, listed
-from torch_ref.common.checks.divergence import check_losses
+from torch_ref.common.checks.arguments import check_choice
 from torch_ref.common.cores import count_cores
 from torch_ref.common.data.treatment_data import TreatmentData
 from torch_ref.common.settings.optimizers import Optimizer
@@ -33,13 +32,13 @@ from ..training.plan import make_plan
 from ..training.precision import PRECISIONS
 from ..training.predict import predict_replicas
 from ..training.replicas.fit import train_replicas
-from ..training.replicas.per_core import stack_losses
 from ..training.targeted import TargetedLoss
 from .effect_model import EffectModel
 from .ensemble_file import Ensemble, read_ensemble
 from .intervals.calibrated import calibrate
 from .intervals.held_out import in_held_out
 from .learners.kept_blend import keep_blend
+from .learners.second_try import Trained, train_all_twice
 from .learners.training_record import TrainingRecord
 from .overlap import feature_names
 from .prepare import check_table, net_config, net_loss, prepare_alike, stack_rows, warn_user
@@ -47,7 +46,6 @@ from .settings import EffectSettings
 
 LOSSES: dict[str, type[FactualLoss]] = {"CFRLoss": CFRLoss, "FactualLoss": FactualLoss, "TargetedLoss": TargetedLoss}
 _FEWEST = 4  # rows of an arm that intervals are calibrated with
-_Trained = tuple[Params, Float[np.ndarray, "nets steps columns"]]
 
 
 def fit_effects(
@@ -160,7 +158,7 @@ def _fit_each(
     start = model.init_params(range(settings.seed, settings.seed + members))
     start = jax.tree.map(lambda leaf: jnp.concatenate([leaf.astype(settings.dtype)] * len(datas)), start)
 
-    def train(nets: Int[np.ndarray, " nets"], optimizer: Optimizer, stage: str) -> _Trained:
+    def train(nets: Int[np.ndarray, " nets"], optimizer: Optimizer, stage: str) -> Trained:
         plans = [
             make_plan(
                 model, prepared[n // members].arrays, optimizer=optimizer, loss=loss, rows=rows[n],
@@ -173,7 +171,7 @@ def _fit_each(
         kept = {"folder": stages.of(stage), "every": stages.every, "mesh": stages.mesh}
         return train_replicas(plans, params, keep_diverged=True, progress=progress, **kept)
 
-    params, losses = _train_twice(train, len(rows), settings.optimizer, watched=held_out is not None)
+    params, losses = train_all_twice(train, len(rows), settings.optimizer, watched=held_out is not None)
     weights = _weights_of_each(params)
     models = []
     for number, (data, one) in enumerate(zip(datas, prepared, strict=True)):
@@ -298,53 +296,7 @@ def _targets(model: TwoHead, params: Params) -> Callable[[np.ndarray], tuple[np.
     return targets
 
 
-def _train_twice(
-    train: Callable[[Int[np.ndarray, " some"], Optimizer, str], _Trained],
-    nets: int,
-    optimizer: Optimizer,
-    *,
-    watched: bool,
-) -> _Trained:
-    """Trains all nets, and those that diverge once more, with a tenth of the learning rate.
-
-    Args:
-        train: trains the nets of some numbers, in a stage of this name; one that diverged has parameters that are NaN.
-        nets: how many there are.
-        optimizer: for the first try.
-        watched: the last column of the losses is of held-out rows.
-    """
-    params, losses = train(np.arange(nets), optimizer, "nets")
-    failed = _diverged(params)
-    if not len(failed):
-        return params, losses
-    slower = replace(optimizer, lr=optimizer.lr / 10)
-    warn_user(f"net {listed(failed)} diverged and starts again, with lr={slower.lr:g}")
-    again, histories = train(failed, slower, "nets-again")
-    if len(still := _diverged(again)):
-        history = histories[still[0]]
-        why = _reason(history[:, :-1] if watched else history)
-        raise FloatingPointError(f"net {failed[still[0]]} diverged, and again with lr={slower.lr:g}: {why}")
-    params = jax.tree.map(lambda leaf, other: leaf.at[failed].set(other), params, again)
-    kept = dict(zip(failed.tolist(), histories, strict=True))
-    return params, stack_losses([kept.get(number, history) for number, history in enumerate(losses)])
-
-
 def _weights_of_each(params: Params) -> list[dict[str, np.ndarray]]:
     """Returns each net's weights by torch's names, from stacked parameters."""
     params = jax.tree.map(np.asarray, params)
     return [to_numpy(jax.tree.map(lambda leaf, n=n: leaf[n], params)) for n in range(len(jax.tree.leaves(params)[0]))]
-
-
-def _diverged(params: Params) -> np.ndarray:
-    """Returns the numbers of the nets whose parameters are not finite."""
-    finite = [np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1) for leaf in map(np.asarray, jax.tree.leaves(params))]
-    return np.flatnonzero(~np.all(finite, axis=0))
-
-
-def _reason(parts: Float[np.ndarray, "steps parts"]) -> str:
-    """Returns why a net diverged, in the words of `fit`."""
-    try:
-        check_losses(parts, 0, len(parts))
-    except FloatingPointError as error:
-        return str(error)
-    return "its weights, or the loss on the held-out rows, are not finite"

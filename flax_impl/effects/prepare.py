@@ -64,8 +64,7 @@ def prepare(data: TreatmentData, settings: EffectSettings) -> Preparation:
     if settings.binary:
         check_binary("y", arrays["y"][:, 0])
     check_every_arm(data)
-    if arms > 2 and settings.targeted:
-        raise ValueError(f"targeted: expected False with more than two arms, got True with {arms}")
+    check_targeted(settings, arms)
     for sentence in examine(data):
         warn_user(sentence)
     rows = draw_members(
@@ -181,6 +180,12 @@ def check_every_arm(data: TreatmentData) -> None:
     for label, count in zip(data.arms, counts, strict=True):
         if not count:
             raise ValueError(f"t: expected rows of every arm, got none of {shown(label)}")
+
+
+def check_targeted(settings: EffectSettings, arms: int) -> None:
+    """Raises ValueError for targeted regularisation of more than two arms."""
+    if arms > 2 and settings.targeted:
+        raise ValueError(f"targeted: expected False with more than two arms, got True with {arms}")
 
 
 def prepare_alike(datas: Sequence[TreatmentData], settings: EffectSettings) -> list[Preparation]:

@@ -227,14 +227,14 @@ def tell_all(held: bytes) -> bytes:
     from jax.experimental.multihost_utils import broadcast_one_to_all
 
     # One shape does for what is short, such as a yes, and a few for what is long: each is compiled once.
-    began = broadcast_one_to_all(_filled(len(held).to_bytes(8, "little") + held[:_SHORT], 8 + _SHORT)).tobytes()
+    began = broadcast_one_to_all(_in_length(len(held).to_bytes(8, "little") + held[:_SHORT], 8 + _SHORT)).tobytes()
     length = int.from_bytes(began[:8], "little")
     if length <= _SHORT:
         return began[8 : 8 + length]
-    return broadcast_one_to_all(_filled(held[:length], 1 << length.bit_length())).tobytes()[:length]
+    return broadcast_one_to_all(_in_length(held[:length], 1 << length.bit_length())).tobytes()[:length]
 
 
-def _filled(held: bytes, length: int) -> np.ndarray:
+def _in_length(held: bytes, length: int) -> np.ndarray:
     return np.frombuffer(held.ljust(length, b"\0"), np.uint8)
 
 

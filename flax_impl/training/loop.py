@@ -143,7 +143,7 @@ _SLICE_SECONDS = 0.1
 class RowOrder(Protocol):
     """Gives the next steps' row numbers [steps, batch], perhaps after leading axes, and masks [steps, batch].
 
-    Args:
+    Attributes:
         width: how many rows a step takes in all, or numbers, where it gives the rows themselves.
     """
 

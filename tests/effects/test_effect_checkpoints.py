@@ -43,6 +43,7 @@ def assert_same(found: EffectModel, expected: EffectModel) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_it_goes_on_in_every_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, folder = trained(FAST), tmp_path / "kept"
     stopped = 0
@@ -83,7 +84,7 @@ def test_several_tables_have_folders_of_their_own(tmp_path: Path) -> None:
 
 
 def test_the_estimator_goes_on(tmp_path: Path) -> None:
-    estimator = TwoHeadEstimator(members=2, steps=24, representation_features=[4], head_features=[4], progress=False)
+    estimator = TwoHeadEstimator(**vars(SMALL), progress=False)
     given: dict[str, Any] = {"X": DATA.x, "y": DATA.y[:, 0], "treatment": DATA.t}
     whole = estimator.fit(**given).effect(DATA.x)
     with interrupting(after=2):

@@ -15,8 +15,7 @@ SMALL = Task(rows=60, features=5, width=8, batch_size=20, replicas=3)
 ASKED = {"float32": "HIGHEST", "tf32": "HIGH", "bfloat16": "DEFAULT"}
 
 
-@pytest.mark.parametrize("replicas", [False, True])
-@pytest.mark.parametrize("precision", ASKED)
+@pytest.mark.parametrize(("precision", "replicas"), [("float32", False), ("tf32", True), ("bfloat16", False)])
 def test_the_loop_stays_on_the_device_and_asks_for_its_precision(precision: str, replicas: bool) -> None:
     """In all products, forward and backward."""
     body = loop_body(SMALL, precision, replicas)
@@ -37,9 +36,8 @@ def with_a_product_of_its_own(model: Any, **batch: Any) -> Any:
     return tuple(loss + product.sum() for loss in flax_impl.FactualLoss()(model, **batch))
 
 
-@pytest.mark.parametrize("replicas", [False, True])
-def test_what_waits_for_the_host_would_be_seen(replicas: bool) -> None:
-    body = loop_body(SMALL, "float32", replicas, loss=told, platform="cpu")  # JAX lowers a callback for its own device
+def test_what_waits_for_the_host_would_be_seen() -> None:
+    body = loop_body(SMALL, "float32", loss=told, platform="cpu")  # JAX lowers a callback for its own device
     assert set(body.waits) == {"custom_call"}
 
 

@@ -150,39 +150,21 @@ def fit(
     check_choice("precision", precision, PRECISIONS)
     folder, every = check_checkpoint(checkpoint, every)
     share = Share(process_group)
-    batches = rows_of(
-        data,
-        loss,
-        model,
-        share,
-        rows=rows,
-        validation_rows=validation_rows,
-        patience=patience,
-        batch_size=batch_size,
-        epochs=epochs,
-        steps=steps,
-        shuffle=shuffle,
-        seed=seed,
-    )
+    asked: dict[str, Any] = {
+        "batch_size": batch_size,
+        "shuffle": shuffle,
+        "seed": seed,
+        "rows": rows,
+        "validation_rows": validation_rows,
+        "patience": patience,
+    }
+    batches = rows_of(data, loss, model, share, epochs=epochs, steps=steps, **asked)
     steps, held_out = batches.steps, batches.held_out
     texts = {}
     if folder is not None:
-        texts = training_settings(
-            to_numpy(model),
-            batches.known_by(),
-            model=model_text(model, _layout(model)),
-            loss=loss,
-            optimizer=optimizer,
-            steps=steps,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            rows=rows,
-            validation_rows=validation_rows,
-            patience=patience,
-            precision=precision,
-            dtype=dtype_of(model),
-        )
+        asked |= {"model": model_text(model, _layout(model)), "loss": loss, "optimizer": optimizer, "steps": steps}
+        asked |= {"precision": precision, "dtype": dtype_of(model)}
+        texts = training_settings(to_numpy(model), batches.known_by(), **asked)
     built, scheduler = build_scheduled(optimizer, model.parameters())
     average = averaged(optimizer, model)
     judged: Any = model if average is None else average.module

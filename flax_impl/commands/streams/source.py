@@ -1,6 +1,5 @@
 """Which tables are read in parts, and from which files."""
 
-import argparse
 import os
 from pathlib import Path
 
@@ -37,11 +36,6 @@ def streamed_source(source: str, asked: bool) -> str | None:
         expected = "a folder, a pattern, a URL, or a .parquet or .csv file"
         raise ValueError(f"--stream: expected {expected} for --data, got {source}, which is read whole")
     return source
-
-
-def is_streamed(args: argparse.Namespace) -> bool:
-    """Returns whether `--data` is read in parts."""
-    return args.stream or _is_many(args.data)
 
 
 def _is_many(source: str) -> bool:

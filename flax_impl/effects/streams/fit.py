@@ -1,10 +1,8 @@
 """Trains an ensemble of two-head nets on a table larger than memory."""
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -23,12 +21,11 @@ from ...training.fit import fit
 from ...training.replicas.per_core import stack_losses
 from ..effect_model import EffectModel
 from ..fit import LOSSES, check_machine, run_ensemble
+from ..learners.second_try import train_twice
 from ..learners.training_record import TrainingRecord
-from ..prepare import net_config, net_loss, warn_user
+from ..prepare import net_config, net_loss
 from ..settings import EffectSettings
 from .prepare import SAMPLE, StreamedPreparation, prepare_streamed
-
-_Net = tuple[dict[str, np.ndarray], np.ndarray]  # its weights by torch's names, and its losses
 
 
 def fit_effects_streamed(
@@ -138,7 +135,7 @@ def train_streamed(
     kind, arguments = net_loss(settings, arms)
     loss = LOSSES[kind](**arguments)
 
-    def train(stages: Stages, net: int, optimizer: Optimizer, stage: str) -> _Net:
+    def train(stages: Stages, net: int, optimizer: Optimizer, stage: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
         start = jax.tree.map(lambda leaf: leaf.astype(settings.dtype), model.init_params(settings.seed + net))
         params, losses = fit(
             model, start, prepared.table, optimizer=optimizer, loss=loss, seed=settings.seed + net,
@@ -149,19 +146,6 @@ def train_streamed(
         return to_numpy(params), losses
 
     with in_stages(checkpoint, every, mesh) as stages:
-        nets = [_train_twice(partial(train, stages), net, settings.optimizer) for net in range(settings.members)]
+        nets = [train_twice(partial(train, stages), net, settings.optimizer) for net in range(settings.members)]
     training = TrainingRecord(stack_losses([losses for _, losses in nets]), prepared.held_out)
     return run_ensemble(prepared.ensemble(model.config, [weights for weights, _ in nets]), training)
-
-
-def _train_twice(train: Callable[[int, Optimizer, str], _Net], net: int, optimizer: Optimizer) -> _Net:
-    """Trains a net, and once more with a tenth of the learning rate where it diverges."""
-    try:
-        return train(net, optimizer, f"net-{net}")
-    except FloatingPointError:
-        slower: Any = replace(optimizer, lr=optimizer.lr / 10)
-    warn_user(f"net {net} diverged and starts again, with lr={slower.lr:g}")
-    try:
-        return train(net, slower, f"net-{net}-again")
-    except FloatingPointError as error:
-        raise FloatingPointError(f"net {net} diverged, and again with lr={slower.lr:g}: {error}") from error

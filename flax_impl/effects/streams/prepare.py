@@ -11,17 +11,18 @@ from torch_ref.common.checks.arguments import check_integer, listed, shown
 from torch_ref.common.data.columns import Column
 from torch_ref.common.data.design import Design
 from torch_ref.common.data.encoding import Encoding, encode_features
-from torch_ref.common.data.from_table import choose_features, from_table
+from torch_ref.common.data.from_table import from_table
 from torch_ref.common.data.treatment_data import Scales, TreatmentData
+from torch_ref.common.stream.columns import choose_columns
 from torch_ref.common.stream.mixed.coding import RowCoding, check_complete
 from torch_ref.common.stream.mixed.sample import sample_rows
 from torch_ref.common.stream.mixed.table import MixedTable
-from torch_ref.common.stream.source import column_names, naming
+from torch_ref.common.stream.source import naming
 from torch_ref.common.stream.table import Arrays
 
 from ..ensemble_file import Ensemble
 from ..overlap import examine
-from ..prepare import Preparation, choose_lengths, warn_user
+from ..prepare import Preparation, check_targeted, choose_lengths, warn_user
 from ..rows import MemberRows, draw_members
 from ..settings import EffectSettings
 from .measured import Measured, measure
@@ -124,8 +125,7 @@ def prepare_streamed(
     _check_settings(settings)
     drawn = _draw(source, sample, window, settings.seed, progress, treatment, outcome, weight, **chosen)
     data, table, arms = drawn.data, drawn.table, len(drawn.data.arms)
-    if arms > 2 and settings.targeted:
-        raise ValueError(f"targeted: expected False with more than two arms, got True with {arms}")
+    check_targeted(settings, arms)
     columns = data.columns or tuple(map(Column, data.feature_names))
     coding = RowCoding(columns, treatment, data.arms, outcome, weight, settings.binary)
     measured = measure(table, coding, data, progress)
@@ -166,13 +166,13 @@ def _draw(
     weight: str | None, features: Sequence[str] | None = None, ignore: Sequence[str] = (),
     categories: Sequence[str] = (), control: object = None,
 ) -> _Drawn:  # fmt: skip
-    asked = [name for name in (treatment, outcome, weight) if name is not None]
-    there = column_names(source)
-    with naming(str(source)):
-        names = choose_features(there, asked, features, ignore, categories)
-    roles: dict[str, Any] = {"x": names, "t": treatment, "y": outcome} | ({} if weight is None else {"w": weight})
-    table = MixedTable(source, roles, window)
-    numbers, found = sample_rows(table, sample, seed, lambda group: check_complete(group, asked), progress)
+    columns: dict[str, Any] = choose_columns(
+        source, treatment=treatment, outcome=outcome, weight=weight, features=features, ignore=ignore,
+        categories=categories,
+    )  # fmt: skip
+    table = MixedTable(source, columns, window)
+    names, *others = columns.values()
+    numbers, found = sample_rows(table, sample, seed, lambda group: check_complete(group, others), progress)
     part = "" if len(numbers) == len(table) else f"in a sample of {len(numbers)} rows"
     with naming(f"{source}{part and ', '}{part}"):
         data = from_table(

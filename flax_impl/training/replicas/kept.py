@@ -46,11 +46,8 @@ class KeptReplicas:
         """Returns the checkpoints of a replica that starts, or goes on; None where nothing is kept."""
         with self._lock:
             self._running.add(number)
-        return (
-            None
-            if self._checkpoints is None
-            else KeptReplica(self, self._checkpoints, number, self._states.get(number))
-        )
+        kept = self._checkpoints
+        return None if kept is None else KeptReplica(self, kept.every, number, self._states.get(number))
 
     def steps_of(self, number: int) -> int:
         """Returns how many steps of a replica are known."""
@@ -130,21 +127,18 @@ class KeptReplicas:
         self.losses = dict(zip(numbers.tolist(), histories, strict=True))
 
 
-class KeptReplica:
+class KeptReplica(KeepsCheckpoints):
     """The checkpoints of one replica, as a single training has them.
 
     Args:
         replicas: all of them.
-        checkpoints: where they are kept.
+        every: steps between two, or None.
         number: of this one.
         state: its last one, or None where it begins.
     """
 
-    def __init__(
-        self, replicas: KeptReplicas, checkpoints: KeepsCheckpoints, number: int, state: _Arrays | None
-    ) -> None:
-        self._replicas, self._number = replicas, number
-        self.steps_left, self.every = checkpoints.steps_left, checkpoints.every
+    def __init__(self, replicas: KeptReplicas, every: int | None, number: int, state: _Arrays | None) -> None:
+        self._replicas, self._number, self.every = replicas, number, every
         self.found = None if state is None else Checkpoint(len(state["losses"]), False, {}, {}, state)
 
     def due(self, step: int) -> bool:

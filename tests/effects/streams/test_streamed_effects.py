@@ -16,6 +16,7 @@ from flax_impl.effects import EffectSettings, fit_effects, fit_effects_streamed,
 from flax_impl.effects.fit import LOSSES
 from flax_impl.effects.prepare import net_config, net_loss, prepare_alike
 from flax_impl.effects.streams.prepare import prepare_streamed
+from tests.support.interrupted import interrupting
 from tests.support.mixed_rows import NAMED, mixed_rows, small
 from tests.support.parquet import write
 from torch_ref.data import ParquetTable
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:only .* rows are:UserWarning")
 @pytest.mark.parametrize("settings", [{}, {"cfr_weights": True, "bins": 0, "validation_share": 0.0}])
 @pytest.mark.usefixtures("x64")
 def test_a_table_of_one_window_is_as_in_memory(settings: dict[str, Any], tmp_path: Path) -> None:
-    """What is learned from the rows before the training, and the nets: given the rows in the order of the table."""
+    """What is learned from the rows before the training."""
     made = mixed_rows()
     asked = small(dtype="float64", epochs=3, **settings)
     found = prepare_streamed(write(tmp_path, made, 200), asked, **NAMED)
@@ -41,18 +42,28 @@ def test_a_table_of_one_window_is_as_in_memory(settings: dict[str, Any], tmp_pat
     encoded = found.table.for_batches({**rows, "t": data.t}, "float64")
     for name, array in expected.arrays.items():
         np.testing.assert_allclose(encoded[name], array, rtol=1e-12, atol=1e-12)
+    if expected.rows.validation is not None:
+        np.testing.assert_array_equal(found.held_out, expected.rows.validation)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("x64")
+def test_its_nets_are_those_in_memory(tmp_path: Path) -> None:
+    """Given the rows in the order of the table."""
+    made = mixed_rows()
+    asked, data = small(dtype="float64", epochs=3), load_data(made, **NAMED)
+    [expected] = prepare_alike([data], asked)
     held_out = expected.rows.validation
-    if held_out is not None:
-        np.testing.assert_array_equal(found.held_out, held_out)
+    assert held_out is not None
     model = flax_impl.TwoHead(**net_config(expected, asked))
     left = np.arange(len(data))
     params, losses = flax_impl.fit_replicas(
         model, jax.tree.map(lambda leaf: leaf.astype("float64"), model.init_params(range(2))), expected.arrays,
         optimizer=asked.optimizer, loss=LOSSES["FactualLoss"](**net_loss(asked)[1]), seed=[0, 1], progress=False,
-        rows=None if held_out is None else [np.setdiff1d(left, own) for own in held_out],
+        rows=[np.setdiff1d(left, own) for own in held_out],
         validation_rows=held_out, **expected.lengths,
     )  # fmt: skip
-    trained = fit_effects_streamed(tmp_path, asked, progress=False, **NAMED)
+    trained = fit_effects_streamed(write(tmp_path, made, 200), asked, progress=False, **NAMED)
     assert trained.training is not None
     np.testing.assert_allclose(trained.training.losses, losses, rtol=1e-12, atol=1e-12)
     outcomes = flax_impl.training.predict_replicas(model, params, expected.arrays["x"])
@@ -128,28 +139,13 @@ def test_how_long_nets_train(tmp_path: Path) -> None:
     assert (found["epochs"], found["patience"]) == (7, 3)
 
 
-class StoppedError(Exception):
-    """Ends a training in the middle."""
-
-
-def test_an_ensemble_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ensemble_goes_on_where_it_stopped(tmp_path: Path) -> None:
     folder = write(tmp_path / "rows", mixed_rows(), 50)
     asked = {"settings": small(steps=6), "progress": False, **NAMED}
     whole = fit_effects_streamed(folder, **asked)
-    from torch_ref.common.files.checkpoints import Checkpoints
-
-    save = Checkpoints.save
-
-    def stopping(self: Checkpoints, done: int, *arguments: Any, **named: Any) -> None:
-        save(self, done, *arguments, **named)
-        if "net-1" in str(self.folder):
-            raise StoppedError
-
-    monkeypatch.setattr(Checkpoints, "save", stopping)
     kept = {"checkpoint": tmp_path / "kept", "every": 2}
-    with pytest.raises(StoppedError):
+    with interrupting(after=4):  # three of the first net, and one of the second
         fit_effects_streamed(folder, **asked, **kept)
-    monkeypatch.setattr(Checkpoints, "save", save)
     again = fit_effects_streamed(folder, **asked, **kept)
     assert whole.training is not None
     assert again.training is not None

@@ -134,12 +134,12 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def import_pyarrow(path: Path) -> Any:
+def import_pyarrow(path: str | Path) -> Any:
     """Returns pyarrow; raises ImportError, naming the extra, where there is none."""
     try:
         import pyarrow
     except ImportError as error:
-        raise ImportError(f"{path}: {path.suffix} needs pyarrow: pip install 'twohead[data]'") from error
+        raise ImportError(f"{path}: {Path(path).suffix or 'it'} needs pyarrow: pip install 'twohead[data]'") from error
     return pyarrow
 
 

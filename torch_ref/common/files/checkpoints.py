@@ -42,8 +42,8 @@ class KeepsCheckpoints(Protocol):
     every: int | None
 
     def steps_left(self, step: int) -> float:
-        """Returns how many steps may follow before the next checkpoint."""
-        ...
+        """Returns how many steps may follow before the next checkpoint; infinitely many where a clock says when."""
+        return math.inf if self.every is None else self.every - step % self.every
 
     def due(self, step: int) -> bool:
         """Returns whether it is time for a checkpoint after this many steps."""
@@ -71,7 +71,7 @@ def check_checkpoint(checkpoint: str | os.PathLike[str] | None, every: int | Non
     return Path(checkpoint), None if every is None else check_integer("every", every, at_least=1)
 
 
-class Checkpoints:
+class Checkpoints(KeepsCheckpoints):
     """The checkpoints of one training, in a folder of their own.
 
     Args:
@@ -105,10 +105,6 @@ class Checkpoints:
         self._last, self._good = time.monotonic(), None if self.found is None else self.found.step
         self._waited = self._computed = 0.0  # seconds, for the last one and of its writing in the background
         self._writer, self._writing = ThreadPoolExecutor(1, "checkpoints"), _nothing()
-
-    def steps_left(self, step: int) -> float:
-        """Returns how many steps may follow before the next checkpoint; infinitely many where a clock says when."""
-        return math.inf if self.every is None else self.every - step % self.every
 
     def due(self, step: int) -> bool:
         """Returns whether it is time for a checkpoint after this many steps."""

@@ -13,7 +13,7 @@ import numpy as np
 import safetensors.numpy
 
 from .checkpoint_folder import Checkpoint
-from .checkpoints import Checkpoints
+from .checkpoints import Checkpoints, KeepsCheckpoints
 
 # Takes the bytes of this process, and returns those of process 0 in every process.
 Tell = Callable[[bytes], bytes]
@@ -42,7 +42,7 @@ def done_by_first(act: Callable[[], bytes] | None, tell: Tell) -> bytes:
     return held
 
 
-class SharedCheckpoints:
+class SharedCheckpoints(KeepsCheckpoints):
     """The checkpoints of a training that several processes share.
 
     Args:
@@ -72,10 +72,6 @@ class SharedCheckpoints:
 
             self.found = _from_bytes(done_by_first(None if open_own is None else opened, tell))
             self._stack: AbstractContextManager[object] = stack.pop_all()
-
-    def steps_left(self, step: int) -> float:
-        """Returns how many steps may follow before the next checkpoint; infinitely many where a clock says when."""
-        return np.inf if self.every is None else self.every - step % self.every
 
     def due(self, step: int) -> bool:
         """Returns whether it is time for a checkpoint after this many steps, by the clock of process 0."""

@@ -1,11 +1,12 @@
 """Work that threads do ahead of its use, in order; none outlives its `with` block."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
+
+from ..cores import count_cores
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -13,7 +14,7 @@ _Result = TypeVar("_Result")
 
 def count_threads() -> int:
     """Returns how many row groups are read at a time: one a core, as decoding keeps it busy, but four at most."""
-    return min(4, os.cpu_count() or 1)
+    return min(4, count_cores())
 
 
 @contextmanager

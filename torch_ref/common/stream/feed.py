@@ -44,8 +44,7 @@ class Feed:
         changed: Callable[[Arrays], Arrays],
     ) -> None:
         self.batch, self._windows, self._places, self._steps = places.batch, windows, places, steps
-        self._starts = np.cumsum([0, *(group.rows for group in table.groups)])
-        self._held_out, self._read, self._changed = held_out, read, changed
+        self._starts, self._held_out, self._read, self._changed = table.starts, held_out, read, changed
         self._stack = ExitStack()
         self._threads: ThreadPoolExecutor | None = None
         self._now: _Loaded | None = None
@@ -243,7 +242,7 @@ def open_stream(
     if validation_rows is not None:
         held_out = check_row_numbers("validation_rows", validation_rows, len(table))
         unique = np.unique(held_out)
-        sizes = sizes - np.histogram(unique, np.cumsum([0, *sizes]) - 0.5)[0]
+        sizes = sizes - np.histogram(unique, table.starts - 0.5)[0]
         if not sizes.any():
             raise ValueError(f"validation_rows: expected rows left to train on, got all {len(table)}")
     elif patience is not None:
@@ -271,7 +270,7 @@ def open_stream(
 def _rows(table: ParquetTable, numbers: Int[np.ndarray, " rows"], read: Callable[[int], Arrays]) -> Arrays:
     """Returns the rows of these numbers, in their order; only groups that hold some are read."""
     unique, order = np.unique(numbers, return_inverse=True)
-    starts = np.cumsum([0, *(group.rows for group in table.groups)])
+    starts = table.starts
     groups = np.searchsorted(starts, unique, side="right") - 1
 
     def part(group: int) -> Arrays:

@@ -9,8 +9,8 @@ import numpy as np
 
 from ..checks.arguments import check_integer, listed, shown
 from ..checks.arrays import required_inputs
+from ..data.tables import import_pyarrow
 from ..files.array_file import replacing
-from .source import import_parquet
 from .table import Arrays, ParquetTable, joined
 
 
@@ -55,13 +55,15 @@ def write_parquet(path: str | os.PathLike[str], parts: Iterator[Arrays]) -> Path
         path: the file to write.
         parts: columns by name [rows], at least one part.
     """
-    arrow, parquet = import_parquet(str(path))
+    arrow = import_pyarrow(Path(path))
+    from pyarrow.parquet import ParquetWriter
+
     with replacing(path) as beside:
         writer = None
         try:
             for columns in parts:
                 written = arrow.table(columns)
-                writer = parquet.ParquetWriter(beside, written.schema) if writer is None else writer
+                writer = ParquetWriter(beside, written.schema) if writer is None else writer
                 writer.write_table(written)
         finally:
             if writer is not None:

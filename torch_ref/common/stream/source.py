@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..checks.arguments import listed, shown
-from ..data.tables import parquet_names
+from ..data.tables import import_pyarrow, parquet_names
 from .ahead import read_in_order
 
 TEXT_SHA = b"twohead text sha256"  # in the footer of a file that was made of text
@@ -41,10 +41,12 @@ class Source:
             FileNotFoundError: there is no such file.
             ValueError: it cannot be read as Parquet.
         """
-        arrow, parquet = import_parquet(self.files[number])
+        arrow = import_pyarrow(self.files[number])
+        from pyarrow.parquet import ParquetFile
+
         try:
             options = {"metadata": metadata, "filesystem": self.system, "pre_buffer": self.system is not None}
-            with parquet.ParquetFile(self.files[number], **options) as file:
+            with ParquetFile(self.files[number], **options) as file:
                 yield file
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{self.files[number]}: expected a Parquet file, found none") from error
@@ -104,16 +106,6 @@ def column_names(source: Any) -> tuple[str, ...]:
         return tuple(file.schema_arrow.names)
 
 
-def import_parquet(path: str) -> tuple[Any, Any]:
-    """Returns pyarrow and its module for Parquet files; raises ImportError, naming the extra, where there is none."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError(f"{path}: Parquet files need pyarrow: pip install 'twohead[data]'") from error
-    return pyarrow, pyarrow.parquet
-
-
 class Footer(NamedTuple):
     """What is known of a file without reading its rows.
 
@@ -156,7 +148,7 @@ def read_footers(files: Source, wanted: Sequence[str], *, numbers_only: bool) ->
             if kind != expected:
                 raise ValueError(f"{files.files[number]}: column {name}: expected {expected}, as in "
                                  f"{files.files[0]}, got {kind}")  # fmt: skip
-            if numbers_only and not _is_number(kind):
+            if numbers_only and not is_number(kind):
                 raise ValueError(f"{files.files[number]}: column {name}: expected numbers or truth values, got {kind}")
     return tuple(footer for footer, _ in found)
 
@@ -201,7 +193,8 @@ def _plain(kind: Any) -> Any:
     return kind.value_type if types.is_dictionary(kind) else kind
 
 
-def _is_number(kind: Any) -> bool:
+def is_number(kind: Any) -> bool:
+    """Returns whether a column's type is one of whole numbers, floats or truth values."""
     from pyarrow import types
 
     return types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
 from ..checks.arguments import shown
-from ..data.from_table import choose_features
 from ..files.settings_text import text_of
 from .ahead import read_in_order
-from .cells import check_changed, to_arrays
-from .columns import checked_columns
+from .cells import check_changed, in_dtype, to_arrays
+from .columns import checked_columns, choose_columns
 from .order import WindowShuffle
-from .source import TEXT_SHA, Footer, Source, column_names, find_source, naming, read_footers
+from .source import TEXT_SHA, Footer, Source, find_source, naming, read_footers
 from .statistics import ColumnStatistics, RunningStatistics
 
 _MOST_ROWS = int(np.iinfo(np.int32).max)  # their numbers are int32
@@ -122,6 +122,11 @@ class ParquetTable:
         return sum(group.rows for group in self.groups)
 
     @property
+    def starts(self) -> Int[np.ndarray, " groups+1"]:
+        """How many rows come before each group, and in the end before none."""
+        return np.cumsum([0, *(group.rows for group in self.groups)])
+
+    @property
     def width(self) -> int:
         """How many numbers a row has for the loss."""
         return sum(map(len, self._names.values()))
@@ -200,7 +205,7 @@ class ParquetTable:
                 arrays = to_arrays(table, self._names, dtype)
             else:
                 changed = check_changed(self.change(to_arrays(table, self._names, "float64")), len(table))
-                arrays = _as_dtype(changed, dtype)
+                arrays = in_dtype(changed, dtype)
             return arrays if check is None else check(arrays)
 
     def row_group(self, number: int) -> Any:
@@ -332,19 +337,12 @@ def stream_data(
         ...     stream_data(folder, ignore=["id"]).columns
         {'x': ('age', 'dose'), 't': 't', 'y': 'y'}
     """
-    there, asked = column_names(source), {"t": treatment, "y": outcome} | ({} if weight is None else {"w": weight})
-    with naming(str(source)):
-        names = choose_features(there, [*asked.values()], features, ignore, ())
-    return ParquetTable(source, {"x": names, **asked}, window)
+    named = choose_columns(
+        source, treatment=treatment, outcome=outcome, weight=weight, features=features, ignore=ignore
+    )
+    return ParquetTable(source, named, window)
 
 
 def joined(parts: Sequence[Mapping[str, np.ndarray]]) -> Arrays:
     """Returns the arrays of parts, one part after the other."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _as_dtype(arrays: Mapping[str, np.ndarray], dtype: str) -> Arrays:
-    """Returns changed arrays in their dtype again."""
-    with np.errstate(over="ignore"):  # what looks at the arrays next names an infinite number
-        return {name: array if name == "t" else np.asarray(array).astype(dtype, copy=False)
-                for name, array in arrays.items()}  # fmt: skip

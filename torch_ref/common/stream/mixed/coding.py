@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from ...checks.arguments import listed, shown
 from ...checks.arrays import check_binary
 from ...data.columns import Column
-from ..source import import_parquet
+from ..source import is_number
 from ..table import Arrays
 
 
@@ -115,14 +115,15 @@ def code_column(column: Column, cells: Any) -> Float64[np.ndarray, " rows"]:
     Raises:
         ValueError: infinity, a gap in a column of numbers without any, or values of another kind.
     """
-    arrow, _ = import_parquet(column.name)
+    import pyarrow as arrow
+
     if arrow.types.is_dictionary(cells.type):
         cells = cells.cast(cells.type.value_type)
     return _numbers(column, cells, arrow) if column.levels is None else _codes(column, column.levels, cells, arrow)
 
 
 def _numbers(column: Column, cells: Any, arrow: Any) -> Float64[np.ndarray, " rows"]:
-    if not _is_number(cells.type, arrow) and not arrow.types.is_null(cells.type):
+    if not (is_number(cells.type) or arrow.types.is_decimal(cells.type) or arrow.types.is_null(cells.type)):
         raise ValueError(f"column {column.name}: expected numbers, as in training, got {cells.type}")
     values = cells.cast(arrow.float64(), safe=False).to_numpy()
     wrong = np.isinf(values) if column.gaps else ~np.isfinite(values)
@@ -152,8 +153,3 @@ def _codes(column: Column, levels: tuple[Any, ...], cells: Any, arrow: Any) -> F
     codes = places[found.fill_null(len(known)).to_numpy()]
     codes[cells.is_null(nan_is_null=True).to_numpy()] = gap
     return codes
-
-
-def _is_number(kind: Any, arrow: Any) -> bool:
-    types = arrow.types
-    return types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind)

@@ -9,7 +9,6 @@ from jaxtyping import Int
 from ...checks.arguments import check_integer
 from ...progress import Progress
 from ..ahead import read_in_order
-from ..source import import_parquet
 from ..table import ParquetTable
 
 
@@ -33,8 +32,7 @@ def sample_rows(
     numbers = np.arange(len(table))
     if rows < len(table):
         numbers = np.sort(generator.choice(len(table), rows, replace=False, shuffle=False))
-    starts = np.cumsum([0, *(group.rows for group in table.groups)])
-    bounds = np.searchsorted(numbers, starts)
+    starts, bounds = table.starts, np.searchsorted(numbers, table.starts)
 
     def part(group: int) -> Any:
         found = table.row_group(group)
@@ -42,30 +40,33 @@ def sample_rows(
             check(found)
         return _with_wide_codes(found.take(numbers[bounds[group] : bounds[group + 1]] - starts[group]))
 
-    arrow, _ = import_parquet(str(table.source))
+    from pyarrow import concat_tables
+
     groups, parts = np.flatnonzero(np.diff(bounds)).tolist(), []
     with Progress(len(groups), progress, "row group") as report:
         for found in read_in_order(part, groups):
             parts.append(found)
             report(len(parts))
-    return numbers, arrow.concat_tables(_alike(parts)).unify_dictionaries()
+    return numbers, concat_tables(_alike(parts)).unify_dictionaries()
 
 
 def _alike(parts: list[Any]) -> list[Any]:
     """Returns tables in which a column that is a category in some parts only, or of another order, is plain in all."""
-    arrow, _ = import_parquet("")
+    from pyarrow import types
+
     for place, name in enumerate(parts[0].column_names):
         if len({str(part.schema.field(place).type) for part in parts}) > 1:
             for number, part in enumerate(parts):
                 kind = part.schema.field(place).type
-                if arrow.types.is_dictionary(kind):
+                if types.is_dictionary(kind):
                     parts[number] = part.set_column(place, name, part.column(place).cast(kind.value_type))
     return parts
 
 
 def _with_wide_codes(table: Any) -> Any:
     """Returns a table whose categories are numbered alike: files number theirs in the least width that does."""
-    arrow, _ = import_parquet("")
+    import pyarrow as arrow
+
     for place, field in enumerate(table.schema):
         if arrow.types.is_dictionary(field.type):
             kind = arrow.dictionary(arrow.int32(), field.type.value_type, field.type.ordered)

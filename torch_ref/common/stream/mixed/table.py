@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ...files.settings_text import text_of
-from ..cells import check_changed
+from ..cells import check_changed, in_dtype
 from ..table import Arrays, ParquetTable
 
 
@@ -86,8 +86,7 @@ class MixedTable(ParquetTable):
             arrays: of some rows.
             dtype: of all arrays but `t`.
         """
-        made = arrays if self.encode is None else self.encode(arrays)
-        return {name: array if name == "t" else array.astype(dtype, copy=False) for name, array in made.items()}
+        return in_dtype(arrays if self.encode is None else self.encode(arrays), dtype)
 
     def fingerprint(self, processes: int = 1) -> str:
         """Returns a text that another table, or one that is read in another way, does not have.
