@@ -48,8 +48,7 @@ def test_train_and_predict(
     effects = read_table(tmp_path / "out" / "effects.parquet")
     mean = effects.column("effect").to_numpy().mean()
     summary = (tmp_path / "out" / "summary.txt").read_text().splitlines()
-    assert summary[0] == said[0]
-    assert summary[2] == f"120 rows, mean of the rows' effects {mean:.4g}"
+    assert summary == [said[0], f"120 rows, mean of the rows' effects {mean:.4g}"]  # no seconds, which would differ
     with (tmp_path / "out" / "losses.csv").open() as file:
         assert list(csv.DictReader(file).fieldnames or ())[-1] == "loss on held-out rows"
     told = ("--model", "out/model.safetensors", "--backend", backend, "--data", data, "--out", "told.csv")

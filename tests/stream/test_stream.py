@@ -237,7 +237,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize("backend", SIDES)
 @pytest.mark.parametrize(("settings", "message"), REFUSED)
 def test_what_a_stream_cannot_do(backend: str, settings: dict[str, Any], message: str, tmp_path: Path) -> None:
-    table, asked = opened(tmp_path, 60), {"epochs": 1} | settings
+    asked: dict[str, Any] = {"epochs": 1} | settings
+    table = opened(tmp_path, 60)
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         train(backend, table, **asked)
 

@@ -88,6 +88,7 @@ def fit_effects_streamed(
 
     Example:
         >>> import pyarrow
+        >>> from pathlib import Path
         >>> from tempfile import TemporaryDirectory
         >>> from pyarrow.parquet import write_table
         >>> draw = np.random.default_rng(0)
