@@ -138,7 +138,7 @@ def fit_effects_each(
     if not len(datas):
         raise ValueError("datas: expected at least one table, got none")
     check_machine(settings)
-    with in_stages(checkpoint, every, mesh) as stages:
+    with in_stages(checkpoint, every, mesh, "net-*") as stages:
         return _fit_each(datas, settings, stages, progress)
 
 

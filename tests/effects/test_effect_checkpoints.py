@@ -11,6 +11,7 @@ import pytest
 
 import flax_impl
 from flax_impl.effects import EffectModel, EffectSettings, TwoHeadEstimator, fit_effects, fit_effects_each
+from flax_impl.training.checkpoints.stages import in_stages
 from flax_impl.training.plan import Plan
 from tests.support.interrupted import interrupting, steps_in
 from torch_ref.common.files.lock import FolderLock
@@ -41,6 +42,17 @@ def assert_same(found: EffectModel, expected: EffectModel) -> None:
     np.testing.assert_array_equal(found.cross_fit(DATA).mu, expected.cross_fit(DATA).mu)
     for one, other in zip(found.effect_interval(DATA.x), expected.effect_interval(DATA.x), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("other", ["step-0000000001", "net-0"])
+def test_another_kind_of_training_keeps_its_folder(other: str, tmp_path: Path) -> None:
+    (tmp_path / other).mkdir()
+    for _ in range(2):  # it leaves no lock
+        with pytest.raises(ValueError, match=rf"^checkpoint: expected a folder .* holds {other} of another kind"):
+            trained(SMALL, tmp_path)
+    (tmp_path / "nets").mkdir()  # as a streamed ensemble sees it
+    with pytest.raises(ValueError, match="of another kind"), in_stages(tmp_path, None, None, "nets"):
+        pytest.fail("it began")
 
 
 @pytest.mark.slow

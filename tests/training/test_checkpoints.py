@@ -252,6 +252,13 @@ def test_one_training_at_a_time(tmp_path: Path) -> None:
     train("torch", checkpoint=tmp_path)
 
 
+@pytest.mark.parametrize("stage", ["nets", "table-0/nets", "net-0"])
+def test_stages_of_an_ensemble_are_another_kind_of_training(stage: str, tmp_path: Path) -> None:
+    (tmp_path / stage / "step-0000000001").mkdir(parents=True)
+    with pytest.raises(ValueError, match=rf"^checkpoint: expected a folder of this training alone, .* holds {stage}/"):
+        train("torch", checkpoint=tmp_path)
+
+
 def test_what_dead_processes_left_is_no_hindrance(tmp_path: Path) -> None:
     (tmp_path / "lock").write_text("1\n")
     (tmp_path / ".beside-0123").mkdir()

@@ -146,7 +146,7 @@ def train_streamed(
         )  # fmt: skip
         return to_numpy(params), losses
 
-    with in_stages(checkpoint, every, mesh) as stages:
+    with in_stages(checkpoint, every, mesh, "nets") as stages:
         nets = [train_twice(partial(train, stages), net, settings.optimizer) for net in range(settings.members)]
     training = TrainingRecord(stack_losses([losses for _, losses in nets]), prepared.held_out)
     return run_ensemble(prepared.ensemble(model.config, [weights for weights, _ in nets]), training)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from torch_ref.common.files.checkpoint_folder import check_kind
 from torch_ref.common.files.checkpoints import check_checkpoint
 from torch_ref.common.files.lock import FolderLock
 from torch_ref.common.files.shared_checkpoints import done_by_first
@@ -60,16 +61,19 @@ class Stages:
 
 
 @contextmanager
-def in_stages(checkpoint: str | os.PathLike[str] | None, every: int | None, mesh: Mesh | None) -> Iterator[Stages]:
+def in_stages(
+    checkpoint: str | os.PathLike[str] | None, every: int | None, mesh: Mesh | None, *others: str
+) -> Iterator[Stages]:
     """Yields the stages of a training, whose folder no other training uses meanwhile.
 
     Args:
         checkpoint: the folder of all stages, or None.
         every: steps between two checkpoints, or None.
         mesh: of the training; process 0 keeps others out for all.
+        others: patterns of the stages that another kind of training has.
 
     Raises:
-        ValueError: no path of a folder, or another training is in it.
+        ValueError: no path of a folder, another training is in it, or another kind of training kept its stages there.
         OSError: the folder cannot be written to.
     """
     stages = Stages(*check_checkpoint(checkpoint, every), mesh)
@@ -78,14 +82,15 @@ def in_stages(checkpoint: str | os.PathLike[str] | None, every: int | None, mesh
     def lock() -> bytes:
         if stages.folder is not None:
             locks.append(FolderLock(stages.folder))
+            check_kind(stages.folder, "step-*", *others)
         return b""
 
-    if not is_shared(mesh):
-        lock()
-    elif stages.folder is not None:
-        with raising_lost_peers(mesh):
-            done_by_first(lock if jax.process_index() == 0 else None, tell_all)
     try:
+        if not is_shared(mesh):
+            lock()
+        elif stages.folder is not None:
+            with raising_lost_peers(mesh):
+                done_by_first(lock if jax.process_index() == 0 else None, tell_all)
         yield stages
     finally:
         for one in locks:

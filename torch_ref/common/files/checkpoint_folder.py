@@ -104,6 +104,21 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(made.step, made.finished, made.settings, made.versions, arrays)
 
 
+def check_kind(folder: Path, *others: str) -> None:
+    """Raises ValueError where another kind of training keeps its checkpoints in a folder.
+
+    Args:
+        folder: of a training.
+        others: patterns of what such trainings keep there.
+    """
+    for other in others:
+        if held := next(folder.glob(other), None):
+            raise ValueError(
+                f"checkpoint: expected a folder of this training alone, got {folder}, which holds "
+                f"{held.relative_to(folder)} of another kind of training"
+            )
+
+
 def checkpoints_in(folder: Path) -> list[Path]:
     """Returns the places of the checkpoints in a folder, the latest first; they may be damaged."""
     names = [path.name for path in folder.iterdir()]

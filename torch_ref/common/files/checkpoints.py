@@ -15,6 +15,7 @@ import numpy as np
 from ..checks.arguments import check_integer, listed
 from .checkpoint_folder import (
     Checkpoint,
+    check_kind,
     checkpoints_in,
     read_checkpoint,
     remove_checkpoint,
@@ -95,6 +96,7 @@ class Checkpoints(KeepsCheckpoints):
         self._damaged: list[Path] = []
         self._lock = FolderLock(folder)
         try:
+            check_kind(folder, "*/step-*", "*/*/step-*")
             remove_leftovers(folder)
             self.found = self._last_good()
             if self.found is not None:
