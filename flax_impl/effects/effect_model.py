@@ -22,7 +22,7 @@ from .prepare import check_table, read_features
 from .propensities import logistic_scores, logistic_weights
 
 _CLIP = 0.01  # of `TargetedLoss`
-_PART = 65_536  # rows that are encoded at a time
+PART = 65_536  # rows that are encoded at a time
 Outputs = Callable[[np.ndarray], tuple[np.ndarray, ...]]
 Features: TypeAlias = Any  # an array or a table, as `EffectModel.numbers` takes it
 
@@ -279,8 +279,8 @@ class EffectModel:
 
     def _columns(self, x: Float[np.ndarray, "rows features"]) -> Iterator[Float[np.ndarray, "part columns"]]:
         """Yields features as the nets take them, part by part: encoded, a large table would take much memory."""
-        for start in range(0, len(x), _PART):
-            yield self.ensemble.encode(x[start : start + _PART])
+        for start in range(0, len(x), PART):
+            yield self.ensemble.encode(x[start : start + PART])
 
     @property
     def has_intervals(self) -> bool:

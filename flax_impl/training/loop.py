@@ -159,13 +159,15 @@ class Saving(NamedTuple):
 
     Attributes:
         done: how many steps were taken before.
-        losses: theirs [steps, columns], or None where there are none.
+        ended: the losses of all steps, where the training ended before; None where steps are left.
+        losses: those of the steps before [steps, columns], or None where there are none.
         steps_left: takes how many steps are done, and returns how many may follow before the next checkpoint.
         save: gets how many steps are done, the state after them, the losses of all of them, and whether the training
             ends here.
     """
 
     done: int
+    ended: np.ndarray | None
     losses: np.ndarray | None
     steps_left: Callable[[int], float]
     save: Callable[[int, Any, Callable[[], np.ndarray], bool], None]

@@ -82,14 +82,16 @@ class Plan:
         start = place.whole(params)
         watch = None if self.held_out is None else place.whole(begin(start), copy=False)
         state = (start, place.whole(init_state(self._optimizer, start), copy=False), watch)
-        found, before = None if checkpoints is None else checkpoints.found, None
-        if found is not None:
-            state, before = unpack(state, found.arrays)
-            state = place.whole(state)
-        if before is not None and found is not None and found.finished:
-            losses = before
+        saving = None
+        if checkpoints is not None:
+            before = None
+            if checkpoints.found is not None:
+                state, before = unpack(state, checkpoints.found.arrays)
+                state = place.whole(state)
+            saving = make_saving(checkpoints, before, pack)
+        if saving is not None and saving.ended is not None:
+            losses = saving.ended
         else:
-            saving = None if checkpoints is None else make_saving(checkpoints, before, pack)
             state, losses = self.train(state, note, place, placed or {}, saving)
         params, opt_state, watch = place.home(state)
         if watch is None:

@@ -18,10 +18,8 @@ from torch_ref.common.stream.mixed.table import MixedTable
 from torch_ref.common.stream.predictions import of_size, write_parquet
 from torch_ref.common.stream.table import Arrays
 
-from ..effect_model import EffectModel
+from ..effect_model import PART, EffectModel
 from ..prepare import warn_unseen
-
-_PART = 65_536  # rows that are predicted at a time, as `EffectModel` does: so numbers are those in memory
 
 
 class WrittenEffects(NamedTuple):
@@ -106,7 +104,7 @@ def write_effects(
 
     def parts() -> Iterator[Arrays]:
         done = 0
-        for arrays in of_size(table.parts(), _PART):
+        for arrays in of_size(table.parts(), PART):  # as in memory, so numbers are the same
             x = arrays["x"]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # of the whole table it is said once

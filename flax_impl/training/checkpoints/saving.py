@@ -27,5 +27,6 @@ def make_saving(
         if over or checkpoints.due(done):
             checkpoints.save(done, lambda: pack(state, losses()), finished=over)
 
-    done = 0 if checkpoints.found is None else checkpoints.found.step
-    return Saving(done, losses, checkpoints.steps_left, save)
+    found = checkpoints.found
+    done, finished = (0, False) if found is None else (found.step, found.finished)
+    return Saving(done, losses if finished else None, losses, checkpoints.steps_left, save)

@@ -78,9 +78,8 @@ def run_vectorised(
     if checkpoints is not None:
         state, saving = _kept(checkpoints, state, numbers, count, place)
         order.skip(saving.done)
-    found = None if checkpoints is None else checkpoints.found
-    if saving is not None and saving.losses is not None and found is not None and found.finished:
-        losses = saving.losses
+    if saving is not None and saving.ended is not None:
+        losses = saving.ended
     else:
         state, losses = run_slices(advance, state, order, put, first.steps, note, saving, place.agree)
     (trained, opt_state, watch), steps = state, losses.shape[1]

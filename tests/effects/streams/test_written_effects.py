@@ -26,7 +26,7 @@ def model() -> EffectModel:
 def test_the_numbers_of_a_table_in_memory(
     model: EffectModel, part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outcomes, "_PART", part)
+    monkeypatch.setattr(outcomes, "PART", part)
     made = mixed_rows(75, seed=1)
     expected, effects = effect_columns(model, made)
     folder = write(tmp_path / "rows", made, 20, 7)

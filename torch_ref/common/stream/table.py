@@ -123,7 +123,7 @@ class ParquetTable:
 
     @property
     def starts(self) -> Int[np.ndarray, " groups+1"]:
-        """How many rows come before each group, and in the end before none."""
+        """How many rows come before each group, and at the end how many there are."""
         return np.cumsum([0, *(group.rows for group in self.groups)])
 
     @property
