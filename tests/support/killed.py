@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Timer
 
 ROOT = Path(__file__).parents[2]
 _WAIT = "wait"
@@ -38,8 +39,12 @@ def run_killed(command: list[str], kills: int, longest: float = 0.0) -> str:
         if left:
             time.sleep(generator.uniform(0, longest))
             process.send_signal(signal.SIGKILL)
-        lines = process.communicate(timeout=600)[0].splitlines()
+        # Not by `communicate`: it reads past what came in one piece with "ready" and is still in the buffer.
+        last = Timer(600, process.kill)
+        last.start()
+        lines = process.stdout.read().splitlines()
+        last.cancel()
         output = "".join(line for line in lines if not line.startswith("[Gloo] "))  # which says that it is there
-        assert process.returncode == (-signal.SIGKILL if left else 0)
+        assert process.wait() == (-signal.SIGKILL if left else 0)
         assert not (left and output)
     return output
