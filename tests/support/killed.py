@@ -33,18 +33,18 @@ def run_killed(command: list[str], kills: int, longest: float = 0.0) -> str:
     generator, output = random.Random(0), ""
     for left in range(kills, -1, -1):
         started = [sys.executable, "-W", "error", "-m", *command, *([_WAIT] if left else [])]
-        process = subprocess.Popen(started, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        assert "ready\n" in iter(process.stdout.readline, "")
-        if left:
-            time.sleep(generator.uniform(0, longest))
-            process.send_signal(signal.SIGKILL)
-        # Not by `communicate`: it reads past what came in one piece with "ready" and is still in the buffer.
-        last = Timer(600, process.kill)
-        last.start()
-        lines = process.stdout.read().splitlines()
-        last.cancel()
+        with subprocess.Popen(started, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert "ready\n" in iter(process.stdout.readline, "")
+            if left:
+                time.sleep(generator.uniform(0, longest))
+                process.send_signal(signal.SIGKILL)
+            # Not by `communicate`: it reads past what came in one piece with "ready" and is still in the buffer.
+            last = Timer(600, process.kill)
+            last.start()
+            lines = process.stdout.read().splitlines()
+            last.cancel()
         output = "".join(line for line in lines if not line.startswith("[Gloo] "))  # which says that it is there
-        assert process.wait() == (-signal.SIGKILL if left else 0)
+        assert process.returncode == (-signal.SIGKILL if left else 0)
         assert not (left and output)
     return output
