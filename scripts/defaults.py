@@ -42,6 +42,8 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--source", default="acic2016", help="acic2016, or a folder as ihdp.py takes it (default: acic2016)")
     add("--replications", type=int, nargs="+", default=[2, 5, 7], help="which of its tables (default: 2 5 7)")
+    add("--candidates", nargs="+", choices=list(CANDIDATES), default=list(CANDIDATES), metavar="NAME",
+        help=f"which of: {'; '.join(CANDIDATES)} (default: all)")  # fmt: skip
     add("--out", type=Path, metavar="FILE", help="where to write the table")
     return parser.parse_args()
 
@@ -60,11 +62,11 @@ def losses(data: TreatmentData, settings: EffectSettings) -> tuple[float, float,
     return outcome, r, dr
 
 
-def table(tables: Sequence[TreatmentData]) -> list[str]:
+def table(tables: Sequence[TreatmentData], candidates: Sequence[str]) -> list[str]:
     """Returns a line for each candidate: the means over all tables."""
     lines = [f"{'':<28}{'outcome':>10}{'R-loss':>10}{'DR-loss':>10}"]
-    for name, settings in CANDIDATES.items():
-        means = np.mean([losses(data, settings) for data in tables], axis=0)
+    for name in candidates:
+        means = np.mean([losses(data, CANDIDATES[name]) for data in tables], axis=0)
         lines.append(f"{name:<28}" + "".join(f"{mean:>10.4f}" for mean in means))
         print(lines[-1], flush=True)
     return lines
@@ -78,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     numbers = ", ".join(map(str, args.replications))
     lines = [
         f"{source}, {numbers}: losses on training rows held out, as shares of the outcome's variance",
-        *table(tables),
+        *table(tables, args.candidates),
     ]
     if args.out:
         with replacing(args.out) as beside:
