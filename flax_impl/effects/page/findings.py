@@ -131,7 +131,13 @@ def _look_at(
 ) -> PairFindings:
     labels = {"control": data.arms[pair.control], "treatment": data.arms[pair.treatment]}
     importance = effect_importance(
-        lambda x: model.effect(x, **labels), data.x, columns=columns, rows=_LOOKED_AT, repeats=3, seed=seed
+        lambda x: model.effect(x, **labels),
+        data.x,
+        columns=columns,
+        rows=_LOOKED_AT,
+        repeats=3,
+        seed=seed,
+        w=data.w,
     )
     balance = None
     if report.score is not None:
