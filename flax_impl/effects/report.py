@@ -238,10 +238,7 @@ class EffectReport:
 
         lines.append(line("", names))
         lines.append(line("rows", [int((self.t == arm).sum()) for arm in arms]))
-        observed = [
-            float(np.average(self.y[of], weights=None if self.w is None else self.w[of]))
-            for of in (self.t == arm for arm in arms)
-        ]
+        observed = [self._observed(arm) for arm in arms]
         lines.append(line("mean outcome, observed", observed, ".4g"))
         lines.append(line("mean outcome, had all been so", np.average(self.outcomes, axis=1, weights=self.w), ".4g"))
         unseen = "R2 on rows a net did not see" if self.training.held_out is not None else "R2 on the rows trained on"
@@ -266,6 +263,13 @@ class EffectReport:
                 lines += ["", f"{f'learner{of}':<22}{'weight':>8}{'R-loss':>12}{'DR-loss':>12}"]
                 lines += [f"{name:<22}{w:>8.2f}{r:>12.4g}{dr:>12.4g}" for name, (w, r, dr) in pair.learners.items()]
         return "\n".join(lines)
+
+    def _observed(self, arm: int) -> float:
+        """Returns the mean outcome of an arm's rows; NaN where none has a weight."""
+        rows = self.t == arm
+        if self.w is None:
+            return float(self.y[rows].mean())
+        return float(np.average(self.y[rows], weights=self.w[rows])) if self.w[rows].any() else np.nan
 
     def _lines_of(self, pair: PairEffects, observed: list[Any]) -> list[str]:
         """Returns the lines on the effects of a pair."""

@@ -74,6 +74,11 @@ def test_a_page_looks_at_the_population(report: EffectReport, model: EffectModel
     assert not np.allclose(expected, plain)
 
 
+def test_an_arm_without_weight_has_no_mean(report: EffectReport, data: TreatmentData) -> None:
+    lines = str(replace(report, w=(data.t == 1).astype(float))).splitlines()
+    assert next(line for line in lines if line.startswith("mean outcome, observed")).split()[-2] == "nan"
+
+
 def test_few_rows_with_a_weight_tell_no_ranking(model: EffectModel, data: TreatmentData) -> None:
     w = np.zeros(200)
     w[[10, 11, 12]] = 1
