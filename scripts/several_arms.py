@@ -17,6 +17,7 @@ import numpy as np
 from flax_impl.commands.backends import run_command
 from flax_impl.data import TreatmentData, load_data
 from flax_impl.effects import AverageEffects, EffectSettings, average_effects, fit_effects
+from flax_impl.effects.learners.contrast import take_pair
 from torch_ref.common.files.array_file import replacing
 
 Say = Callable[[str], None]
@@ -54,8 +55,7 @@ def made_up(rows: int, seed: int) -> tuple[TreatmentData, np.ndarray]:
 def two_at_a_time(data: TreatmentData, fresh: np.ndarray, settings: EffectSettings, pair: tuple[int, int]) -> Any:
     """Returns the effects on fresh rows and the average, of a fit that sees the rows of two arms only."""
     first, second = pair
-    two = data.take(np.flatnonzero((data.t == first) | (data.t == second)))
-    two = replace(two, t=(two.t == second).astype(np.int32), arms=(0, 1))
+    two = take_pair(data, data.arms[first], data.arms[second])
     model = fit_effects(two, settings, progress=False)
     return model.effect(fresh), model.cross_fit(two).averages().ate
 

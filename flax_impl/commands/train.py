@@ -63,7 +63,8 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
     print(f"\n{report}\n")
     if data.mu0 is not None and data.mu1 is not None:
         (y0, y1), known = report.outcomes[:, :, None], (data.mu0, data.mu1)
-        print(f"known effects: sqrt PEHE {sqrt_pehe(y0, y1, *known):.4g}, ATE error {ate_error(y0, y1, *known):.4g}")
+        errors = sqrt_pehe(y0, y1, *known, data.w), ate_error(y0, y1, *known, data.w)
+        print("known effects: sqrt PEHE {:.4g}, ATE error {:.4g}".format(*errors))
     kept = np.setdiff1d(np.arange(len(data) + len(data.dropped)), data.dropped)
     written = write_effects(args, model, report, kept.tolist())  # first: what follows may fail
     if args.report:

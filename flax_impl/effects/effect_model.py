@@ -301,24 +301,25 @@ class EffectModel:
         return outcomes + (self.ensemble.blend.join(self.ensemble.finite(x), mean) - mean)[:, None]
 
     def averages_by_member(
-        self, x: Features, effects: Float[np.ndarray, "members rows"]
+        self, x: Features, effects: Float[np.ndarray, "members rows"], w: Float[np.ndarray, " rows"] | None = None
     ) -> Float[np.ndarray, " members"]:
         """Returns each net's average effect; a targeted net moves it by what its propensities leave to explain.
 
         Args:
             x: the features [rows, features], in the unit of the data.
             effects: of these rows by each member [members, rows], from `joint_outcomes`.
+            w: how many rows of the population each row stands for [rows], in any unit; None for the same.
 
         Source: Shi, Blei, Veitch, "Adapting neural networks for the estimation of treatment effects", NeurIPS 2019.
         """
-        averages = effects.mean(axis=1)
+        averages = np.average(effects, axis=1, weights=w)
         if self.targets is None:
             return averages
         logits, (epsilon, *_) = zip(*map(self.targets, self._columns(self.numbers(x))), strict=True)
         logit = np.concatenate(logits, axis=1)
         score = np.clip(sigmoid(logit), _CLIP, 1 - _CLIP)
         moved = epsilon[:, None] * (1 / score + 1 / (1 - score))
-        return averages + moved.mean(axis=1) * float(self.scales.y_std[0])
+        return averages + np.average(moved, axis=1, weights=w) * float(self.scales.y_std[0])
 
     def _member_effects(self, x: Any, control: Any, treatment: Any) -> Float[np.ndarray, "members rows"]:
         first, second = find_pair(self.arms, control, treatment)

@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float
 from torch_ref.common.checks.arguments import listed
 from torch_ref.common.data.treatment_data import TreatmentData
 
+from .judging.suspects import examine_identifiers, examine_numbers
+
 FEW_ROWS = 20  # in an arm: below it a head learns little but the mean
 POOR, SHARE = 0.02, 0.1  # a warning where more than this share of rows has a propensity this near 0 or 1
 
@@ -17,7 +19,8 @@ POOR, SHARE = 0.02, 0.1  # a warning where more than this share of rows has a pr
 def examine(data: TreatmentData) -> list[str]:
     """Returns a sentence for each thing that makes the effects of a table doubtful.
 
-    Looks for arms with few rows, constant columns, and features that determine the treatment.
+    Looks for arms with few rows, constant columns, features that determine the treatment, numbers that look like marks
+    for gaps, and whole numbers that look like identifiers.
     """
     found = []
     for arm, name in enumerate(arm_names(data.arms)):
@@ -40,7 +43,12 @@ def examine(data: TreatmentData) -> list[str]:
         found.append(
             f"the treatment is determined by {listed(determined)}: no row says what it would have had in the other arm"
         )
-    return found
+    numbers = [(name, column) for name, column, of in zip(names, data.x.T, levels, strict=True) if of is None]
+    others = [("the outcome", np.asarray(data.y, float)[:, 0])]
+    if all(isinstance(label, int | float | np.number) for label in data.arms):
+        others.append(("the treatment", np.asarray(data.arms, float)[data.t]))
+    found += examine_numbers([*numbers, *others])
+    return found + examine_identifiers(numbers)
 
 
 def examine_overlap(score: Float[np.ndarray, "arms rows"]) -> list[str]:

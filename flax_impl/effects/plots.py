@@ -114,8 +114,9 @@ def _outcomes(report: EffectReport, drawing: Any) -> None:
         color = COLORS[arm % len(COLORS)]
         if report.binary:
             groups = np.array_split(np.argsort(expected), min(10, max(1, len(rows))))
-            points = np.array([(expected[g].mean(), observed[g].mean()) for g in groups if len(g)]).reshape(-1, 2)
-            axes.plot(*points.T, "o-", color=color)
+            w = np.ones(len(rows)) if report.w is None else report.w[report.held_out][rows]
+            points = [[np.average(of[g], weights=w[g]) for of in (expected, observed)] for g in groups if w[g].any()]
+            axes.plot(*np.reshape(points, (-1, 2)).T, "o-", color=color)
         else:
             shown = np.random.default_rng(0).permutation(len(rows))[:_MOST]
             axes.plot(expected[shown], observed[shown], ".", color=color, markersize=3, alpha=0.5)

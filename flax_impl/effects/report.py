@@ -13,7 +13,7 @@ from torch_ref.common.data.treatment_data import TreatmentData
 
 from .averages import AverageEffects
 from .effect_model import EffectModel
-from .judging.columns import code_labels
+from .judging.columns import cluster_places
 from .judging.rate import FEWEST, Rate, rate
 from .judging.uplift import qini_coefficient, qini_curve
 from .learners.contrast import Contrast, find_pair
@@ -78,6 +78,7 @@ class EffectReport:
         binary: the outcome is 0 or 1.
         pairs: the effects of each arm against each that comes before it: of three, (0, 1), (0, 2), (1, 2).
         cross_fit: what the averages of the pairs stand on; None where they have none.
+        w: how many rows of the population each row stands for [rows], for all means of the report; None for the same.
 
     Example:
         >>> training = TrainingRecord(losses=np.ones((1, 3, 1)), held_out=None)
@@ -102,6 +103,7 @@ class EffectReport:
     binary: bool
     pairs: tuple[PairEffects, ...]
     cross_fit: CrossFit | None = None
+    w: Float[np.ndarray, " rows"] | None = None
 
     @classmethod
     def of(cls, model: EffectModel, data: TreatmentData, trim: float | None = None) -> "EffectReport":
@@ -144,6 +146,7 @@ class EffectReport:
             binary=model.scales.binary,
             pairs=pairs,
             cross_fit=found,
+            w=data.w,
         )
 
     @property
@@ -194,10 +197,15 @@ class EffectReport:
             arm: its place in `arms`; of two, 0 for the untreated, 1 for the treated.
         """
         rows = self.t[self.held_out] == arm
+        w = None
+        if self.w is not None:
+            rows = rows & (self.w[self.held_out] > 0)
+            w = self.w[self.held_out][rows]
         observed, expected = self.y[self.held_out][rows], self.factual[rows]
-        if len(observed) < 2 or observed.var() == 0:
+        if len(observed) < 2 or np.ptp(observed) == 0:
             return np.nan
-        return float(1 - np.mean((observed - expected) ** 2) / observed.var())
+        variance = np.average((observed - np.average(observed, weights=w)) ** 2, weights=w)
+        return float(1 - np.average((observed - expected) ** 2, weights=w) / variance)
 
     def qini(self, pair: PairEffects) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
         """Returns the Qini curve of a pair on rows that the nets did not see, weighted by propensity.
@@ -213,7 +221,8 @@ class EffectReport:
         if self.score is not None:
             first, second = (self.score[arm][rows] for arm in (pair.control, pair.treatment))
             score = second / (first + second)
-        return qini_curve(pair.unseen[own], (t[own] == pair.treatment).astype(int), self.y[rows], score)
+        w = None if self.w is None else self.w[rows]
+        return qini_curve(pair.unseen[own], (t[own] == pair.treatment).astype(int), self.y[rows], score, w)
 
     def __str__(self) -> str:
         names, arms = self.names, range(len(self.arms))
@@ -229,9 +238,9 @@ class EffectReport:
 
         lines.append(line("", names))
         lines.append(line("rows", [int((self.t == arm).sum()) for arm in arms]))
-        observed = [self.y[self.t == arm].mean() for arm in arms]
+        observed = [self._observed(arm) for arm in arms]
         lines.append(line("mean outcome, observed", observed, ".4g"))
-        lines.append(line("mean outcome, had all been so", self.outcomes.mean(axis=1), ".4g"))
+        lines.append(line("mean outcome, had all been so", np.average(self.outcomes, axis=1, weights=self.w), ".4g"))
         unseen = "R2 on rows a net did not see" if self.training.held_out is not None else "R2 on the rows trained on"
         shares = map(self.explained, arms)
         lines.append(line(unseen, ["-" if np.isnan(share) else f"{share:.3f}" for share in shares]))
@@ -255,6 +264,13 @@ class EffectReport:
                 lines += [f"{name:<22}{w:>8.2f}{r:>12.4g}{dr:>12.4g}" for name, (w, r, dr) in pair.learners.items()]
         return "\n".join(lines)
 
+    def _observed(self, arm: int) -> float:
+        """Returns the mean outcome of an arm's rows; NaN where none has a weight."""
+        rows = self.t == arm
+        if self.w is None:
+            return float(self.y[rows].mean())
+        return float(np.average(self.y[rows], weights=self.w[rows])) if self.w[rows].any() else np.nan
+
     def _lines_of(self, pair: PairEffects, observed: list[Any]) -> list[str]:
         """Returns the lines on the effects of a pair."""
         between = ""
@@ -277,10 +293,11 @@ class EffectReport:
 
 def _ranking(effect: Float[np.ndarray, " held_out"], contrast: Contrast) -> Rate | None:
     """Returns whether the effects rank the rows; None where they are all alike, or clusters too few to tell."""
-    groups = contrast.groups
-    if np.ptp(effect) == 0 or (groups is not None and len(code_labels("groups", groups, len(groups))[0]) < FEWEST):
+    groups, counted = contrast.groups, np.full(len(effect), True) if contrast.w is None else contrast.w > 0
+    units = cluster_places(groups, len(effect))[counted]
+    if np.ptp(effect[counted]) == 0 or len(np.unique(units)) < FEWEST:
         return None
-    return rate(effect, contrast.pseudo_outcomes(), groups=groups)
+    return rate(effect, contrast.pseudo_outcomes(), groups=groups, w=contrast.w)
 
 
 def _pair(
@@ -299,7 +316,7 @@ def _pair(
     if model.has_intervals:
         low, high = model.interval_of_effects(effects, pair=places)
     if model.ensemble.bootstrap and model.members > 1:
-        ends = model.interval(model.averages_by_member(data.x, effects))
+        ends = model.interval(model.averages_by_member(data.x, effects, data.w))
         ate_interval = (float(ends[0]), float(ends[1]))
     effect = unseen[treatment] - unseen[control]
     if found is not None:
@@ -309,5 +326,15 @@ def _pair(
         ranking = _ranking(effect, contrast)
     mean = effects.mean(axis=0)
     return PairEffects(
-        control, treatment, mean, low, high, float(mean.mean()), ate_interval, effect, averages, learners, ranking
+        control,
+        treatment,
+        mean,
+        low,
+        high,
+        float(np.average(mean, weights=data.w)),
+        ate_interval,
+        effect,
+        averages,
+        learners,
+        ranking,
     )

@@ -19,7 +19,8 @@ class BudgetCurve:
     """What budgets bring; `budget_curve` makes it.
 
     Args:
-        kind: what is limited: "budget", what all rows may cost together, or "share", how many of them are treated.
+        kind: what is limited: "budget", what all rows may cost together, or "share", how many of them are treated. With
+            weights, each row counts as often as it stands for the mean row.
         limit: the budgets, or the shares [points], from 0 to what the choice without a limit takes.
         gain: the mean gain over giving all the control, less costs, in the outcome's unit per row [points].
         low: lower ends of its intervals [points].
@@ -86,11 +87,12 @@ def budget_curve(
     net, more = outcomes - table, table - table[0]
     best = choose_arms(effects, table)
     by_budget = bool((more > 0).any())
-    most = max(float(more[best, everyone].sum()), 0.0) if by_budget else float(np.mean(best != 0))
+    most = max(float((w * more[best, everyone]).sum()), 0.0) if by_budget else min(float(np.mean(w * (best != 0))), 1.0)
     limit = np.linspace(0, most, points)
     found = []
     for one in limit.tolist():
-        choice = choose_arms(effects, table, budget=one) if by_budget else choose_arms(effects, table, share=one)
+        budget, share = (one, None) if by_budget else (None, one)
+        choice = choose_arms(effects, table, budget=budget, share=share, w=w)
         found.append(mean_estimate(net[choice, everyone] - net[0], w, clusters, alpha))
     gain, low, high = (np.array([getattr(one, name) for one in found]) for name in ("value", "low", "high"))
     return BudgetCurve("budget" if by_budget else "share", limit, gain, low, high, alpha)

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch_ref.common.checks.arguments import check_number, check_shape
 from torch_ref.common.checks.arrays import check_rows
 
-from ..judging.columns import check_columns, check_of_arms
+from ..judging.columns import check_columns, check_of_arms, row_weights
 
 _SLACK = 1e-9  # of a budget: what adding up costs rounds
 
@@ -19,6 +19,7 @@ def choose_arms(
     *,
     budget: float | None = None,
     share: float | None = None,
+    w: Float[np.ndarray, " rows"] | None = None,
 ) -> Int[np.ndarray, " rows"]:
     """Returns the arm that each row should get, so that all gain as much as possible, less what that costs.
 
@@ -36,13 +37,15 @@ def choose_arms(
         budget: what may be spent on all rows, beyond giving all the control; None for no limit.
         share: of the rows that may get another arm than the control, from 0 to 1: those with the most gain less cost;
             None for all.
+        w: how many rows of the population each row stands for [rows], in any unit; None for the same. A row counts so
+            often in a budget or a share, against the mean row, and gets its arm as a whole.
 
     Returns:
         The place of each row's arm [rows]: 0 is the control.
 
     Raises:
         ValueError: other shapes, no rows, numbers that are not finite, costs below 0, a budget below 0, a share outside
-            0 to 1, or both limits at once.
+            0 to 1, weights that are negative or all zero, or both limits at once.
 
     Example:
         >>> choose_arms(np.array([3.0, 1.0, 2.0]), costs=1.5).tolist()
@@ -57,11 +60,11 @@ def choose_arms(
     maximizing treatment assignment under budget constraints", 2012.
     """
     gains = _gains(effects)
-    costs = cost_table(costs, *gains.shape)
+    costs, w = cost_table(costs, *gains.shape), row_weights(w, gains.shape[1])
     if budget is not None and share is not None:
         raise ValueError("budget: expected a budget or a share, got both")
     if budget is not None:
-        return _within_budget(gains, costs - costs[0], check_number("budget", budget, at_least=0))
+        return _within_budget(gains, costs - costs[0], check_number("budget", budget, at_least=0), w)
     net = gains - costs
     choice = np.argmax(net, axis=0)
     if share is not None:
@@ -70,7 +73,8 @@ def choose_arms(
             raise ValueError(f"share: expected a share of at most 1, got {share}")
         rows = len(choice)
         best = net.max(axis=0) - net[0]
-        first = np.argsort(-best, kind="stable")[: int(share * rows + _SLACK * rows)]
+        order = np.argsort(-best, kind="stable")
+        first = order[np.cumsum(w[order]) <= share * rows + _SLACK * rows]
         choice = np.where(np.isin(np.arange(rows), first), choice, 0)
     return choice
 
@@ -119,13 +123,13 @@ def _gains(effects: Any) -> Float[np.ndarray, "arms rows"]:
     return found - found[0]
 
 
-def _within_budget(gains: np.ndarray, costs: np.ndarray, budget: float) -> np.ndarray:
-    """Returns the arms by falling gain per cost; both are measured from the control [arms, rows]."""
+def _within_budget(gains: np.ndarray, costs: np.ndarray, budget: float, w: np.ndarray) -> np.ndarray:
+    """Returns the arms by falling gain per cost; both are measured from the control [arms, rows], costs times `w`."""
     rows = np.arange(gains.shape[1])
     # What costs no more than the control needs no budget.
     at = np.argmax(np.where(costs <= 0, gains - costs, -np.inf), axis=0)
     choice = at.copy()
-    left = budget * (1 + _SLACK) - float(costs[at, rows].sum())
+    left = budget * (1 + _SLACK) - float((w * costs[at, rows]).sum())
     steps: list[tuple[np.ndarray, ...]] = []
     before = np.full(len(rows), np.inf)
     for _ in range(len(gains) - 1):
@@ -137,7 +141,7 @@ def _within_budget(gains: np.ndarray, costs: np.ndarray, budget: float) -> np.nd
         goes = top > 1  # what costs more than it gains is not worth it
         # A later step is never the better one, but for rounding.
         before = np.where(goes, np.minimum(before, top), before)
-        steps.append((rows[goes], to[goes], more[to, rows][goes], before[goes]))
+        steps.append((rows[goes], to[goes], (w * more[to, rows])[goes], before[goes]))
         at = np.where(goes, to, at)
     of_row, to_arm, cost, per_cost = (np.concatenate(column) for column in zip(*steps, strict=True))
     order = np.argsort(-per_cost, kind="stable")

@@ -12,6 +12,7 @@ from torch_ref.common.checks.arguments import check_integer, check_shape, listed
 from torch_ref.common.checks.arrays import check_finite
 from torch_ref.common.data.columns import Column
 
+from ..judging.columns import row_weights
 from .questions import check_table, named_columns
 
 Effect = Callable[[Float[np.ndarray, "rows features"]], Float[np.ndarray, " rows"]]
@@ -67,6 +68,7 @@ def effect_importance(
     repeats: int = 5,
     rows: int = 2000,
     seed: int = 0,
+    w: Float[np.ndarray, " rows"] | None = None,
 ) -> Importance:
     """Returns the share of the estimated effect's variance that is lost where a feature is permuted among the rows.
 
@@ -86,6 +88,7 @@ def effect_importance(
         rows: how many rows are looked at, at most; they are drawn at random. `effect` sees each of them
             1 + repeats * features times: for ten features some ten seconds for an ensemble of 20 nets.
         seed: of the draws.
+        w: how many rows of the population each row stands for [rows], in any unit; None for the same.
 
     Returns:
         A share for each feature or group, and its standard error over the permutations; zeros for an effect that is
@@ -93,7 +96,8 @@ def effect_importance(
 
     Raises:
         ValueError: other shapes, less than 2 rows, features that are neither finite nor NaN, effects that are not
-            finite, names of columns that are not there or in two groups, or too few repeats.
+            finite, weights that are negative or all zero, names of columns that are not there or in two groups, or too
+            few repeats.
 
     Example:
         >>> x = np.random.default_rng(0).normal(size=(1000, 3))
@@ -105,19 +109,21 @@ def effect_importance(
     Hines, Diaz-Ordaz, Vansteelandt, "Variable importance measures for heterogeneous causal effects", 2022.
     """
     generator = np.random.default_rng(check_integer("seed", seed, at_least=0))
-    x = _drawn_rows(x, rows, generator)
+    x, w = _drawn_rows(x, w, rows, generator)
     known = [column.name for column in named_columns(columns, x.shape[1])]
     groups = _groups(known, together or {})
     repeats = check_integer("repeats", repeats, at_least=2)
     plain = _effects(effect, x)
-    variance = float(plain.var(ddof=1))
+    mean = np.average(plain, weights=w)
+    variance = float(np.average((plain - mean) ** 2, weights=w)) * len(x) / (len(x) - 1)
     lost = np.zeros((repeats, len(groups)))
     for of_repeat in lost:
         order = generator.permutation(len(x))
+        pairs = w * w[order]  # how many rows of the population meet so
         for place, of_group in enumerate(groups.values()):
             moved = x.copy()
             moved[:, of_group] = x[order][:, of_group]
-            of_repeat[place] = np.mean((_effects(effect, moved) - plain) ** 2) / 2
+            of_repeat[place] = np.average((_effects(effect, moved) - plain) ** 2, weights=pairs) / 2
     # What rounding alone makes is no variance.
     share = lost / variance if variance > (1e-12 * np.abs(plain).max()) ** 2 else np.zeros_like(lost)
     error = share.std(axis=0, ddof=1) / np.sqrt(repeats)
@@ -133,6 +139,7 @@ def shap_importance(
     background: int = 50,
     permutations: int = 2,
     seed: int = 0,
+    w: Float[np.ndarray, " rows"] | None = None,
 ) -> Importance:
     """Returns how far each feature moves each row's effect from the average effect, by Shapley values of `shap`.
 
@@ -148,13 +155,15 @@ def shap_importance(
         background: how many rows stand for features that are left out, at most; they are drawn at random.
         permutations: of the features for each row, at least 1, each there and back.
         seed: of the draws.
+        w: how many rows of the population each row stands for [rows], in any unit; None for the same. The background is
+            drawn in their proportion.
 
     Returns:
         The share of each feature in the mean absolute Shapley values, its standard error over the rows, and the values.
 
     Raises:
         ValueError: other shapes, less than 2 rows, features that are neither finite nor NaN, effects that are not
-            finite, or too few rows, background or permutations.
+            finite, weights that are negative or all zero, or too few rows, background or permutations.
         ImportError: shap is not installed; the message names the extra.
 
     Example:
@@ -171,8 +180,8 @@ def shap_importance(
         check_integer(name, value, at_least=1)
         for name, value in (("background", background), ("permutations", permutations))
     )
-    behind = _drawn_rows(x, max(background, 2), generator)
-    x = _drawn_rows(x, rows, generator)
+    behind = _background(x, w, max(background, 2), generator)
+    x, w = _drawn_rows(x, w, rows, generator)
     names = tuple(column.name for column in named_columns(columns, x.shape[1]))
     masker = shap.maskers.Independent(behind, max_samples=len(behind))
     state = np.random.get_state()  # noqa: NPY002 (shap seeds the generator that all share)
@@ -182,12 +191,13 @@ def shap_importance(
     finally:
         np.random.set_state(state)  # noqa: NPY002
     size = np.abs(values)
-    total = float(size.mean(axis=0).sum())
+    means = np.average(size, axis=0, weights=w)
+    total = float(means.sum())
     if total <= 1e-12 * float(np.abs(_effects(effect, x)).max()):
         none = np.zeros(len(names))
         return Importance(names, none, none, "shap", len(x), values)
-    share = size.mean(axis=0) / total
-    influence = (size - share * size.sum(axis=1, keepdims=True)) / total  # of a ratio of means
+    share = means / total
+    influence = w[:, None] * (size - share * size.sum(axis=1, keepdims=True)) / total  # of a ratio of means
     return Importance(names, share, influence.std(axis=0, ddof=1) / np.sqrt(len(x)), "shap", len(x), values)
 
 
@@ -202,13 +212,37 @@ def _shap() -> Any:
     return shap
 
 
-def _drawn_rows(x: np.ndarray, rows: int, generator: np.random.Generator) -> np.ndarray:
-    """Returns at most so many rows, drawn at random and in their order; raises ValueError for less than two."""
-    x = check_table(x)
+def _drawn_rows(x: np.ndarray, w: Any, rows: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Returns at most so many rows that have a weight, drawn at random and in their order, and their weights.
+
+    Raises ValueError for less than two.
+    """
+    x, w = _weighted_rows(x, w)
     rows = check_integer("rows", rows, at_least=2)
-    if len(x) < 2:
-        raise ValueError(f"x: expected at least 2 rows, got {len(x)}")
-    return x if len(x) <= rows else x[np.sort(generator.choice(len(x), rows, replace=False))]
+    if len(x) <= rows:
+        return x, w
+    drawn = np.sort(generator.choice(len(x), rows, replace=False))
+    return x[drawn], row_weights(w[drawn], rows)
+
+
+def _background(x: np.ndarray, w: Any, rows: int, generator: np.random.Generator) -> np.ndarray:
+    """Returns at most so many rows that stand for all: where weights differ, so many in proportion to them."""
+    x, weights = _weighted_rows(x, w)
+    if np.ptp(weights) == 0:
+        return _drawn_rows(x, None, rows, generator)[0]
+    reached = np.cumsum(weights)
+    places = (np.arange(rows) + generator.random()) / rows * reached[-1]  # equally far apart: chance adds little
+    return x[np.minimum(np.searchsorted(reached, places, side="right"), len(x) - 1)]
+
+
+def _weighted_rows(x: np.ndarray, w: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows that have a weight, and their weights, whose mean is 1; raises ValueError for less than two."""
+    x = check_table(x)
+    weights = row_weights(w, len(x))
+    counted = weights > 0
+    if counted.sum() < 2:
+        raise ValueError(f"x: expected at least 2 rows, got {counted.sum()}")
+    return x[counted], row_weights(weights[counted], int(counted.sum()))
 
 
 def _effects(effect: Effect, x: np.ndarray) -> np.ndarray:

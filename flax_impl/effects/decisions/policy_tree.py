@@ -136,7 +136,8 @@ def policy_tree(
         depth: how many questions a row is asked at most: 1, 2 or 3.
         cuts: how many cuts of a number are tried at most.
         min_leaf: the fewest rows in a leaf.
-        w: how many rows of the population each row stands for [rows], in any unit; None for the same.
+        w: how many rows of the population each row stands for [rows], in any unit; None for the same. A leaf counts its
+            rows as they are.
         columns: a name for each column of numbers, or what the columns are, as `TreatmentData` has it; none for x1, x2.
         arms: the label of each arm; none for their places.
 
@@ -171,7 +172,7 @@ def policy_tree(
     w = row_weights(w, rows)
     counted = w > 0
     x, gains = x[counted], ((net[1:] - net[0]) * w)[:, counted]
-    questions, starts = questions_about(x, known, cuts)
+    questions, starts = questions_about(x, known, cuts, w[counted])
     asked = np.stack([question.ask(x) for question in questions], axis=1) if questions else np.zeros((len(x), 0), bool)
     plan = best_plan(asked, gains, starts, depth=depth, least=min_leaf)
     return PolicyTree(_grown(plan, questions, asked, gains, np.full(len(x), True)), known, labels)

@@ -74,23 +74,28 @@ def check_table(x: Any, features: int | None = None) -> Float[np.ndarray, "rows 
 
 
 def questions_about(
-    x: Float[np.ndarray, "rows features"], columns: Sequence[Column], cuts: int
+    x: Float[np.ndarray, "rows features"],
+    columns: Sequence[Column],
+    cuts: int,
+    w: Float[np.ndarray, " rows"] | None = None,
 ) -> tuple[list[Condition], Bool[np.ndarray, " questions"]]:
     """Returns the questions to which some rows say yes and some no, and which of them start a chain.
 
     Of a number: whether it is at most a cut, in the middle between two values that follow each other; all of them
-    where there are at most `cuts`, else those that cut the rows into about equal shares. Of a category: whether it is a
-    level, against all others. Of a column with gaps: whether it is missing. In the chain of a number's cuts, who says
-    yes to one says yes to the next.
+    where there are at most `cuts`, else those that cut the rows, each counted by `w`, into about equal shares. Of a
+    category: whether it is a level, against all others. Of a column with gaps: whether it is missing. In the chain of a
+    number's cuts, who says yes to one says yes to the next.
     """
     asked: list[Condition] = []
     starts: list[bool] = []
     for place, column in enumerate(columns):
         values = x[:, place]
-        there = values[~np.isnan(values)]
-        different, counts = np.unique(there, return_counts=True)
+        known = ~np.isnan(values)
+        there = values[known]
+        different, places = np.unique(there, return_inverse=True)
+        weights = np.bincount(places, None if w is None else w[known])
         if column.levels is None:
-            found = [Condition(place, "at most", cut) for cut in _middles(different, counts, cuts)]
+            found = [Condition(place, "at most", cut) for cut in _middles(different, weights, cuts)]
             starts += [number == 0 for number in range(len(found))]
         else:
             found = [Condition(place, "level", level) for level in different.tolist() if level >= 0]
@@ -103,14 +108,14 @@ def questions_about(
     return asked, np.array(starts, dtype=bool)
 
 
-def _middles(different: np.ndarray, counts: np.ndarray, cuts: int) -> list[float]:
+def _middles(different: np.ndarray, weights: np.ndarray, cuts: int) -> list[float]:
     """Returns the cuts between sorted values, at most so many."""
     if len(different) < 2:
         return []
     below = np.arange(len(different) - 1)
     if len(below) > cuts:
-        shares = np.cumsum(counts)[:-1] / counts.sum()
-        wanted = np.arange(1, cuts + 1) / (cuts + 1)
+        shares = np.cumsum(weights)[:-1] / weights.sum()
+        wanted = np.arange(1, cuts + 1) / (cuts + 1) - 1e-12  # a share that is reached but for rounding is reached
         below = np.unique(np.minimum(np.searchsorted(shares, wanted), len(shares) - 1))
     low, high = different[below], different[below + 1]
     middle = low / 2 + high / 2

@@ -8,12 +8,15 @@ from jaxtyping import Float
 from torch_ref.common.checks.arguments import check_shape
 from torch_ref.common.checks.arrays import check_rows
 
+from .columns import row_weights
+
 
 def sqrt_pehe(
     y0: Float[np.ndarray, "rows out"],
     y1: Float[np.ndarray, "rows out"],
     mu0: Float[np.ndarray, "rows out"],
     mu1: Float[np.ndarray, "rows out"],
+    w: Float[np.ndarray, " rows"] | None = None,
 ) -> float:
     """Returns the root mean square error of the estimated effects, in the unit of the outcome.
 
@@ -24,12 +27,13 @@ def sqrt_pehe(
         y1: estimated outcomes with treatment [rows, out].
         mu0: expected outcomes without treatment [rows, out].
         mu1: expected outcomes with treatment [rows, out].
+        w: how many rows of the population each row stands for [rows], in any unit; None for the same.
 
     Returns:
         A number of at least 0.
 
     Raises:
-        ValueError: the shapes differ, or there are no rows; nothing is broadcast.
+        ValueError: the shapes differ, there are no rows, or weights are negative or all zero; nothing is broadcast.
 
     Example:
         >>> zeros, ones = np.zeros((2, 1)), np.ones((2, 1))
@@ -39,7 +43,8 @@ def sqrt_pehe(
 
     Source: Hill, "Bayesian nonparametric modeling for causal inference", 2011.
     """
-    return float(np.sqrt(np.mean(_errors(y0, y1, mu0, mu1) ** 2)))
+    errors = _errors(y0, y1, mu0, mu1)
+    return float(np.sqrt(np.mean(_row_weights(w, errors) * errors**2)))
 
 
 def ate_error(
@@ -47,6 +52,7 @@ def ate_error(
     y1: Float[np.ndarray, "rows out"],
     mu0: Float[np.ndarray, "rows out"],
     mu1: Float[np.ndarray, "rows out"],
+    w: Float[np.ndarray, " rows"] | None = None,
 ) -> float:
     """Returns the absolute error of the average treatment effect, in the unit of the outcome.
 
@@ -55,12 +61,13 @@ def ate_error(
         y1: estimated outcomes with treatment [rows, out].
         mu0: expected outcomes without treatment [rows, out].
         mu1: expected outcomes with treatment [rows, out].
+        w: how many rows of the population each row stands for [rows], in any unit; None for the same.
 
     Returns:
         A number of at least 0.
 
     Raises:
-        ValueError: the shapes differ, or there are no rows; nothing is broadcast.
+        ValueError: the shapes differ, there are no rows, or weights are negative or all zero; nothing is broadcast.
 
     Example:
         >>> zeros, ones = np.zeros((2, 1)), np.ones((2, 1))
@@ -69,7 +76,8 @@ def ate_error(
 
     Source: Shalit, Johansson, Sontag, "Estimating individual treatment effect", ICML 2017.
     """
-    return float(np.abs(np.mean(_errors(y0, y1, mu0, mu1))))
+    errors = _errors(y0, y1, mu0, mu1)
+    return float(np.abs(np.mean(_row_weights(w, errors) * errors)))
 
 
 def _errors(y0: Any, y1: Any, mu0: Any, mu1: Any) -> np.ndarray:
@@ -79,3 +87,8 @@ def _errors(y0: Any, y1: Any, mu0: Any, mu1: Any) -> np.ndarray:
     for name, array in (("y1", y1), ("mu0", mu0), ("mu1", mu1)):
         check_shape(name, array, y0.shape)
     return (y1 - y0) - (mu1 - mu0)
+
+
+def _row_weights(w: Any, errors: np.ndarray) -> np.ndarray:
+    """Returns weights whose mean is 1, shaped so that they multiply the errors of each row."""
+    return row_weights(w, len(errors)).reshape(-1, *[1] * (errors.ndim - 1))

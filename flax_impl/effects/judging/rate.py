@@ -3,13 +3,14 @@
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
 from torch_ref.common.checks.arguments import check_choice, check_integer
 
-from .columns import check_columns, code_labels
+from .columns import check_columns, code_labels, row_weights
 
 FEWEST = 4  # rows or clusters: a half of fewer has no order
 
@@ -34,8 +35,10 @@ class Rate:
 
 
 def toc_curve(
-    effect: Float[np.ndarray, " rows"], pseudo: Float[np.ndarray, " rows"]
-) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+    effect: Float[np.ndarray, " rows"],
+    pseudo: Float[np.ndarray, " rows"],
+    w: Float[np.ndarray, " rows"] | None = None,
+) -> tuple[Float[np.ndarray, " counted"], Float[np.ndarray, " counted"]]:
     """Returns the targeting operator characteristic: how much more the first rows gain from treatment than all do.
 
     The rows are taken by falling effect. The gain of a share is the mean pseudo-outcome of that share less that of all
@@ -44,12 +47,14 @@ def toc_curve(
     Args:
         effect: the estimated effects [rows], of rows that the estimate did not see; any other ranking will do.
         pseudo: the same rows' doubly robust pseudo-outcomes [rows], from `pseudo_outcomes`.
+        w: how many rows of the population each row stands for [rows], in any unit; None for the same.
 
     Returns:
-        The shares, from 1 / rows to 1, and their gains, each [rows]; the last gain is 0.
+        The shares up to each row that has a weight, and their gains, each [counted]: without weights the shares run
+        from 1 / rows to 1. The last gain is 0.
 
     Raises:
-        ValueError: other shapes, no rows, or numbers that are not finite.
+        ValueError: other shapes, no rows, numbers that are not finite, or weights that are negative or all zero.
 
     Example:
         >>> share, gain = toc_curve(effect=np.array([1.0, 3.0]), pseudo=np.array([0.0, 4.0]))
@@ -60,9 +65,9 @@ def toc_curve(
     average treatment effects", 2025.
     """
     effect, pseudo = check_columns(effect=effect, pseudo=pseudo)
-    order = np.argsort(-effect, kind="stable")
-    gain = _gains(effect[order], pseudo[order])
-    return np.arange(1, len(gain) + 1) / len(gain), gain
+    order, w = _sorted_rows(effect, w)
+    centred, reached, _ = _centred(effect[order], pseudo[order], w)
+    return reached / reached[-1], centred / reached
 
 
 def rate(
@@ -73,8 +78,11 @@ def rate(
     draws: int = 200,
     seed: int = 0,
     groups: Shaped[np.ndarray, " rows"] | Sequence[Hashable] | None = None,
+    w: Float[np.ndarray, " rows"] | None = None,
 ) -> Rate:
     """Returns the area under the TOC curve, with a standard error from random halves of the rows.
+
+    A row of weight 2 counts as two rows that are alike, but it is drawn as one: its error is that of one row.
 
     Args:
         effect: the estimated effects [rows], of rows that the estimate did not see; any other ranking will do.
@@ -85,13 +93,15 @@ def rate(
         seed: of the draws.
         groups: the cluster of each row [rows], of any type, where rows of one cluster are not independent: halves have
             whole clusters.
+        w: how many rows each row stands for [rows]; None for 1 each. Where some are below 1, all are scaled so that the
+            least is 1.
 
     Returns:
         The value, its standard error, and the p-value of a ranking that says nothing.
 
     Raises:
-        ValueError: other shapes, less than four rows or clusters, numbers that are not finite, another weighting, a row
-            without a label, or less than two draws.
+        ValueError: other shapes, less than four rows or clusters with a weight, numbers that are not finite, weights
+            that are negative or all zero, another weighting, a row without a label, or less than two draws.
 
     Example:
         >>> generator = np.random.default_rng(0)
@@ -106,19 +116,20 @@ def rate(
     effect, pseudo = check_columns(effect=effect, pseudo=pseudo)
     check_choice("weighting", weighting, ("autoc", "qini"))
     draws, seed = check_integer("draws", draws, at_least=2), check_integer("seed", seed, at_least=0)
-    rows = len(effect)
+    labels = None if groups is None else code_labels("groups", groups, len(effect))[1]
+    order, w = _sorted_rows(effect, w)
+    rows = len(order)
     if rows < FEWEST:
         raise ValueError(f"effect: expected at least {FEWEST} rows, got {rows}")
-    order = np.argsort(-effect, kind="stable")
-    clusters = np.arange(rows) if groups is None else code_labels("groups", groups, rows)[1][order]
+    clusters = np.arange(rows) if labels is None else np.unique(labels[order], return_inverse=True)[1]
     count = int(clusters.max()) + 1
     if count < FEWEST:
         raise ValueError(f"groups: expected rows of at least {FEWEST} clusters, got {count}")
     effect, pseudo = effect[order], pseudo[order]
-    value = _area(effect, pseudo, weighting)
+    value = _area(effect, pseudo, w, weighting)
     generator = np.random.default_rng(seed)
     halves = (np.isin(clusters, generator.choice(count, count // 2, replace=False)) for _ in range(draws))
-    areas = [_area(effect[half], pseudo[half], weighting) for half in halves]
+    areas = [_area(effect[half], pseudo[half], w[half], weighting) for half in halves]
     # Half of the rows, drawn without putting back, spread about their mean as all rows do about the truth.
     error = float(np.std(areas, ddof=1)) * math.sqrt((count // 2) / (count - count // 2))
     nothing = 1e-12 * float(np.abs(pseudo).max())  # what rounding alone makes
@@ -127,19 +138,51 @@ def rate(
     return Rate(value, error, math.erfc(abs(value) / error / math.sqrt(2)))
 
 
-def _gains(effect: np.ndarray, pseudo: np.ndarray) -> np.ndarray:
-    """Returns the gains of rows that are sorted by falling effect."""
+def _sorted_rows(effect: np.ndarray, w: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows that have a weight, by falling effect, and their weights, none of which is below 1."""
+    rows = np.arange(len(effect))
+    weights = np.ones(len(effect))
+    if w is not None:
+        relative = row_weights(w, len(effect))
+        rows = np.flatnonzero(relative > 0)
+        weights = np.asarray(w, np.float64)
+        if weights[rows].min() < 1:
+            weights = relative / relative[rows].min()
+        weights = weights / max(1.0, weights.max() / 1e100)  # so that no product overflows
+    order = rows[np.argsort(-effect[rows], kind="stable")]
+    return order, weights[order]
+
+
+def _centred(effect: np.ndarray, pseudo: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Returns of sorted rows what they gain beyond the mean, all together up to each; their weight; and each row's."""
     starts = np.flatnonzero(np.append(True, effect[1:] != effect[:-1]))
     counts = np.diff(np.append(starts, len(effect)))
-    pseudo = np.repeat(np.add.reduceat(pseudo, starts) / counts, counts)
-    centred = np.cumsum(pseudo - pseudo.mean())
+    pseudo = np.repeat(np.add.reduceat(w * pseudo, starts) / np.add.reduceat(w, starts), counts)
+    reached = np.cumsum(w)
+    each = pseudo - np.sum(w * pseudo) / reached[-1]
+    centred = np.cumsum(w * each)
     centred[-1] = 0  # all rows gain as much as all rows do
-    return centred / np.arange(1, len(effect) + 1)
+    return centred, reached, each
 
 
-def _area(effect: np.ndarray, pseudo: np.ndarray, weighting: str) -> float:
-    """Returns the weighted area under the curve of sorted rows."""
-    gains = _gains(effect, pseudo)
-    if weighting == "qini":
-        gains = gains * np.arange(1, len(gains) + 1) / len(gains)
-    return float(gains.mean())
+def _area(effect: np.ndarray, pseudo: np.ndarray, w: np.ndarray, weighting: str) -> float:
+    """Returns the weighted area under the curve of sorted rows, each of which stands for `w` rows in its place."""
+    centred, reached, each = _centred(effect, pseudo, w)
+    total = reached[-1]
+    before, places = np.append(0, centred[:-1]), np.append(0, reached[:-1])
+    if weighting == "qini":  # the sum of before + k * each for k from 1 to w, as a function of any w
+        return float(np.sum(w * before + each * w * (w + 1) / 2) / total**2)
+    # The sum of (before + k * each) / (places + k), likewise: sums of 1 / (places + k) are differences of digamma.
+    steps = 1 / (places + 1)
+    more = w != 1
+    if more.any():
+        steps[more] = _digamma(reached[more] + 1) - _digamma(places[more] + 1)
+    return float(np.sum(w * each + (before - places * each) * steps) / total)
+
+
+def _digamma(values: np.ndarray) -> np.ndarray:
+    try:
+        from scipy.special import digamma
+    except ImportError as error:
+        raise ImportError("areas of weighted rows need scipy: pip install 'twohead[jax]'") from error
+    return digamma(values)

@@ -6,12 +6,15 @@ from jaxtyping import Float, Int
 from torch_ref.common.checks.arguments import check_shape
 from torch_ref.common.checks.arrays import check_binary, check_finite, check_rows
 
+from .columns import row_weights
+
 
 def qini_curve(
     effect: Float[np.ndarray, " rows"],
     t: Int[np.ndarray, " rows"],
     y: Float[np.ndarray, " rows"],
     score: Float[np.ndarray, " rows"] | None = None,
+    w: Float[np.ndarray, " rows"] | None = None,
 ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
     """Returns the share of rows that are treated, and what that brings, in the outcome's unit per row of the table.
 
@@ -25,12 +28,14 @@ def qini_curve(
         y: the outcome that was observed [rows].
         score: each row's probability of treatment [rows], by whose inverse rows are weighted; None for a randomised
             trial.
+        w: how many rows of the population each row stands for [rows], in any unit; None for the same.
 
     Returns:
         The shares, from 0 to 1, and the gains, each [points]: 0 treated, then a point for each value of `effect`.
 
     Raises:
-        ValueError: other shapes, no rows, numbers that are not finite, or a treatment that is not 0 or 1.
+        ValueError: other shapes, no rows, numbers that are not finite, a treatment that is not 0 or 1, or weights that
+            are negative or all zero.
 
     Example:
         >>> effect, t, y = np.array([3.0, 3.0, 1.0, 1.0]), np.array([0, 1, 0, 1]), np.array([2.0, 6.0, 2.0, 2.0])
@@ -46,15 +51,19 @@ def qini_curve(
             check_shape(name, array, (len(effect),))
             check_finite(name, array)
     check_binary("t", t)
-    w = np.ones(len(effect))
+    stands_for = row_weights(w, len(effect))
     if score is not None:
         of_own_arm = np.where(t == 1, score, 1 - score)
-        w = 1 / np.clip(of_own_arm, 0.01, 1)  # no row stands for more than a hundred
-    order = np.argsort(-effect, kind="stable")
+        w = stands_for / np.clip(of_own_arm, 0.01, 1)  # none stands for more than a hundred like itself
+    else:
+        w = stands_for
+    counted = np.flatnonzero(stands_for > 0)
+    order = counted[np.argsort(-effect[counted], kind="stable")]
     sums = {arm: (np.cumsum((w * y * (t == arm))[order]), np.cumsum((w * (t == arm))[order])) for arm in (0, 1)}
-    means = [np.divide(total, weight, out=np.zeros(len(w)), where=weight > 0) for total, weight in sums.values()]
+    means = [np.divide(total, weight, out=np.zeros(len(order)), where=weight > 0) for total, weight in sums.values()]
     both = (sums[0][1] > 0) & (sums[1][1] > 0)
-    share = np.arange(1, len(w) + 1) / len(w)
+    share = np.cumsum(stands_for[order])
+    share = share / share[-1]
     gain = np.where(both, (means[1] - means[0]) * share, 0)
     last = np.append(effect[order][1:] != effect[order][:-1], True)
     return np.append(0, share[last]), np.append(0, gain[last])

@@ -1,13 +1,15 @@
 """Two arms of a table, side by side: what was expected of each row, and what the one gains over the other."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from torch_ref.common.checks.arguments import listed, shown
+from torch_ref.common.checks.arguments import check_shape, listed, shown
+from torch_ref.common.checks.arrays import check_arms
+from torch_ref.common.data.treatment_data import TreatmentData
 
 from ..averages import AverageEffects, average_effects
 from ..judging.scores import dr_loss, pseudo_outcomes, r_loss
@@ -122,3 +124,32 @@ def find_pair(
             raise ValueError(f"{name}: expected one of {listed(arms)}, got {shown(label)}")
         places.append(list(arms).index(label))
     return places[0], places[1]
+
+
+def take_pair(data: TreatmentData, control: Any = None, treatment: Any = None) -> TreatmentData:
+    """Returns the rows of two arms as a table of their own, without known outcomes; a table of these two as it is.
+
+    Args:
+        data: the table.
+        control: label of the arm to compare with; None is the first of `data.arms`.
+        treatment: label of the other arm; None is the second of two.
+
+    Raises:
+        ValueError: as `find_pair`; the same arm twice; or a treatment that is no arm of the table.
+
+    Example:
+        >>> data = TreatmentData(np.arange(4.0)[:, None], np.array([0, 2, 1, 2]), np.ones((4, 1)), arms=("a", "b", "c"))
+        >>> two = take_pair(data, "b", "c")
+        >>> two.t.tolist(), two.arms, two.x[:, 0].tolist()
+        ([1, 0, 1], ('b', 'c'), [1.0, 2.0, 3.0])
+    """
+    first, second = find_pair(data.arms, control, treatment)
+    if first == second:
+        raise ValueError(f"treatment: expected another arm than {shown(data.arms[first])}, got the same")
+    if (first, second) == (0, 1) and len(data.arms) == 2:
+        return data
+    check_shape("t", data.t, (len(data),))
+    check_arms("t", data.t, len(data.arms))
+    two = data.take(np.flatnonzero((data.t == first) | (data.t == second)))
+    arms = (data.arms[first], data.arms[second])
+    return replace(two, t=(two.t == second).astype(np.int32), arms=arms, mu0=None, mu1=None)

@@ -1,11 +1,11 @@
 """Looks at a trained model from all sides that a page shows: who gains, overlap, balance, what could be hidden."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 
 from torch_ref.common.data.columns import Column
 from torch_ref.common.data.design import finite_tables
@@ -20,7 +20,7 @@ from ..effect_model import EffectModel
 from ..judging.balance import Balance, covariate_balance
 from ..judging.columns import code_labels
 from ..judging.scores import arm_outcomes
-from ..learners.contrast import Contrast
+from ..learners.contrast import take_pair
 from ..learners.cross_fit import CrossFit
 from ..overlap import FEW_ROWS, feature_names
 from ..report import EffectReport, PairEffects
@@ -131,7 +131,13 @@ def _look_at(
 ) -> PairFindings:
     labels = {"control": data.arms[pair.control], "treatment": data.arms[pair.treatment]}
     importance = effect_importance(
-        lambda x: model.effect(x, **labels), data.x, columns=columns, rows=_LOOKED_AT, repeats=3, seed=seed
+        lambda x: model.effect(x, **labels),
+        data.x,
+        columns=columns,
+        rows=_LOOKED_AT,
+        repeats=3,
+        seed=seed,
+        w=data.w,
     )
     balance = None
     if report.score is not None:
@@ -147,8 +153,7 @@ def _look_at(
         if len(groups.effects) > 1:
             shared = {"w": contrast.w, "groups": contrast.groups, "columns": columns}
             features = group_features(data.x[found.rows], groups.quantile, **shared)
-    own = _two_arms(contrast)
-    two = _table_of(data, pair)
+    two = take_pair(data, **labels)
     strongest = dict.fromkeys(_strongest(importance, balance, feature_names(data)))
     many = two.groups is None or all(
         count_clusters(np.asarray(two.groups)[two.t == arm]) >= _FEWEST_CLUSTERS for arm in (0, 1)
@@ -156,9 +161,10 @@ def _look_at(
     benchmarks = ()
     if many and len(columns) > 1:
         benchmarks = confounding_benchmarks(two, leave_out={name: [name] for name in strongest})
-    settings: dict[str, Any] = {"w": own.w, "groups": own.groups}
-    hidden = hidden_confounding(own.t, own.y, own.mu0, own.mu1, own.score, benchmarks=benchmarks, **settings)
-    odds_ratio = tipping_odds_ratio(own.t, own.y, own.mu0, own.mu1, own.score, **settings)
+    names = ("t", "y", "mu0", "mu1", "score", "score0", "w", "groups")
+    held_out: dict[str, Any] = {name: getattr(contrast, name) for name in names}
+    hidden = hidden_confounding(**held_out, benchmarks=benchmarks)
+    odds_ratio = tipping_odds_ratio(**held_out)
     refuted = None
     if refutations and many:
         alpha = _ALPHA / len(KINDS) / len(report.against_first())
@@ -169,28 +175,6 @@ def _look_at(
 def count_clusters(groups: Shaped[np.ndarray, " rows"]) -> int:
     """Returns how many clusters there are."""
     return len(code_labels("groups", groups, len(groups))[0])
-
-
-def _two_arms(contrast: Contrast) -> Contrast:
-    """Returns the rows of the two arms alone, with the propensity among them."""
-    own = contrast.t >= 0
-    score = contrast.score / (contrast.score + contrast.score0)
-
-    def kept(column: Float[np.ndarray, " held_out"] | None) -> Float[np.ndarray, " own"] | None:
-        return None if column is None else column[own]
-
-    return replace(
-        contrast, t=contrast.t[own], y=contrast.y[own], mu0=contrast.mu0[own], mu1=contrast.mu1[own],
-        score=score[own], score0=1 - score[own], effect=contrast.effect[own], effects={},
-        w=kept(contrast.w), groups=kept(contrast.groups),
-    )  # fmt: skip
-
-
-def _table_of(data: TreatmentData, pair: PairEffects) -> TreatmentData:
-    """Returns the rows of two arms, as a table of two."""
-    rows = np.flatnonzero((data.t == pair.control) | (data.t == pair.treatment))
-    two = data.take(rows)
-    return replace(two, t=(two.t == pair.treatment).astype(np.int32), arms=(0, 1))
 
 
 def _strongest(importance: Importance, balance: Balance | None, names: Sequence[str]) -> list[str]:

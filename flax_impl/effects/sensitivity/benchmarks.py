@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from torch_ref.common.checks.arguments import listed
 from torch_ref.common.data.treatment_data import TreatmentData
 
+from ..learners.contrast import take_pair
 from ..overlap import feature_names
 from .columns import check_average
 from .nuisances import Fit, OutOfFold, cross_fit_trees
@@ -37,7 +39,12 @@ class Benchmark:
 
 
 def confounding_benchmarks(
-    data: TreatmentData, fit: Fit = cross_fit_trees, leave_out: Mapping[str, Sequence[str]] | None = None
+    data: TreatmentData,
+    fit: Fit = cross_fit_trees,
+    leave_out: Mapping[str, Sequence[str]] | None = None,
+    *,
+    control: Any = None,
+    treatment: Any = None,
 ) -> tuple[Benchmark, ...]:
     """Returns how strong observed features are: each is left out, and all is estimated again.
 
@@ -45,16 +52,18 @@ def confounding_benchmarks(
     leave.
 
     Args:
-        data: the table, of two arms.
-        fit: what gives the expected outcomes and propensities of a table.
+        data: the table; of several arms the rows of two are taken.
+        fit: what gives the expected outcomes and propensities of a table of two arms.
         leave_out: the features of each benchmark, by its name; None for each feature by itself.
+        control: label of the arm to compare with; None is the first of `data.arms`.
+        treatment: label of the other arm; None is the second of two, and is refused where there are more.
 
     Returns:
         A benchmark for each, the strongest first.
 
     Raises:
-        ValueError: a feature that the table lacks, a benchmark without features or with all of them, or what `fit`
-            refuses.
+        ValueError: a feature that the table lacks, a benchmark without features or with all of them, a label that no
+            arm has, or what `fit` refuses.
 
     Example:
         >>> from flax_impl.data import synthetic
@@ -65,6 +74,7 @@ def confounding_benchmarks(
     Source: Chernozhukov, Cinelli, Newey, Sharma, Syrgkanis, "Long story short", 2022, whose benchmarks are
     shares of what the feature itself leaves, too.
     """
+    data = take_pair(data, control, treatment)
     names = feature_names(data)
     groups = {name: [name] for name in names} if leave_out is None else leave_out
     for name, features in groups.items():

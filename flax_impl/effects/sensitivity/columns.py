@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from torch_ref.common.checks.arguments import check_shape
+
 from ..judging.columns import check_columns, check_comparable, cluster_places, row_weights
 from ..judging.estimates import covariance
 from ..judging.scores import inner_scores
@@ -78,8 +80,12 @@ def check_average(
     score: Any,
     w: Any,
     groups: Shaped[np.ndarray, " rows"] | Sequence[Hashable] | None,
+    score0: Any = None,
 ) -> AverageColumns:
     """Returns the columns of `average_effects`, checked as it checks them.
+
+    With `score0`, the probability of no treatment where there are more arms, rows of these (`t` is -1) are left out.
+    Then `score` becomes the probability of treatment among the two.
 
     Raises:
         ValueError: as `average_effects`.
@@ -87,9 +93,16 @@ def check_average(
     Warns:
         UserWarning: as `average_effects`.
     """
-    t, y, mu0, mu1, score = check_columns(t=t, y=y, mu0=mu0, mu1=mu1, score=score)
-    w, (score, _) = row_weights(w, len(t)), inner_scores(score, None)
+    t, y, mu0, mu1, score = check_columns(t=t, y=y, mu0=mu0, mu1=mu1, score=score, third=score0 is not None)
     clusters = cluster_places(groups, len(t))
+    if score0 is not None:
+        own, either = t >= 0, score + check_columns(t=t, score0=score0, third=True)[1]
+        score = np.divide(score, either, out=np.zeros(len(t)), where=either > 0)
+        if w is not None:
+            check_shape("w", np.asarray(w), (len(t),))
+            w = np.asarray(w)[own]
+        t, y, mu0, mu1, score, clusters = (column[own] for column in (t, y, mu0, mu1, score, clusters))
+    w, (score, _) = row_weights(w, len(t)), inner_scores(score, None)
     kept = w > 0
     t, y, mu0, mu1, score, w, clusters = (column[kept] for column in (t, y, mu0, mu1, score, w, clusters))
     check_comparable(t, w, clusters)

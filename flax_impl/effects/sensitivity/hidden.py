@@ -131,6 +131,7 @@ def hidden_confounding(
     mu1: Float[np.ndarray, " rows"],
     score: Float[np.ndarray, " rows"],
     *,
+    score0: Float[np.ndarray, " rows"] | None = None,
     w: Float[np.ndarray, " rows"] | None = None,
     groups: Shaped[np.ndarray, " rows"] | Sequence[Hashable] | None = None,
     alpha: float = 0.05,
@@ -142,11 +143,13 @@ def hidden_confounding(
     root of the outcome's mean squared residual times the mean square of the weights of inverse propensities.
 
     Args:
-        t: the treatment [rows], 0 or 1, both of which occur.
+        t: the treatment [rows], 0 or 1, both of which occur; with `score0` also -1, a third arm.
         y: the outcome that was observed [rows].
         mu0: the outcome that was expected without treatment [rows], by a model that did not see the row.
         mu1: the outcome that was expected with treatment [rows].
         score: each row's probability of treatment [rows].
+        score0: each row's probability of no treatment [rows], where there are more arms; None is `1 - score`. Rows of
+            other arms, whose `t` is -1, are left out: what is found speaks of the rows of the two.
         w: how many rows of the population each row stands for [rows], in any unit; None for the same.
         groups: the cluster of each row [rows], of any type, where rows of one cluster are not independent.
         alpha: the share of intervals that may miss.
@@ -173,7 +176,7 @@ def hidden_confounding(
     learning", 2022, theorem 2; robustness values after Cinelli, Hazlett, "Making sense of sensitivity", 2020.
     """
     alpha = check_number("alpha", alpha, above=0, below=1)
-    rows = check_average(t, y, mu0, mu1, score, w, groups)
+    rows = check_average(t, y, mu0, mu1, score, w, groups, score0)
     weight = np.where(rows.t == 1, 1 / rows.score, -1 / (1 - rows.score))  # the Riesz representer of the ATE
     residual = rows.y - np.where(rows.t == 1, rows.mu1, rows.mu0)
     pseudo = rows.mu1 - rows.mu0 + weight * residual

@@ -57,6 +57,7 @@ def marginal_bounds(
     score: Float[np.ndarray, " rows"],
     *,
     odds_ratio: float = 2.0,
+    score0: Float[np.ndarray, " rows"] | None = None,
     w: Float[np.ndarray, " rows"] | None = None,
     groups: Shaped[np.ndarray, " rows"] | Sequence[Hashable] | None = None,
     alpha: float = 0.05,
@@ -69,13 +70,15 @@ def marginal_bounds(
     alike in all rows of an arm; wider than need be otherwise.
 
     Args:
-        t: the treatment [rows], 0 or 1, both of which occur.
+        t: the treatment [rows], 0 or 1, both of which occur; with `score0` also -1, a third arm.
         y: the outcome that was observed [rows].
         mu0: the outcome that was expected without treatment [rows], by a model that did not see the row; of an outcome
             of 0 and 1, the probability of 1.
         mu1: the outcome that was expected with treatment [rows].
         score: each row's probability of treatment [rows].
         odds_ratio: Lambda, at least 1, which is no hidden confounding.
+        score0: each row's probability of no treatment [rows], where there are more arms; None is `1 - score`. Rows of
+            other arms, whose `t` is -1, are left out: what is found speaks of the rows of the two.
         w: how many rows of the population each row stands for [rows], in any unit; None for the same.
         groups: the cluster of each row [rows], of any type, where rows of one cluster are not independent.
         alpha: the share of intervals that may miss.
@@ -103,7 +106,7 @@ def marginal_bounds(
     """
     odds_ratio = check_number("odds_ratio", odds_ratio, at_least=1)
     alpha = check_number("alpha", alpha, above=0, below=1)
-    rows = check_average(t, y, mu0, mu1, score, w, groups)
+    rows = check_average(t, y, mu0, mu1, score, w, groups, score0)
     high1, high0 = _highest(rows, odds_ratio), _highest(rows.swapped(), odds_ratio)
     low1, low0 = _lowest(rows, odds_ratio), _lowest(rows.swapped(), odds_ratio)
     reach = normal_reach(alpha)
@@ -119,6 +122,7 @@ def tipping_odds_ratio(
     score: Float[np.ndarray, " rows"],
     *,
     interval: bool = False,
+    score0: Float[np.ndarray, " rows"] | None = None,
     w: Float[np.ndarray, " rows"] | None = None,
     groups: Shaped[np.ndarray, " rows"] | Sequence[Hashable] | None = None,
     alpha: float = 0.05,
@@ -126,12 +130,13 @@ def tipping_odds_ratio(
     """Returns the least Lambda of `marginal_bounds` at which the average effect may be 0: where its sign is lost.
 
     Args:
-        t: the treatment [rows], 0 or 1, both of which occur.
+        t: the treatment [rows], 0 or 1, both of which occur; with `score0` also -1, a third arm.
         y: the outcome that was observed [rows].
         mu0: the outcome that was expected without treatment [rows].
         mu1: the outcome that was expected with treatment [rows].
         score: each row's probability of treatment [rows].
         interval: asks for the end of the interval to reach 0, not for the estimate.
+        score0: as for `marginal_bounds`.
         w: the weights [rows], as for `marginal_bounds`.
         groups: the cluster of each row [rows], as for `marginal_bounds`.
         alpha: the share of intervals that may miss.
@@ -155,7 +160,7 @@ def tipping_odds_ratio(
     Source: Tan, 2006; see `marginal_bounds`.
     """
     alpha = check_number("alpha", alpha, above=0, below=1)
-    rows = check_average(t, y, mu0, mu1, score, w, groups)
+    rows = check_average(t, y, mu0, mu1, score, w, groups, score0)
     if rows.mean(_highest(rows, 1) - _lowest(rows.swapped(), 1)) < 0:
         rows = rows.swapped()  # the effect of the other arm is above 0
     reach = normal_reach(alpha) if interval else 0.0

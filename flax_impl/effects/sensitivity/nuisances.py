@@ -14,6 +14,7 @@ from torch_ref.common.data.treatment_data import TreatmentData
 
 from ..averages import average_effects
 from ..judging.fresh_rows import cross_fitted_outcomes
+from ..learners.contrast import take_pair
 from ..overlap import FEW_ROWS
 from ..propensities import cross_fitted_propensity
 from ..rows import draw_folds
@@ -57,21 +58,23 @@ Fit = Callable[[TreatmentData], OutOfFold]
 Estimate = Callable[[TreatmentData], tuple[float, float]]
 
 
-def cross_fit_trees(data: TreatmentData, seed: int = 0) -> OutOfFold:
+def cross_fit_trees(data: TreatmentData, seed: int = 0, *, control: Any = None, treatment: Any = None) -> OutOfFold:
     """Returns what boosted trees and a logistic propensity, cross-fitted in five folds, expect of each row.
 
     They are small, so that refutations and benchmarks can ask them again and again.
 
     Args:
-        data: the table, of two arms; categories and gaps are taken.
+        data: the table; categories and gaps are taken, of several arms the rows of two.
         seed: of folds and trees.
+        control: label of the arm to compare with; None is the first of `data.arms`.
+        treatment: label of the other arm; None is the second of two, and is refused where there are more.
 
     Returns:
-        The expected outcomes and propensities of all rows, in their order.
+        The expected outcomes and propensities of all rows of the two arms, in their order.
 
     Raises:
         ImportError: scikit-learn is not installed; the message names the extra.
-        ValueError: a treatment that is not 0 or 1, less than 20 rows in an arm, or a negative seed.
+        ValueError: a label that no arm has, less than 20 rows in an arm, or a negative seed.
 
     Example:
         >>> from flax_impl.data import synthetic
@@ -82,6 +85,7 @@ def cross_fit_trees(data: TreatmentData, seed: int = 0) -> OutOfFold:
     Source: Chernozhukov and others, "Double/debiased machine learning", 2018.
     """
     check_integer("seed", seed, at_least=0)
+    data = take_pair(data, control, treatment)
     check_two_arms(data.t)
     try:
         from threadpoolctl import threadpool_limits
@@ -95,19 +99,23 @@ def cross_fit_trees(data: TreatmentData, seed: int = 0) -> OutOfFold:
     return OutOfFold(data.t, data.y[:, 0], mu0, mu1, score, data.w, data.groups)
 
 
-def cross_fit_nets(data: TreatmentData, settings: EffectSettings | None = None) -> OutOfFold:
+def cross_fit_nets(
+    data: TreatmentData, settings: EffectSettings | None = None, *, control: Any = None, treatment: Any = None
+) -> OutOfFold:
     """Returns what an ensemble of two-head nets expects of the rows that its members did not see.
 
     Args:
-        data: the table.
+        data: the table; of several arms the nets see the rows of two.
         settings: of the nets; None for five of the default ones, which hold out every row once.
+        control: label of the arm to compare with; None is the first of `data.arms`.
+        treatment: label of the other arm; None is the second of two, and is refused where there are more.
 
     Returns:
         The expected outcomes and propensities of the rows that a net did not see.
 
     Raises:
         ImportError: jax or scikit-learn is not installed; the message names the extra.
-        ValueError: as `fit_effects`.
+        ValueError: as `fit_effects`, or a label that no arm has.
 
     Example:
         >>> from flax_impl.data import synthetic
@@ -117,6 +125,7 @@ def cross_fit_nets(data: TreatmentData, settings: EffectSettings | None = None) 
     """
     from ..fit import fit_effects
 
+    data = take_pair(data, control, treatment)
     found = fit_effects(data, settings or EffectSettings(members=5), progress=False).cross_fit(data).contrast()
     return OutOfFold(found.t, found.y, found.mu0, found.mu1, found.score, found.w, found.groups)
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from torch_ref.common.data.treatment_data import TreatmentData
 from torch_ref.common.progress import Progress
 
 from ..judging.estimates import normal_reach
+from ..learners.contrast import take_pair
 from .altered import dummy_outcome, placebo_treatment, propensity_strata, random_common_cause, subset
 from .nuisances import Estimate, average_by, check_two_arms, cross_fit_trees
 
@@ -118,6 +120,8 @@ def refute(
     data: TreatmentData,
     estimate: Estimate | None = None,
     *,
+    control: Any = None,
+    treatment: Any = None,
     kinds: Sequence[str] = tuple(KINDS),
     draws: int = 10,
     strata: int = 1,
@@ -141,9 +145,11 @@ def refute(
     None sees a hidden confounder, for which there is `hidden_confounding`, nor a feature that the treatment changed.
 
     Args:
-        data: the table, of two arms.
-        estimate: the analysis: takes a table, and returns the average effect (ATE) and its standard error. None is
-            `cross_fit_trees`; `average_by` makes one of any models.
+        data: the table; of several arms the rows of two are taken.
+        estimate: the analysis: takes a table of two arms, and returns the average effect (ATE) and its standard error.
+            None is `cross_fit_trees`; `average_by` makes one of any models.
+        control: label of the arm to compare with; None is the first of `data.arms`.
+        treatment: label of the other arm; None is the second of two, and is refused where there are more.
         kinds: which refutations.
         draws: how many tables of each.
         strata: permutes the treatment within so many strata of propensities, so that it still goes with the features; 1
@@ -159,8 +165,8 @@ def refute(
 
     Raises:
         ImportError: scikit-learn is not installed; the message names the extra.
-        ValueError: less than 20 rows in an arm, an argument out of bounds, or an estimate that is not two finite
-            numbers.
+        ValueError: a label that no arm has, less than 20 rows in an arm, an argument out of bounds, or an estimate
+            that is not two finite numbers.
 
     Example:
         >>> from flax_impl.data import synthetic
@@ -171,6 +177,7 @@ def refute(
     Source: Sharma, Kiciman, "DoWhy: an end-to-end library for causal inference", 2020, whose refuters these are, here
     with levels.
     """
+    data = take_pair(data, control, treatment)
     check_two_arms(data.t)
     for kind in kinds:
         check_choice("kinds", kind, KINDS)

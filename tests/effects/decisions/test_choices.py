@@ -96,11 +96,12 @@ def test_properties(seed: int, arms: int, scale: float, shift: float) -> None:
     effects, costs = generator.normal(size=(arms, 12)), generator.uniform(0.1, 1, (arms, 12))
     costs[0] = 0
     order = generator.permutation(12)
-    for limit in ({}, {"share": 0.4}, {"budget": 2.0}):
+    limits: list[dict[str, Any]] = [{}, {"share": 0.4}, {"budget": 2.0}]
+    for limit in limits:
         found = choose_arms(effects, costs, **limit)
         np.testing.assert_array_equal(choose_arms(effects[:, order], costs[:, order], **limit), found[order])
         np.testing.assert_array_equal(choose_arms(effects + shift, costs, **limit), found)
-        larger = {name: value * (scale if name == "budget" else 1) for name, value in limit.items()}
+        larger: dict[str, Any] = {name: value * (scale if name == "budget" else 1) for name, value in limit.items()}
         np.testing.assert_array_equal(choose_arms(scale * effects, scale * costs, **larger), found)
         if not limit.get("budget"):
             np.testing.assert_array_equal(choose_arms(effects, costs + shift + 5, **limit), found)
