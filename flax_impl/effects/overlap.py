@@ -12,6 +12,7 @@ from torch_ref.common.data.treatment_data import TreatmentData
 
 FEW_ROWS = 20  # in an arm: below it a head learns little but the mean
 POOR, SHARE = 0.02, 0.1  # a warning where more than this share of rows has a propensity this near 0 or 1
+_FAR = 10  # standard deviations, beyond which no more than a hundredth of the training's own rows can lie (Chebyshev)
 _OFF, _SURE = 0.1, 2.5  # a warning where weights are off by more than this share, and than so many standard errors
 
 
@@ -86,6 +87,28 @@ def examine_weights(
                 "squares and products of features may help, or fewer features where they are many"
             )
     return found
+
+
+def examine_distance(
+    x: Float[np.ndarray, "rows numbers"],
+    mean: Float[np.ndarray, " numbers"],
+    std: Float[np.ndarray, " numbers"],
+    names: Sequence[str],
+) -> list[str]:
+    """Returns a sentence where new rows are far from those of training, as they are in another unit.
+
+    Args:
+        x: the features that are numbers; NaN for a gap.
+        mean: of each in training.
+        std: of each in training.
+        names: of these features.
+    """
+    often = (np.abs(x - mean) > _FAR * std).mean(axis=0) > 1 / _FAR**2
+    far = [name for name, is_far in zip(names, often, strict=True) if is_far]
+    return [
+        f"far from training, by more than {_FAR} standard deviations: {listed(far)}; "
+        "effects there are guesses, and the unit may be another"
+    ] * bool(far)
 
 
 def poor_overlap(score: Float[np.ndarray, "arms rows"]) -> Bool[np.ndarray, " rows"]:
