@@ -1,6 +1,7 @@
 """Estimates the outcomes and the effect of new rows, with intervals, by a model that `twohead train` wrote."""
 
 import argparse
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from torch_ref.common.data.load import load_features
 
+from ..effects.overlap import examine_distance
 from ..effects.streams.outcomes import WrittenEffects, effect_columns, write_effects, writer_of
 from .backends import BACKENDS, Parser, import_backend, run_command
 from .streams.source import streamed_source
@@ -41,6 +43,9 @@ def run(args: argparse.Namespace) -> int:
         written = write_effects(model, source, args.out, args.alpha)
     else:
         x = load_features(args.data, model.columns or model.feature_names)
+        places, mean, std = model.ensemble.measured
+        for sentence in examine_distance(x[:, places], mean, std, [model.feature_names[i] for i in places]):
+            warnings.warn(sentence, stacklevel=1)
         columns, effects = effect_columns(model, x, args.alpha)
         writer_of(args.out)(args.out, iter([{"row": np.arange(len(x)), **columns}]))
         written = WrittenEffects(len(x), {label: float(effect.mean()) for label, effect in effects.items()})

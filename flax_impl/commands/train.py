@@ -21,7 +21,6 @@ from torch_ref.common.stream.curves import stream_curves
 from ..effects import EffectReport, ate_error, effect_figures, sqrt_pehe
 from ..effects.effect_model import EffectModel
 from ..effects.learners.training_record import TrainingRecord
-from ..effects.overlap import examine_overlap
 from ..effects.prepare import check_every_arm
 from ..effects.streams.outcomes import write_effects as write_streamed_effects
 from ..effects.streams.prepare import IN_MEMORY, prepare_streamed
@@ -57,9 +56,8 @@ def train_two_head(args: argparse.Namespace, package: ModuleType, shared: dict[s
     if not writes:
         return []
     report = EffectReport.of(model, data, trim=args.trim)
-    if report.score is not None:
-        for sentence in examine_overlap(report.score):
-            warnings.warn(sentence, stacklevel=1)
+    for sentence in report.doubts():
+        warnings.warn(sentence, stacklevel=1)
     print(f"\n{report}\n")
     if data.mu0 is not None and data.mu1 is not None:
         (y0, y1), known = report.outcomes[:, :, None], (data.mu0, data.mu1)

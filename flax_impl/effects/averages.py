@@ -13,6 +13,7 @@ from torch_ref.common.checks.arguments import check_choice, check_number, check_
 from .judging.columns import check_columns, check_comparable, cluster_places, code_labels, row_weights
 from .judging.estimates import AverageEffect, check_alpha, covariance, estimate_head, estimate_line, estimate_of
 from .judging.scores import inner_scores, pseudo_outcomes
+from .overlap import examine_overlap, examine_weights
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class AverageEffects:
         highest: the largest propensity of the rows that were kept.
         alpha: the share of intervals that may miss.
         target: "population" or "sample": what the intervals speak of.
+        doubts: a sentence for each thing in the propensities that makes the averages doubtful, such as poor overlap.
 
     Example:
         >>> one = AverageEffect(value=2.0, standard_error=0.1, low=1.8, high=2.2, rows=100)
@@ -51,6 +53,7 @@ class AverageEffects:
     highest: float
     alpha: float = 0.05
     target: str = "population"
+    doubts: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         named = {"all rows (ATE)": self.ate, "treated (ATT)": self.att, "untreated (ATC)": self.atc}
@@ -62,6 +65,7 @@ class AverageEffects:
         lines.append(f"intervals speak of {of}")
         lines.append(f"left out for their propensity: {self.trimmed} rows")
         lines.append(f"propensities from {self.lowest:.4g} to {self.highest:.4g}")
+        lines += [f"doubtful: {doubt}" for doubt in self.doubts]
         return "\n".join(lines)
 
 
@@ -143,6 +147,8 @@ def average_effects(
     check_comparable(t, w, clusters)
     lowest, highest = float(score.min()), float(score.max())
     score, score0 = inner_scores(score, score0 if third else None)
+    of_arms = np.stack([score0, score])
+    doubts = (*examine_overlap(of_arms), *examine_weights(of_arms, t, ("untreated", "treated")))
     effect = mu1 - mu0
     residual = pseudo_outcomes(t, y, mu0, mu1, score, score0 if third else None) - effect
     everyone = np.ones(len(t))
@@ -161,6 +167,7 @@ def average_effects(
         highest=highest,
         alpha=alpha,
         target=target,
+        doubts=doubts,
     )
 
 

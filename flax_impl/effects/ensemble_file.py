@@ -5,12 +5,12 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from torch_ref.common.checks.arguments import check_choice, check_shape, listed, shown
 from torch_ref.common.checks.arrays import check_finite
 from torch_ref.common.data.columns import Column
-from torch_ref.common.data.design import Design, check_design
+from torch_ref.common.data.design import VALUE, Design, check_design
 from torch_ref.common.data.encoding import Encoding, check_encoding, encode_features
 from torch_ref.common.data.treatment_data import Scales
 from torch_ref.common.files.array_file import read_arrays, write_arrays
@@ -58,6 +58,16 @@ class Ensemble(NamedTuple):
     def finite_scales(self) -> Scales:
         """The scales of what `finite` returns, and of the outcome."""
         return self.scales if self.design is None else self.design.scales(self.scales)
+
+    @property
+    def measured(
+        self,
+    ) -> tuple[Int[np.ndarray, " numbers"], Float[np.ndarray, " numbers"], Float[np.ndarray, " numbers"]]:
+        """Of the features that are numbers their places, and means and standard deviations in training."""
+        if self.design is None:
+            return np.arange(len(self.scales.x_mean)), self.scales.x_mean, self.scales.x_std
+        own = self.design.meaning == VALUE
+        return self.design.source[own], self.design.mean[own], self.design.std[own]
 
     def encode(self, x: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows columns"]:
         """Returns features as the nets take them.

@@ -32,6 +32,7 @@ from .ensemble_file import write_ensemble
 from .fit import fit_effects, load_effect_model
 from .judging.fresh_rows import score_effects
 from .learners.contrast import find_pair
+from .prepare import warn_user
 from .report import EffectReport
 from .settings import EffectSettings
 
@@ -310,21 +311,39 @@ class TwoHeadEstimator(BaseEstimator):
             trim: leaves out rows whose propensity is below it or above 1 - trim; None leaves out none.
             alpha: the probability that an interval misses, above 0 and below 1.
             target: `"population"` or `"sample"`, see `average_effects`.
+
+        Raises:
+            ValueError: `validation_share=0`, under which no row is unseen; an argument out of bounds.
+
+        Warns:
+            UserWarning: each of the `doubts` of the averages, such as poor overlap.
         """
-        found = self._model().cross_fit(self._rows_of_fit())
+        model = self._model()
+        if model.training is not None and model.training.held_out is None:
+            raise ValueError("validation_share: expected above 0 for averages, as nets saw all rows, got 0")
+        found = model.cross_fit(self._rows_of_fit())
         labels = by
         if by is not None:
             check_consistent_length(self._rows_of_fit().x, by)
             labels = np.asarray(by)[found.rows]
-        return found.averages(**self._arms(T0, T1), by=labels, trim=trim, alpha=alpha, target=target)
+        averages = found.averages(**self._arms(T0, T1), by=labels, trim=trim, alpha=alpha, target=target)
+        for doubt in averages.doubts:
+            warn_user(doubt)
+        return averages
 
     def report(self, *, trim: float | None = None) -> EffectReport:
         """Returns what was found in the rows of `fit`; `print` shows it, the average effects first.
 
         Args:
             trim: as for `average_effects`.
+
+        Warns:
+            UserWarning: each of the `doubts` of the report, such as poor overlap.
         """
-        return EffectReport.of(self._model(), self._rows_of_fit(), trim=trim)
+        report = EffectReport.of(self._model(), self._rows_of_fit(), trim=trim)
+        for doubt in report.doubts():
+            warn_user(doubt)
+        return report
 
     def score(
         self,

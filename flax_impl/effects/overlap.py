@@ -5,7 +5,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from torch_ref.common.checks.arguments import listed
 from torch_ref.common.data.treatment_data import TreatmentData
@@ -14,15 +14,19 @@ from .judging.suspects import examine_identifiers, examine_numbers
 
 FEW_ROWS = 20  # in an arm: below it a head learns little but the mean
 POOR, SHARE = 0.02, 0.1  # a warning where more than this share of rows has a propensity this near 0 or 1
+_FAR = 10  # standard deviations, beyond which no more than a hundredth of the training's own rows can lie (Chebyshev)
+_OFF, _SURE = 0.1, 2.5  # a warning where weights are off by more than this share, and than so many standard errors
 
 
 def examine(data: TreatmentData) -> list[str]:
     """Returns a sentence for each thing that makes the effects of a table doubtful.
 
-    Looks for arms with few rows, constant columns, features that determine the treatment, numbers that look like marks
-    for gaps, and whole numbers that look like identifiers.
+    Looks for arms with few rows, a constant outcome, constant columns, features that determine the treatment, numbers
+    that look like marks for gaps, and whole numbers that look like identifiers.
     """
     found = []
+    if len(data) and np.ptp(data.y) == 0:
+        found.append(f"the outcome is {data.y[0, 0]:.4g} in all rows: no effect can show")
     for arm, name in enumerate(arm_names(data.arms)):
         count = int((data.t == arm).sum())
         if count < FEW_ROWS:
@@ -65,6 +69,54 @@ def examine_overlap(score: Float[np.ndarray, "arms rows"]) -> list[str]:
         f"poor overlap: {outside.sum()} of {len(outside)} rows have a propensity {limits}; "
         "their effects are extrapolated, or a feature tells what came after the treatment"
     ]
+
+
+def examine_weights(
+    score: Float[np.ndarray, "arms rows"], t: Int[np.ndarray, " rows"], names: Sequence[str]
+) -> list[str]:
+    """Returns a sentence for each arm whose rows, weighed by one over their propensities, do not stand for all rows.
+
+    They do where propensities are right. Where a logistic regression cannot draw their shape, or has many features and
+    few rows, averages that divide by them are further off than their intervals say.
+
+    Args:
+        score: each row's probability of each of these arms, by models that did not see it.
+        t: the arm of each row, from 0 on; others have another number.
+        names: of the arms.
+    """
+    found = []
+    for arm, name in enumerate(names):
+        weight = (t == arm) / score[arm]
+        off, error = weight.mean() - 1, weight.std() / np.sqrt(len(t))
+        if abs(off) > max(_OFF, _SURE * error):
+            found.append(
+                f"propensities that do not fit: weighed by them, rows that are {name} stand for {1 + off:.0%} of all "
+                "rows, not 100%; average effects may be further off than their intervals say: "
+                "squares and products of features may help, or fewer features where they are many"
+            )
+    return found
+
+
+def examine_distance(
+    x: Float[np.ndarray, "rows numbers"],
+    mean: Float[np.ndarray, " numbers"],
+    std: Float[np.ndarray, " numbers"],
+    names: Sequence[str],
+) -> list[str]:
+    """Returns a sentence where new rows are far from those of training, as they are in another unit.
+
+    Args:
+        x: the features that are numbers; NaN for a gap.
+        mean: of each in training.
+        std: of each in training.
+        names: of these features.
+    """
+    often = (np.abs(x - mean) > _FAR * std).mean(axis=0) > 1 / _FAR**2
+    far = [name for name, is_far in zip(names, often, strict=True) if is_far]
+    return [
+        f"far from training, by more than {_FAR} standard deviations: {listed(far)}; "
+        "effects there are guesses, and the unit may be another"
+    ] * bool(far)
 
 
 def poor_overlap(score: Float[np.ndarray, "arms rows"]) -> Bool[np.ndarray, " rows"]:

@@ -19,7 +19,7 @@ from .judging.uplift import qini_coefficient, qini_curve
 from .learners.contrast import Contrast, find_pair
 from .learners.cross_fit import CrossFit, unseen_mean
 from .learners.training_record import TrainingRecord
-from .overlap import arm_names, poor_overlap
+from .overlap import arm_names, examine_overlap, examine_weights, poor_overlap
 from .propensities import arm_propensities
 
 
@@ -174,6 +174,13 @@ class EffectReport:
         """Returns the effects of each arm against the first."""
         return tuple(pair for pair in self.pairs if pair.control == 0)
 
+    def doubts(self) -> list[str]:
+        """Returns a sentence for each thing in the propensities that makes the effects doubtful."""
+        found = [] if self.score is None else examine_overlap(self.score)
+        if self.cross_fit is None:
+            return found
+        return found + examine_weights(self.cross_fit.score, self.cross_fit.t, self.names)
+
     def columns(self) -> dict[str, list[float]]:
         """Returns the columns of a table of effects: y0, y1, effect, and low and high where there are intervals.
 
@@ -227,7 +234,8 @@ class EffectReport:
     def __str__(self) -> str:
         names, arms = self.names, range(len(self.arms))
         wide = max(12, *(len(name) + 2 for name in names))
-        lines = []
+        named = len(arms) == 2 and names != arm_names((0, 1))
+        lines = [f"{names[1]} against {names[0]}"] if named else []
         for pair in self.pairs:
             if pair.averages is not None:
                 heading = [] if len(arms) == 2 else [f"{names[pair.treatment]} against {names[pair.control]}"]

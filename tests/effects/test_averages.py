@@ -113,6 +113,15 @@ def test_it_prints_itself() -> None:
     ]
 
 
+def test_columns_of_large_numbers_stay_apart() -> None:
+    generator = np.random.default_rng(0)
+    t, y = np.arange(60) % 2, 1e9 * generator.normal(size=60)
+    found = average_effects(t, y, mu0=np.zeros(60), mu1=np.zeros(60), score=np.full(60, 0.5))
+    between = f"{found.ate.low:.4g} to {found.ate.high:.4g}"
+    assert len(between) > 22  # the width of the column
+    assert f"  {between}  " in str(found).splitlines()[1]
+
+
 @examples(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.floats(0.1, 10), st.floats(-5, 5), st.sampled_from(["population", "sample"]))
 def test_properties(seed: int, scale: float, shift: float, target: str) -> None:

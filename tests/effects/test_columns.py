@@ -210,7 +210,8 @@ def test_a_table_of_nothing_but_towns() -> None:
 
 
 def test_gaps_and_categories_that_determine_the_treatment() -> None:
-    t, y, columns = np.array([0, 0, 1, 1] * 10), np.zeros((40, 1)), (Column("a", gaps=True), Column("b", (0, 1, 2, 3)))
+    t, y = np.array([0, 0, 1, 1] * 10), np.arange(40.0)[:, None]
+    columns = (Column("a", gaps=True), Column("b", (0, 1, 2, 3)))
     gaps, levels = np.where(t == 1, np.nan, np.arange(40.0)), np.tile([0.0, 2, 1, 3], 10)
     said = "the treatment is determined by {}: no row says what it would have had in the other arm"
     data = TreatmentData(np.stack([gaps, levels], 1), t, y, columns=columns)
@@ -229,6 +230,7 @@ def test_missing_values_that_move_the_effect_are_found() -> None:
     assert effect[~gone].mean() == pytest.approx(0, abs=0.3)
 
 
+@pytest.mark.filterwarnings("ignore:poor overlap:UserWarning")  # a town has few rows
 def test_trees_and_averages_see_them_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(of_trees._SETTINGS, "iterations", 5)
     settings = {**TINY, "members": 5, "learners": ("nets", "trees")}

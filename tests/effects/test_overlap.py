@@ -21,6 +21,9 @@ class TestDoubts:
         assert examine(made) == [f"only 19 of 60 rows are {arm}: their outcome is little more than a guess"]
         assert examine(table(treated=20 if arm == "treated" else 40)) == []
 
+    def test_a_constant_outcome(self) -> None:
+        assert examine(table(y=np.full((60, 1), 7.0))) == ["the outcome is 7 in all rows: no effect can show"]
+
     def test_constant_columns(self) -> None:
         made = table()
         made.x[:, 1] = 3

@@ -46,7 +46,7 @@ class GroupFeatures:
         lines = [f"{'':{wide}}{'least':>12}{'most':>12}{'difference':>12}{interval:>22}"]
         for name, least, most, one in zip(self.names, self.least, self.most, self.difference, strict=True):
             between = f"{one.low:.4g} to {one.high:.4g}"
-            lines.append(f"{name:{wide}}{least:>12.4g}{most:>12.4g}{one.value:>12.4g}{between:>22}")
+            lines.append(f"{name:{wide}}{least:>12.4g}{most:>12.4g}{one.value:>12.4g}  {between:>20}")
         return "\n".join(lines)
 
 

@@ -100,7 +100,7 @@ def two_sided(value: float, error: float) -> float:
 def estimate_line(name: str, wide: int, found: AverageEffect) -> str:
     """Returns an estimate as a line of a table, as `estimate_head` has its columns."""
     between = f"{found.low:.4g} to {found.high:.4g}"
-    return f"{name:{wide}}{found.value:>13.4g}{found.standard_error:>13.4g}{between:>22}{found.rows:>10}"
+    return f"{name:{wide}}{found.value:>13.4g}{found.standard_error:>13.4g}  {between:>20}{found.rows:>10}"
 
 
 def estimate_head(wide: int, alpha: float, what: str) -> str:

@@ -15,7 +15,7 @@ from ..decisions.policy_tree import Leaf, PolicyTree
 from ..effect_model import EffectModel
 from ..judging.balance import UNLIKE
 from ..judging.estimates import AverageEffect
-from ..overlap import examine, examine_overlap
+from ..overlap import examine
 from ..plots import effect_figures
 from ..sensitivity.plots import confounding_figure, refutation_figure
 from .balance_figure import balance_figure
@@ -98,10 +98,7 @@ def warnings_of(findings: Findings, data: TreatmentData) -> list[str]:
     clusters = None if data.groups is None else count_clusters(np.asarray(data.groups))
     if clusters is not None and clusters < _FEW_CLUSTERS:
         found.append(f"only {clusters} clusters: intervals from so few tend to be too narrow")
-    if np.ptp(data.y) == 0:
-        found.append(f"the outcome is {data.y[0, 0]:.4g} in all rows: no effect can show")
-    if findings.report.score is not None:
-        found += examine_overlap(findings.report.score)
+    found += findings.report.doubts()
     for one in findings.pairs:
         of = "" if len(findings.pairs) == 1 else f"{findings.report.names[one.pair.treatment]}: "
         if one.balance is not None and one.balance.unlike:

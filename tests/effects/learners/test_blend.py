@@ -211,6 +211,7 @@ def test_an_arm_with_one_row() -> None:
         trained(DATA.take(few))
 
 
+@pytest.mark.filterwarnings("ignore:the outcome is:UserWarning")
 @pytest.mark.parametrize("constant", [0.0, 7.0])
 def test_a_constant_outcome(constant: float) -> None:
     model = trained(replace(DATA, y=np.full((120, 1), constant)))
