@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from torch_ref.common.checks.arguments import check_row_numbers
+from torch_ref.common.checks.arguments import check_integer, check_row_numbers
 from torch_ref.common.data.design import finite_tables
 from torch_ref.common.data.tables import read_npz
 from torch_ref.common.data.treatment_data import Scales, TreatmentData
@@ -92,6 +92,7 @@ def main(arguments: Sequence[str] | None = None, peers: Mapping[str, Peer] = {})
 def run(args: argparse.Namespace, peers: Mapping[str, Peer]) -> int:
     """Measures, prints the table and writes the files; returns 0."""
     import_backend("flax")
+    check_integer("members", args.members, at_least=1)  # or the single net would train before the error
     numbers = which(args.source, args.replications)
     parts = [split(args.source, number) for number in numbers]
     names = OURS | {name: peer.words for name, peer in peers.items()}

@@ -156,7 +156,8 @@ def _fit_each(
     loss = LOSSES[kind](**arguments)
     model = TwoHead(**net_config(first, settings, arms))
     start = model.init_params(range(settings.seed, settings.seed + members))
-    start = jax.tree.map(lambda leaf: jnp.concatenate([leaf.astype(settings.dtype)] * len(datas)), start)
+    # In numpy, which compiles nothing for each shape.
+    start = jax.tree.map(lambda leaf: np.concatenate([np.asarray(leaf, settings.dtype)] * len(datas)), start)
 
     def train(nets: Int[np.ndarray, " nets"], optimizer: Optimizer, stage: str) -> Trained:
         plans = [
@@ -230,7 +231,7 @@ def run_ensemble(ensemble: Ensemble, training: TrainingRecord | None = None) -> 
         training: how they were trained, or None.
     """
     nets = [rebuild(TwoHead, ensemble.config, weights) for weights in ensemble.weights]
-    params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params for _, params in nets))
+    params = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *(params for _, params in nets))
     outputs = partial(predict_replicas, nets[0][0], params)
     return EffectModel(ensemble, outputs, training, _targets(nets[0][0], params))
 

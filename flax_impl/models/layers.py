@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.interpreters.partial_eval import dce_jaxpr
 from jax.nn.initializers import variance_scaling
 from jaxtyping import Bool, Float
 
@@ -51,8 +53,7 @@ def linear_initializers(in_features: int) -> dict[str, Any]:
 
     Source: He et al., "Delving deep into rectifiers", ICCV 2015, with the gain torch has used since its first release.
     """
-    kernel_init = variance_scaling(1 / 3, "fan_in", "uniform")
-    return {"kernel_init": kernel_init, "bias_init": _uniform(1 / math.sqrt(in_features))}
+    return {"kernel_init": _draw_kernel, "bias_init": partial(_draw_bias, bound=1 / math.sqrt(in_features))}
 
 
 def keep_rows(x: Float[Array, "batch features"], rows: Bool[Array, " batch"] | None) -> Float[Array, "batch features"]:
@@ -217,11 +218,24 @@ def repeat_groups(values: Float[Array, " groups"], groups: Sequence[int]) -> Flo
 def init_params(model: nn.Module, seed: int | Iterable[int], *inputs: Float[Array, "batch in"]) -> Params:
     """Returns initial parameters of a model that is called with inputs like these; for several seeds stacked ones."""
     if not isinstance(seed, Iterable):
-        return _init(model, jax.random.key(check_integer("seed", seed, at_least=0)), *inputs)
+        return _draw(model, check_integer("seed", seed, at_least=0), inputs)
     seeds = [check_integer(f"seed[{i}]", each, at_least=0) for i, each in enumerate(seed)]
     if not seeds:
         raise ValueError("seed: expected a whole number, or at least one of them, got none")
-    return _init_each(model, jax.vmap(jax.random.key)(np.asarray(seeds, np.int32)), *inputs)
+    return jax.vmap(lambda seed: _draw(model, seed, inputs))(np.asarray(seeds, np.int32))
+
+
+def _draw(model: nn.Module, seed: int | Array, inputs: Sequence[Array]) -> Params:
+    """Runs the draws of `model.init`, and nothing else of it, each compiled for its shape: so models share them.
+
+    One program for the whole model would take longer to compile than many a training.
+    """
+    key = jax.random.key(seed)
+    traced = _init.trace(model, key, *inputs)
+    leaves, tree = jax.tree.flatten(traced.out_info)
+    used = [True] + [False] * len(inputs)
+    draws, _ = dce_jaxpr(traced.jaxpr.jaxpr, [True] * len(leaves), instantiate=used)
+    return jax.tree.unflatten(tree, jaxpr_as_fun(ClosedJaxpr(draws, traced.jaxpr.consts))(key))
 
 
 @partial(jax.jit, static_argnames="model")
@@ -230,13 +244,9 @@ def _init(model: nn.Module, key: chex.PRNGKey, *inputs: Array) -> Params:
     return variables["params"]
 
 
-@partial(jax.jit, static_argnames="model")
-def _init_each(model: nn.Module, keys: chex.PRNGKey, *inputs: Array) -> Params:
-    return jax.vmap(lambda key: _init(model, key, *inputs))(keys)
+_draw_kernel = jax.jit(variance_scaling(1 / 3, "fan_in", "uniform"), static_argnums=(1, 2))
 
 
-def _uniform(bound: float) -> Callable[..., Array]:
-    def draw(key: chex.PRNGKey, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return draw
+@partial(jax.jit, static_argnums=(1, 2))
+def _draw_bias(key: chex.PRNGKey, shape: tuple[int, ...], dtype: Any = jnp.float32, *, bound: float) -> Array:
+    return jax.random.uniform(key, shape, dtype, -bound, bound)

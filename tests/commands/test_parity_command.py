@@ -80,7 +80,7 @@ def test_both_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--record", "a", "--json", "b"], "error: --json: expected with a comparison, got --record"),
         (["--steps", "0"], "error: --steps: expected a whole number from 1 to 10000, got 0"),
         (["--model", "three-head"], "invalid choice: 'three-head'"),
-        (["--record", "folder"], "error: "),
+        (["--record", "folder", "--model", "two-in-two-out", "--steps", "1"], "error: "),
     ],
 )
 def test_unusable_arguments(

@@ -266,7 +266,13 @@ def test_ctrl_c_is_one_line(
     assert capsys.readouterr().err == "interrupted\n"
 
 
-@pytest.mark.parametrize("more", [("--backend", "torch", *NARROW), ("--model", "two-in-two-out", "--backend", "flax")])
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--backend", "torch", *NARROW),
+        pytest.param(("--model", "two-in-two-out", "--backend", "flax"), marks=pytest.mark.slow),
+    ],
+)
 def test_it_goes_on_from_checkpoints(tmp_path: Path, more: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     arguments = (*more, "--steps", "20", "--checkpoint", "kept")
     written = []

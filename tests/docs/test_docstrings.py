@@ -130,8 +130,8 @@ def test_a_public_method_says_so_too(name: str) -> None:
         assert entries(sections(value).get("Args", "")) == arguments(value), member
 
 
-# SHAP compiles for ten seconds when it is imported.
-_SLOW = ("flax_impl.effects.decisions.importance",)
+# SHAP compiles for ten seconds when it is imported; the others take seconds, and tests of their own say the same.
+_SLOW = ("flax_impl.effects.decisions.importance", "flax_impl.parity.check", "flax_impl.training.balance")
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,9 @@ def test_a_pages_python_runs(page: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "output"),
     [
-        pytest.param(code, output, marks=[pytest.mark.slow] if "range(1000)" in code else [])
+        pytest.param(
+            code, output, marks=[pytest.mark.slow] if re.search(r"range\(1000\)|members=5|torch_state", code) else []
+        )
         for code, output in BLOCK.findall(README)
     ],
 )

@@ -171,7 +171,12 @@ def test_convolution_net_with_batch_norm(dtype: str) -> None:
     [
         (LinenConvNet(), ("buffer", "features.1.running_var"), "unbiased"),
         pytest.param(LinenConvNet(epsilon=1e-3), ("activation", "features.1"), "epsilon=1e-5", marks=pytest.mark.slow),
-        (LinenConvNet(turned=False), ("module_input", "features.5"), "x.transpose(0, 3, 1, 2)"),
+        pytest.param(
+            LinenConvNet(turned=False),
+            ("module_input", "features.5"),
+            "x.transpose(0, 3, 1, 2)",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_fault_in_the_convolution_net(model: nn.Module, where: tuple[str, str], cause: str) -> None:
@@ -274,11 +279,12 @@ def test_transformer_encoder(dtype: str) -> None:
 @pytest.mark.parametrize(
     ("model", "optimizer", "where", "cause"),
     [
-        (
+        pytest.param(
             LinenEncoder(1, activation=nn.gelu),
             optax.adamw(1e-3, weight_decay=1e-2),
             ("module_input", "layers.0.linear1"),
             "use jax.nn.gelu(approximate=False)",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             LinenEncoder(1, epsilon=1e-6),

@@ -229,7 +229,7 @@ def allowed() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=[pytest.mark.slow] if i % 3 else []) for i, case in enumerate(CASES)]
+    "case", [pytest.param(case, marks=[pytest.mark.slow] if i % 5 else []) for i, case in enumerate(CASES)]
 )
 def test_a_difference_is_named(case: str) -> None:
     reference, port, names, x, words = CASES[case]

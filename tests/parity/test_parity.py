@@ -55,7 +55,7 @@ def cases(quick: int, slow: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("models", [quick, pytest.param(slow, marks=pytest.mark.slow)])
 
 
-@cases(6, 100)
+@cases(4, 100)
 def test_two_head(models: int, measured: list[str]) -> None:
     worst = Worst()
 
@@ -69,7 +69,7 @@ def test_two_head(models: int, measured: list[str]) -> None:
     assert worst.cases >= 3 * models
 
 
-@cases(8, 50)
+@cases(4, 50)
 def test_two_in_two_out(models: int, measured: list[str]) -> None:
     worst = Worst()
 

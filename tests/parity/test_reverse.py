@@ -80,7 +80,13 @@ def test_the_references_weights_make_an_honest_port_agree() -> None:
         pytest.param("gelu", "functional.gelu(", "use torch.nn.functional.gelu", True, marks=pytest.mark.slow),
         # One iteration of a scan is mended, which proves little.
         pytest.param("bias", "x = x + out", "which the port does not: add it", False, marks=pytest.mark.slow),
-        ("detach", "hidden.detach()", "with detach(), the reference does not: take the detach() off", False),
+        pytest.param(
+            "detach",
+            "hidden.detach()",
+            "with detach(), the reference does not: take the detach() off",
+            False,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_fault_in_torch_is_found_and_named_for_torch(fault: str, line: str, cause: str, certain: bool) -> None:

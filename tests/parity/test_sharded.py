@@ -125,10 +125,10 @@ FAULTS = (
 )  # fmt: skip
 
 
-# Every third in the quick suite.
+# Every sixth in the quick suite.
 @pytest.mark.parametrize(
     ("fault", "line"),
-    [pytest.param(*fault, marks=[pytest.mark.slow] if i % 3 else []) for i, fault in enumerate(FAULTS)],
+    [pytest.param(*fault, marks=[pytest.mark.slow] if i % 6 else []) for i, fault in enumerate(FAULTS)],
 )
 def test_a_fault_in_a_shard_is_placed(reference: Tape, fault: str, line: str) -> None:
     report = check_step(reference, sharded(fault), {"x": X}, squares, params=weights())

@@ -99,7 +99,9 @@ def custom_calls(exported: jax.export.Exported) -> set[str]:
 @pytest.mark.parametrize(
     ("name", "called"), [("two-head", "bfloat16"), pytest.param("two-in-two-out", "float32", marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("of", [pytest.param(one_step, marks=pytest.mark.slow), loop_of_steps, replicas])
+@pytest.mark.parametrize(
+    "of", [*(pytest.param(of, marks=pytest.mark.slow) for of in (one_step, loop_of_steps)), replicas]
+)
 def test_a_training_lowers_for_cpu_cuda_and_tpu(of: Any, name: str, called: str) -> None:
     """In each precision; and the program that was lowered for all gives the numbers of the one that runs here."""
     made = training(name)

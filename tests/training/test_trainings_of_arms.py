@@ -49,7 +49,7 @@ def data_of(arms: int, embedding: bool, rows: int = 40) -> Arrays:
     st.sampled_from(("per_head", "batch")),
     st.booleans(),
 )
-@settings(max_examples=10)
+@settings(max_examples=6)
 def test_a_loss_is_the_hand_split(arms: int, rows: int, seed: int, reduction: Any, masked: bool) -> None:
     """The model's outcomes are the columns of x."""
     generator = np.random.default_rng(seed)
