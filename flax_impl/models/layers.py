@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
-from jax.interpreters.partial_eval import dce_jaxpr
+from jax.extend.core import jaxpr_as_fun
 from jax.nn.initializers import variance_scaling
 from jaxtyping import Bool, Float
 
@@ -231,16 +230,13 @@ def _draw(model: nn.Module, seed: int | Array, inputs: Sequence[Array]) -> Param
     One program for the whole model would take longer to compile than many a training.
     """
     key = jax.random.key(seed)
-    traced = _init.trace(model, key, *inputs)
-    leaves, tree = jax.tree.flatten(traced.out_info)
-    used = [True] + [False] * len(inputs)
-    draws, _ = dce_jaxpr(traced.jaxpr.jaxpr, [True] * len(leaves), instantiate=used)
-    return jax.tree.unflatten(tree, jaxpr_as_fun(ClosedJaxpr(draws, traced.jaxpr.consts))(key))
+    traced = _draws.trace(model, tuple(jax.ShapeDtypeStruct(each.shape, each.dtype) for each in inputs), key)
+    return jax.tree.unflatten(jax.tree.structure(traced.out_info), jaxpr_as_fun(traced.jaxpr)(key))
 
 
-@partial(jax.jit, static_argnames="model")
-def _init(model: nn.Module, key: chex.PRNGKey, *inputs: Array) -> Params:
-    variables: Any = model.init(key, *inputs)
+@partial(jax.jit, static_argnames=("model", "shapes"))
+def _draws(model: nn.Module, shapes: Sequence[jax.ShapeDtypeStruct], key: chex.PRNGKey) -> Params:
+    variables: Any = model.lazy_init(key, *shapes)
     return variables["params"]
 
 
