@@ -1,4 +1,8 @@
-"""How often 95% intervals hold the true average effect of IHDP: the rows stay, outcomes are drawn anew each time."""
+"""How often 95% intervals hold the true average effect, on tables that others made up.
+
+A and B are surfaces of IHDP (Hill, 2011): the rows stay, outcomes are drawn anew each time. A' to D' are the setups of
+Nie and Wager (2021), 2000 rows that are drawn anew: A' has a propensity that no line follows, B' is a trial.
+"""
 
 import argparse
 import functools
@@ -26,10 +30,10 @@ Surface = Callable[[int], tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]
 
 def parse() -> argparse.Namespace:
     """Returns the command line's arguments."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--estimators", nargs="+", choices=sorted(ESTIMATORS), default=list(ESTIMATORS), help="which (default: all)")
-    add("--surfaces", nargs="+", choices=("A", "B"), default=["A", "B"], help="of Hill, 2011 (default: A B)")
+    add("--surfaces", nargs="+", choices=list(SURFACES), default=list(SURFACES), help="which (default: all)")
     add("--draws", type=int, default=100, help="tables of each surface (default: 100)")
     add("--json", type=Path, metavar="FILE", help="where to write the results")
     return parser.parse_args()
@@ -62,12 +66,12 @@ def logistic(x: np.ndarray, t: np.ndarray) -> np.ndarray:
 
 
 def nets(x: np.ndarray, t: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns outcomes by the ensemble of nets at its defaults, and a logistic propensity, all out of fold."""
+    """Returns outcomes by the ensemble of nets at its defaults, and its propensity, all out of fold."""
     return ours(x, t, y, EffectSettings())
 
 
 def nets_and_trees(x: np.ndarray, t: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns outcomes by nets and trees, and a logistic propensity, all out of fold."""
+    """Returns outcomes by nets and trees, and their propensity, all out of fold."""
     return ours(x, t, y, EffectSettings(learners=("nets", "trees")))
 
 
@@ -98,6 +102,21 @@ def ihdp_surface(letter: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.nda
     y, t, x, effect = getattr(dgps, f"ihdp_surface_{letter}")(random_state=seed)
     x, t = np.asarray(x, np.float64), np.asarray(t).astype(int)
     return x[:, x.min(axis=0) < x.max(axis=0)], t, np.asarray(y, np.float64), np.asarray(effect, np.float64)
+
+
+def nie_wager(mode: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns features, treatment, outcome and true effects of a setup: 2000 rows of 6 features, noise 1."""
+    try:
+        from causalml.dataset import synthetic_data  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ImportError("the setups of Nie and Wager need causalml: pip install 'twohead[peers]'") from error
+    np.random.seed(seed)  # noqa: NPY002 - the generator that causalml draws from
+    y, x, t, effect, _, _ = synthetic_data(mode=mode, n=2000, p=6, sigma=1.0)
+    return x, t.astype(int), y, effect
+
+
+SURFACES: dict[str, Surface] = {letter: functools.partial(ihdp_surface, letter) for letter in "AB"}
+SURFACES |= {f"{letter}'": functools.partial(nie_wager, mode) for mode, letter in enumerate("ABCD", start=1)}
 
 
 def measure(estimate: Estimate, draws: int, surface: Surface) -> dict[str, Any]:
@@ -144,8 +163,7 @@ def run(args: argparse.Namespace) -> int:
     settings = []
     for estimator in args.estimators:
         for letter in args.surfaces:
-            surface = functools.partial(ihdp_surface, letter)
-            found = measure(ESTIMATORS[estimator], args.draws, surface)
+            found = measure(ESTIMATORS[estimator], args.draws, SURFACES[letter])
             settings.append({"estimator": estimator, "surface": letter, **found})
             for name in ("ate", "att", "atc"):
                 print(f"{estimator:{wide}}{letter:>8}{name.upper():>9}{found[f'{name}_true']:>8.3f}"

@@ -148,7 +148,7 @@ def average_effects(
     lowest, highest = float(score.min()), float(score.max())
     score, score0 = inner_scores(score, score0 if third else None)
     of_arms = np.stack([score0, score])
-    doubts = (*examine_overlap(of_arms), *examine_weights(of_arms, t, ("untreated", "treated")))
+    doubts = (*examine_overlap(of_arms), *examine_weights(of_arms, t, ("untreated", "treated"), w, clusters))
     effect = mu1 - mu0
     residual = pseudo_outcomes(t, y, mu0, mu1, score, score0 if third else None) - effect
     everyone = np.ones(len(t))

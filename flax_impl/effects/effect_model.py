@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import combinations
 from typing import Any, Literal, TypeAlias
 
@@ -16,7 +17,7 @@ from .intervals.bootstrap import student_factor, student_interval
 from .intervals.calibrated import calibrated_interval
 from .intervals.conformal import HeldOutRows, conformal_interval
 from .learners.contrast import find_pair
-from .learners.cross_fit import CrossFit, cross_fit
+from .learners.cross_fit import CrossFit, cross_fit, unseen_logistic
 from .learners.training_record import TrainingRecord
 from .prepare import check_table, read_features
 from .propensities import logistic_scores, logistic_weights
@@ -223,7 +224,9 @@ class EffectModel:
         Source: Lei, Candes, "Conformal inference of counterfactuals and individual treatment effects", 2021.
         """
         pair = find_pair(self.arms, control, treatment)
-        found = self.cross_fit(data).contrast(control, treatment)
+        held_out = self.cross_fit(data)
+        score = unseen_logistic(check_table(data))[:, held_out.rows]  # of one kind with that of new rows
+        found = replace(held_out, score=score).contrast(control, treatment)
         own = found.t >= 0
         columns = (found.mu0, found.mu1, found.score, found.t, found.y, found.score0)
         x, finite = self.numbers(x), self.ensemble.finite

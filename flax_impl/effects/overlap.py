@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch_ref.common.checks.arguments import listed
 from torch_ref.common.data.treatment_data import TreatmentData
 
+from .judging.estimates import mean_estimate
 from .judging.suspects import examine_identifiers, examine_numbers
 
 FEW_ROWS = 20  # in an arm: below it a head learns little but the mean
@@ -72,23 +73,31 @@ def examine_overlap(score: Float[np.ndarray, "arms rows"]) -> list[str]:
 
 
 def examine_weights(
-    score: Float[np.ndarray, "arms rows"], t: Int[np.ndarray, " rows"], names: Sequence[str]
+    score: Float[np.ndarray, "arms rows"],
+    t: Int[np.ndarray, " rows"],
+    names: Sequence[str],
+    w: Float[np.ndarray, " rows"] | None = None,
+    clusters: Int[np.ndarray, " rows"] | None = None,
 ) -> list[str]:
     """Returns a sentence for each arm whose rows, weighed by one over their propensities, do not stand for all rows.
 
-    They do where propensities are right. Where a logistic regression cannot draw their shape, or has many features and
-    few rows, averages that divide by them are further off than their intervals say.
+    They do where propensities are right. Where models cannot draw their shape, or have many features and few rows,
+    averages that divide by them are further off than their intervals say.
 
     Args:
         score: each row's probability of each of these arms, by models that did not see it.
         t: the arm of each row, from 0 on; others have another number.
         names: of the arms.
+        w: how many rows of the population each row stands for; None for the same.
+        clusters: the number of each row's cluster; None gives each its own.
     """
     found = []
     for arm, name in enumerate(names):
-        weight = (t == arm) / score[arm]
-        off, error = weight.mean() - 1, weight.std() / np.sqrt(len(t))
-        if abs(off) > max(_OFF, _SURE * error):
+        stands_for = mean_estimate(
+            (t == arm) / score[arm], w, np.arange(len(t)) if clusters is None else clusters, 0.05
+        )
+        off = stands_for.value - 1
+        if abs(off) > max(_OFF, _SURE * stands_for.standard_error):
             found.append(
                 f"propensities that do not fit: weighed by them, rows that are {name} stand for {1 + off:.0%} of all "
                 "rows, not 100%; average effects may be further off than their intervals say: "

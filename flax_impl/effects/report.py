@@ -177,9 +177,11 @@ class EffectReport:
     def doubts(self) -> list[str]:
         """Returns a sentence for each thing in the propensities that makes the effects doubtful."""
         found = [] if self.score is None else examine_overlap(self.score)
-        if self.cross_fit is None:
+        unseen = self.cross_fit
+        if unseen is None:
             return found
-        return found + examine_weights(self.cross_fit.score, self.cross_fit.t, self.names)
+        clusters = cluster_places(unseen.groups, len(unseen.t))
+        return found + examine_weights(unseen.score, unseen.t, self.names, unseen.w, clusters)
 
     def columns(self) -> dict[str, list[float]]:
         """Returns the columns of a table of effects: y0, y1, effect, and low and high where there are intervals.

@@ -40,6 +40,8 @@ def test_the_averages_are_those_of_the_rows_that_nets_did_not_see() -> None:
     assert f"{averages.ate.value:.4g}" in text
 
 
+# Trees have seen the copies of a row whose clusters nobody told, and so its treatment.
+@pytest.mark.filterwarnings("ignore:propensities that do not fit:UserWarning")
 def test_clusters_are_held_out_whole_and_widen_the_interval() -> None:
     """Each row four times is no new knowledge: as clusters the errors are twice those of rows."""
     rows = np.repeat(np.arange(len(DATA)), 4)

@@ -48,6 +48,14 @@ def test_weights_tell_too_many_features(seed: int) -> None:
     assert examined(*made_up(seed, rows=300)) == []
 
 
+def test_copies_of_rows_are_no_surer_as_clusters() -> None:
+    t = np.repeat([0, 1, 1], 30)
+    score = np.full((2, 90), 0.5)
+    assert len(examine_weights(score, t, NAMES)) == 2
+    assert examine_weights(score, t, NAMES, clusters=np.arange(90) // 30) == []
+    assert examine_weights(score, t, NAMES, w=np.repeat([2.0, 1, 1], 30)) == []
+
+
 def test_weights_by_hand() -> None:
     t = np.arange(400) % 2
     half = np.full((2, 400), 0.5)

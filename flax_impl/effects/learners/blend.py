@@ -13,7 +13,7 @@ from torch_ref.common.data.treatment_data import Scales, TreatmentData
 
 from ..propensities import logistic_scores, logistic_weights
 from ..rows import draw_folds
-from .cross_fit import CrossFit
+from .cross_fit import CrossFit, unseen_logistic
 from .stacking import stack_effects, stack_outcomes
 from .trees import Trees, fit_trees, trees_from_arrays, trees_to_arrays
 
@@ -75,8 +75,9 @@ def fit_blend(
     x, rows, arms = finite_features(data), of_nets.rows, range(len(data.arms))
     folds = draw_folds(data.t, seed=seed, groups=data.groups)
     logits = logistic_weights(x, data.t)
+    # The X-learner of new rows weighs by logistic regression, so it is weighed with one, too.
     score = logistic_scores(*logits, x)
-    score[:, rows] = of_nets.score
+    score[:, rows] = unseen_logistic(data)[:, rows]
     trees, unseen = fit_trees(
         x, data.t, data.y[:, 0], score, folds, w=data.w, scales=scales, seed=seed, threads=threads
     )
@@ -91,7 +92,7 @@ def fit_blend(
     found = replace(of_nets, mu=np.stack(expected), effects=dict(zip(LEARNERS, each, strict=True)), weights=alike)
     weights = []
     for arm in arms[1:]:
-        pair = found.contrast(data.arms[0], data.arms[arm])
+        pair = replace(found, score=score[:, rows]).contrast(data.arms[0], data.arms[arm])
         columns = np.stack(list(pair.effects.values()), axis=1)
         third = pair.score0 if len(arms) > 2 else None
         weights.append(stack_effects(columns, pair.t, y, pair.mu0, pair.mu1, pair.score, w, third))

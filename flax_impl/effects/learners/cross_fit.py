@@ -12,7 +12,7 @@ from torch_ref.common.data.treatment_data import TreatmentData
 
 from ..averages import AverageEffects
 from ..intervals.held_out import in_held_out
-from ..propensities import cross_fitted_propensity
+from ..propensities import blended_propensity, cross_fitted_propensity
 from ..rows import draw_folds
 from .contrast import Contrast, find_pair
 
@@ -112,13 +112,26 @@ def cross_fit(
         ValueError: an arm with a single row, which cannot be in training and out of it.
     """
     x, (rows, mu) = finite_features(data), unseen_mean(held_out, outcomes)
-    score = cross_fitted_propensity(x, data.t, draw_folds(data.t, seed=seed, groups=data.groups))
+    score = blended_propensity(x, data.t, draw_folds(data.t, seed=seed, groups=data.groups))
     w = None if data.w is None else data.w[rows]
     groups = None if data.groups is None else np.asarray(data.groups)[rows]
     return CrossFit(
         rows, data.t[rows], data.y[rows, 0], w, groups, data.arms, mu, score[:, rows],
         {"nets": mu[1:] - mu[0]}, {"nets": np.ones(len(mu) - 1)},
     )  # fmt: skip
+
+
+def unseen_logistic(data: TreatmentData, seed: int = 0) -> Float[np.ndarray, "arms rows"]:
+    """Returns each row's probability of each arm by logistic regressions that did not see it.
+
+    For what is computed of new rows as well, by `logistic_scores`; averages have `CrossFit.score`.
+
+    Args:
+        data: the table that the nets were trained on.
+        seed: of the folds, which are those of `cross_fit`.
+    """
+    folds = draw_folds(data.t, seed=seed, groups=data.groups)
+    return cross_fitted_propensity(finite_features(data), data.t, folds)
 
 
 def unseen_mean(

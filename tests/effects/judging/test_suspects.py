@@ -115,7 +115,7 @@ def test_training_and_page_say_it_and_change_nothing() -> None:
         )
     assert [str(warning.message) for warning in said] == expected
     np.testing.assert_array_equal(data.x, before)
-    findings: Any = SimpleNamespace(report=SimpleNamespace(score=None), pairs=())
+    findings: Any = SimpleNamespace(report=SimpleNamespace(doubts=list), pairs=())
     assert sections.warnings_of(findings, data) == expected
 
 
