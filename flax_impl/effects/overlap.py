@@ -101,7 +101,7 @@ def examine_weights(
             found.append(
                 f"propensities that do not fit: weighed by them, rows that are {name} stand for {1 + off:.0%} of all "
                 "rows, not 100%; average effects may be further off than their intervals say: "
-                "squares and products of features may help, or fewer features where they are many"
+                "fewer features may help where they are many, and trimming where overlap is poor"
             )
     return found
 
