@@ -9,6 +9,9 @@ from torch_ref.common.checks.arguments import check_shape, listed
 from torch_ref.common.checks.arrays import check_arms, check_data
 from torch_ref.common.data.treatment_data import Scales, TreatmentData, sigmoid
 
+_TREES: dict[str, Any] = {
+    "max_iter": 80, "learning_rate": 0.05, "max_leaf_nodes": 8, "early_stopping": False, "random_state": 0,
+}  # fmt: skip
 _PRODUCTS = 20_000_000  # numbers that squares and products of features may be
 _ROUNDS = 200  # until the weights of propensities stand still
 _MOST = 20_000  # rows that a propensity is fitted on: more change no digit that a warning or a picture shows
@@ -122,9 +125,7 @@ def _bent_models(x: np.ndarray) -> list[Any]:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-    trees = HistGradientBoostingClassifier(
-        max_iter=80, learning_rate=0.05, max_leaf_nodes=8, early_stopping=False, random_state=0
-    )
+    trees = HistGradientBoostingClassifier(**_TREES)
     rows, features = x.shape
     if rows * features**2 > _PRODUCTS:
         return [trees]
