@@ -139,7 +139,7 @@ def _unseen(model: Any, x: np.ndarray, t: np.ndarray, folds: list[np.ndarray]) -
     from threadpoolctl import threadpool_limits
 
     score = np.zeros((int(t.max()) + 1, len(t)))
-    with threadpool_limits(1, "openmp"):  # on few rows threads wait for each other, on a busy machine for long
+    with threadpool_limits(1, "openmp"):  # threads wait for each other, on a busy machine for a minute
         for unseen in folds:
             score[:, unseen] = model.fit(x[~unseen], t[~unseen]).predict_proba(x[unseen]).T
     return np.clip(score, NEAREST, 1 - NEAREST)
