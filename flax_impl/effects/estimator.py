@@ -18,6 +18,7 @@ except ImportError as error:
     raise ImportError("TwoHeadEstimator needs scikit-learn: pip install 'twohead[estimator]'") from error
 
 from torch_ref.common.checks.arguments import check_choice
+from torch_ref.common.checks.arrays import check_finite
 from torch_ref.common.data.arms import code_arms, find_arms
 from torch_ref.common.data.columns import Column
 from torch_ref.common.data.design import array_columns, is_table
@@ -458,8 +459,9 @@ class TwoHeadEstimator(BaseEstimator):
         if columns is not None and is_table(X):
             validate_data(self, X, reset=False, skip_check_array=True)  # names and their order
             return to_numbers(X, columns)
-        finite = True if columns is None else "allow-nan"
-        checked: Any = validate_data(self, X, reset=False, dtype=np.float64, ensure_all_finite=finite)
+        checked: Any = validate_data(self, X, reset=False, dtype=np.float64, ensure_all_finite="allow-nan")
+        if columns is None:
+            check_finite("X", checked)  # `fit` takes gaps, and scikit-learn's words would say that nothing does
         return checked
 
     def _table(self, X: Any, y: Any, treatment: Any, sample_weight: Any, *, reset: bool) -> TreatmentData:  # noqa: N803
