@@ -73,7 +73,8 @@ def full_output(lab: Lab) -> Record:
                 ended = lab.run(command, folder, lambda places=places, broken=broken: _full(places, broken))
                 right = (2,) if fails else (0,) if places == (2,) else (0, 2)
                 record.judge(ended._replace(err=f"error: {ended.err}") if 2 in places else ended, what, right)
-                check_old_or_new(record, lab, command, folder, what)
+                if not fails:
+                    check_old_or_new(record, lab, command, folder, what)
     return record
 
 
