@@ -122,10 +122,12 @@ def examine_distance(
     """
     often = (np.abs(x - mean) > _FAR * std).mean(axis=0) > 1 / _FAR**2
     far = [name for name, is_far in zip(names, often, strict=True) if is_far]
+    if not far:
+        return []
     return [
         f"far from training, by more than {_FAR} standard deviations: {listed(far)}; "
         "effects there are guesses, and the unit may be another"
-    ] * bool(far)
+    ]
 
 
 def poor_overlap(score: Float[np.ndarray, "arms rows"]) -> Bool[np.ndarray, " rows"]:

@@ -51,12 +51,10 @@ def qini_curve(
             check_shape(name, array, (len(effect),))
             check_finite(name, array)
     check_binary("t", t)
-    stands_for = row_weights(w, len(effect))
+    w = stands_for = row_weights(w, len(effect))
     if score is not None:
         of_own_arm = np.where(t == 1, score, 1 - score)
         w = stands_for / np.clip(of_own_arm, 0.01, 1)  # none stands for more than a hundred like itself
-    else:
-        w = stands_for
     counted = np.flatnonzero(stands_for > 0)
     order = counted[np.argsort(-effect[counted], kind="stable")]
     sums = {arm: (np.cumsum((w * y * (t == arm))[order]), np.cumsum((w * (t == arm))[order])) for arm in (0, 1)}
